@@ -1,0 +1,19 @@
+//! What a prediction is: pure values and their laws.
+//!
+//! Nothing here does I/O, waits, or knows a database, a socket or a tensor. Every other module speaks in these
+//! types; they are built from untrusted data only through `parse` functions that say what is wrong with it.
+
+mod api_key;
+mod cost;
+mod input;
+mod model;
+mod prediction;
+
+pub use api_key::{ApiKey, Caller, MalformedKey};
+pub use cost::{NanoUsd, PricePerSecond};
+pub use input::{FaceDefaults, Input, InvalidField, InvalidInput, Scheduler, UnknownFields};
+pub use model::{Catalog, CatalogError, InputLimits, Model, WeightFile};
+pub use prediction::{
+    Artifact, Dialect, Failure, FailureCode, NewPrediction, Outcome, Prediction, PredictionId, QueuePlace, Status,
+    UnknownWord,
+};
