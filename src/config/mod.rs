@@ -1,0 +1,187 @@
+//! The configuration: read once at the start, checked as a whole, and passed on as these structs.
+//!
+//! `config/default.toml` is the manual and the defaults; `layers` puts the file, the environment and the flags on top.
+//! Nothing else in the program reads the environment. Durations carry their unit in the key and are `Duration` here.
+
+mod fields;
+mod layers;
+mod secret;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+
+pub use layers::{Error, Layers, Override, Setting};
+pub use secret::Secret;
+pub use worker::{DeviceChoice, DtypeChoice, PredictorKind, UnknownChoice, WorkerCount};
+
+/// Everything that can be set. The keys are those of `config/default.toml`, which says what each means.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the sections are described in config/default.toml")]
+pub struct Config {
+    pub data: Data,
+    pub server: Server,
+    pub database: Database,
+    pub queue: Queue,
+    pub worker: Worker,
+    pub artifacts: Artifacts,
+    pub models: Models,
+}
+
+/// `[data]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    /// An absolute path.
+    pub dir: PathBuf,
+}
+
+/// `[server]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the keys are described in config/default.toml")]
+pub struct Server {
+    #[serde(deserialize_with = "fields::address")]
+    pub listen: SocketAddr,
+    /// Without a slash at its end.
+    #[serde(deserialize_with = "fields::optional")]
+    pub public_url: Option<String>,
+    pub max_connections: usize,
+    #[serde(rename = "header_timeout_seconds", deserialize_with = "fields::seconds")]
+    pub header_timeout: Duration,
+    pub body_limit_bytes: usize,
+    #[serde(rename = "shutdown_seconds", deserialize_with = "fields::seconds")]
+    pub shutdown: Duration,
+}
+
+/// `[database]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the keys are described in config/default.toml")]
+pub struct Database {
+    #[serde(deserialize_with = "fields::optional")]
+    pub url: Option<Secret>,
+    pub pool_size: u32,
+    #[serde(rename = "acquire_timeout_seconds", deserialize_with = "fields::seconds")]
+    pub acquire_timeout: Duration,
+    #[serde(rename = "statement_timeout_seconds", deserialize_with = "fields::seconds")]
+    pub statement_timeout: Duration,
+}
+
+/// `[queue]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the keys are described in config/default.toml")]
+pub struct Queue {
+    #[serde(rename = "lease_seconds", deserialize_with = "fields::seconds")]
+    pub lease: Duration,
+    #[serde(rename = "renew_seconds", deserialize_with = "fields::seconds")]
+    pub renew: Duration,
+    #[serde(rename = "sweep_seconds", deserialize_with = "fields::seconds")]
+    pub sweep: Duration,
+    #[serde(rename = "poll_seconds", deserialize_with = "fields::seconds")]
+    pub poll: Duration,
+    pub max_losses: i16,
+    #[serde(rename = "retention_hours", deserialize_with = "fields::hours")]
+    pub retention: Duration,
+}
+
+/// `[worker]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the keys are described in config/default.toml")]
+pub struct Worker {
+    pub count: WorkerCount,
+    pub predictor: PredictorKind,
+    #[serde(rename = "mock_step_ms", deserialize_with = "fields::milliseconds")]
+    pub mock_step: Duration,
+    #[serde(deserialize_with = "fields::optional")]
+    pub weights: Option<PathBuf>,
+    pub require_weights: bool,
+    #[serde(deserialize_with = "fields::optional")]
+    pub unet: Option<PathBuf>,
+    pub device: DeviceChoice,
+    pub dtype: DtypeChoice,
+    #[serde(deserialize_with = "fields::list")]
+    pub models: Vec<String>,
+}
+
+/// `[artifacts]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the keys are described in config/default.toml")]
+pub struct Artifacts {
+    #[serde(deserialize_with = "fields::optional")]
+    pub folder: Option<PathBuf>,
+    pub fsync: bool,
+}
+
+/// `[models]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the keys are described in config/default.toml")]
+pub struct Models {
+    #[serde(deserialize_with = "fields::optional")]
+    pub catalog: Option<PathBuf>,
+}
+
+impl Config {
+    /// Reads and checks the whole configuration: the defaults, under `file`, under `environment`, under `overrides`.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        overrides: impl IntoIterator<Item = Override>,
+    ) -> Result<Self, Error> {
+        Layers::read(file, environment, overrides)?.resolve()
+    }
+
+    /// The folder where outputs are kept.
+    pub fn artifacts_folder(&self) -> PathBuf {
+        self.artifacts.folder.clone().unwrap_or_else(|| self.data.dir.join("artifacts"))
+    }
+
+    /// The rules between options and the ranges no type can hold. Returns the key and what it must be.
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        let rule =
+            |holds: bool, key: &'static str, must: &str| if holds { Ok(()) } else { Err((key, must.to_owned())) };
+        let is_http = |url: &str| url.starts_with("http://") || url.starts_with("https://");
+        let is_postgres = |url: &str| url.starts_with("postgres://") || url.starts_with("postgresql://");
+
+        rule(
+            self.server.public_url.as_deref().is_none_or(is_http),
+            "server.public_url",
+            "must begin with http:// or https://",
+        )?;
+        rule(self.server.max_connections > 0, "server.max_connections", "must be at least 1")?;
+        rule(
+            self.server.body_limit_bytes >= 1024,
+            "server.body_limit_bytes",
+            "must be at least 1024, or no prompt would fit",
+        )?;
+        rule(
+            self.database.url.as_ref().is_none_or(|url| is_postgres(url.expose())),
+            "database.url",
+            "must begin with postgres:// or postgresql://",
+        )?;
+        rule(self.database.pool_size > 0, "database.pool_size", "must be at least 1")?;
+        rule(
+            self.queue.lease > self.queue.renew * 2,
+            "queue.lease_seconds",
+            "must be more than twice queue.renew_seconds, so that one renewal may fail and the next still be in time",
+        )?;
+        rule(self.queue.max_losses > 0, "queue.max_losses", "must be at least 1")?;
+        rule(
+            self.worker.unet.is_none() || self.worker.weights.is_some(),
+            "worker.unet",
+            "replaces the UNet of worker.weights, which is not set",
+        )
+    }
+}
