@@ -1,0 +1,317 @@
+//! News: which predictions changed, and that the queue has work.
+//!
+//! The row is the truth and news only shortens the wait, so losing some is harmless: whoever waits subscribes first,
+//! then reads, and everything waited for is read again every two seconds. Within the process news is immediate. Other
+//! processes hear it by `NOTIFY`, sent after the commit, coalesced, on a connection of its own: inside the writing
+//! transaction it would take a lock that serializes all commits of the database.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use sqlx::{
+    ConnectOptions, PgConnection, PgPool,
+    postgres::{PgConnectOptions, PgListener, PgPoolOptions},
+};
+use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
+
+use super::{Result, Store};
+use crate::domain::PredictionId;
+
+/// Payload: `<process> <id> <id> …`.
+const PREDICTION_CHANGED: &str = "prediction_changed";
+/// Payload: `<process>`.
+const PREDICTION_QUEUED: &str = "prediction_queued";
+
+/// News that comes closer together than this goes out as one notification.
+const COALESCE: Duration = Duration::from_millis(5);
+/// How often everything waited for is read again, whatever was or was not heard.
+const READ_AGAIN: Duration = Duration::from_secs(2);
+/// Between attempts to get a lost connection back.
+const RECONNECT: Duration = Duration::from_millis(500);
+/// A payload must stay under 8000 bytes; an id takes 37.
+const IDS_PER_NOTIFICATION: usize = 200;
+
+/// Who waits for what in this process. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Changes {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// Tells our own notifications from others'.
+    process: Uuid,
+    /// One entry per prediction somebody waits for.
+    watched: Mutex<HashMap<PredictionId, watch::Sender<()>>>,
+    queued: watch::Sender<()>,
+    outbox: mpsc::UnboundedSender<News>,
+    /// Taken by `run`.
+    inbox: Mutex<Option<mpsc::UnboundedReceiver<News>>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum News {
+    Queued,
+    Changed(PredictionId),
+}
+
+/// A place in the audience of one prediction, given up on drop.
+#[derive(Debug)]
+pub struct Subscription {
+    id: PredictionId,
+    shared: Arc<Shared>,
+    /// `None` only while dropping.
+    receiver: Option<watch::Receiver<()>>,
+}
+
+impl Default for Changes {
+    fn default() -> Self {
+        let (outbox, inbox) = mpsc::unbounded_channel();
+        Self {
+            shared: Arc::new(Shared {
+                process: Uuid::new_v4(),
+                watched: Mutex::default(),
+                queued: watch::Sender::new(()),
+                outbox,
+                inbox: Mutex::new(Some(inbox)),
+            }),
+        }
+    }
+}
+
+impl Shared {
+    fn watched(&self) -> MutexGuard<'_, HashMap<PredictionId, watch::Sender<()>>> {
+        // Nothing under the lock can leave the map half changed.
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Changes {
+    /// Starts to listen for changes of a prediction. Subscribe first, then read the row: a change in between is heard.
+    pub fn subscribe(&self, id: PredictionId) -> Subscription {
+        let receiver = self.shared.watched().entry(id).or_default().subscribe();
+        Subscription { id, shared: Arc::clone(&self.shared), receiver: Some(receiver) }
+    }
+
+    /// Wakes on new work for any model.
+    pub fn subscribe_queued(&self) -> watch::Receiver<()> {
+        self.shared.queued.subscribe()
+    }
+
+    /// How many predictions are waited for in this process.
+    pub fn watched_predictions(&self) -> usize {
+        self.shared.watched().len()
+    }
+
+    /// Spreads that there is work to claim. Call after the commit.
+    pub(super) fn announce_queued(&self) {
+        self.shared.queued.send_replace(());
+        // The receiver is gone only while the process ends.
+        let _ = self.shared.outbox.send(News::Queued);
+    }
+
+    /// Spreads that a prediction's row changed in a way its audience waits for. Call after the commit.
+    pub(super) fn announce_changed(&self, id: PredictionId) {
+        self.wake(id);
+        let _ = self.shared.outbox.send(News::Changed(id));
+    }
+
+    fn wake(&self, id: PredictionId) {
+        if let Some(audience) = self.shared.watched().get(&id) {
+            audience.send_replace(());
+        }
+    }
+
+    fn hear(&self, channel: &str, payload: &str) {
+        let mut words = payload.split(' ');
+        if words.next() == Some(self.shared.process.to_string().as_str()) {
+            return;
+        }
+        match channel {
+            PREDICTION_QUEUED => {
+                self.shared.queued.send_replace(());
+            }
+            _ => words.filter_map(|word| word.parse().ok()).for_each(|id| self.wake(id)),
+        }
+    }
+}
+
+impl Subscription {
+    /// Returns when the prediction may have changed since the last call, or since subscribing.
+    pub async fn changed(&mut self) {
+        if let Some(receiver) = &mut self.receiver {
+            // The sender lives in the map as long as we are subscribed.
+            let _ = receiver.changed().await;
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut watched = self.shared.watched();
+        self.receiver = None;
+        if watched.get(&self.id).is_some_and(|audience| audience.receiver_count() == 0) {
+            watched.remove(&self.id);
+        }
+    }
+}
+
+impl Store {
+    /// Keeps news flowing between processes until dropped. Without it everything still works, two seconds late.
+    pub async fn spread_changes(&self) {
+        let inbox = self.changes.shared.inbox.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(inbox) = inbox else {
+            return;
+        };
+        // Both keep their connection for good, so they do not take it from the pool that answers requests.
+        tokio::join!(
+            send_notifications(&self.options, self.changes.shared.process, inbox),
+            listen(&self.options, &self.changes),
+            read_again(&self.pool, &self.changes),
+        );
+    }
+}
+
+async fn send_notifications(options: &PgConnectOptions, process: Uuid, mut inbox: mpsc::UnboundedReceiver<News>) {
+    // Nobody's data depends on a notification: it need not wait for the disk.
+    let options = options.clone().options([("synchronous_commit", "off")]);
+    let mut connection: Option<PgConnection> = None;
+    let mut batch = Vec::new();
+    while inbox.recv_many(&mut batch, IDS_PER_NOTIFICATION).await > 0 {
+        let queued = batch.contains(&News::Queued);
+        let mut changed = process.to_string();
+        let bare = changed.len();
+        for news in batch.drain(..) {
+            if let News::Changed(id) = news {
+                changed.push(' ');
+                changed.push_str(&id.to_string());
+            }
+        }
+        let queued = queued.then(|| process.to_string());
+        let changed = (changed.len() > bare).then_some(changed);
+        if let Err(error) = notify(&options, &mut connection, queued, changed).await {
+            // Not worth keeping: whoever waits reads again soon.
+            tracing::debug!(%error, "A notification was lost");
+            connection = None;
+            tokio::time::sleep(RECONNECT).await;
+        }
+        tokio::time::sleep(COALESCE).await;
+    }
+}
+
+async fn notify(
+    options: &PgConnectOptions,
+    connection: &mut Option<PgConnection>,
+    queued: Option<String>,
+    changed: Option<String>,
+) -> Result<()> {
+    let connection = match connection {
+        Some(connection) => connection,
+        None => connection.insert(options.connect().await?),
+    };
+    sqlx::query(
+        "select pg_notify(channel, payload)
+         from (values ($1, $2), ($3, $4)) as news (channel, payload)
+         where payload is not null",
+    )
+    .bind(PREDICTION_QUEUED)
+    .bind(queued)
+    .bind(PREDICTION_CHANGED)
+    .bind(changed)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn listen(options: &PgConnectOptions, changes: &Changes) {
+    loop {
+        if let Err(error) = listen_until_lost(options, changes).await {
+            tracing::warn!(%error, "Lost the connection that listens for changes; waiting clients are polled for");
+        }
+        tokio::time::sleep(RECONNECT).await;
+    }
+}
+
+async fn listen_until_lost(options: &PgConnectOptions, changes: &Changes) -> Result<()> {
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .max_lifetime(None)
+        .idle_timeout(None)
+        .connect_lazy_with(options.clone());
+    let mut listener = PgListener::connect_with(&pool).await?;
+    listener.listen_all([PREDICTION_CHANGED, PREDICTION_QUEUED]).await?;
+    loop {
+        match listener.try_recv().await? {
+            Some(notification) => changes.hear(notification.channel(), notification.payload()),
+            // The connection was lost and is back; what was said meanwhile was not heard. `read_again` catches up
+            // with the predictions; work may wait, too.
+            None => {
+                changes.shared.queued.send_replace(());
+            }
+        }
+    }
+}
+
+/// The floor under all news: whatever got lost, it is noticed here.
+async fn read_again(pool: &PgPool, changes: &Changes) {
+    let mut ticks = tokio::time::interval(READ_AGAIN);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let watched: Vec<Uuid> = changes.shared.watched().keys().map(|id| id.as_uuid()).collect();
+        if watched.is_empty() {
+            continue;
+        }
+        let changed: Result<Vec<Uuid>, sqlx::Error> = sqlx::query_scalar(
+            "select id from predictions
+             where id = any ($1) and (completed_at is not null or cancel_requested_at is not null)",
+        )
+        .bind(&watched)
+        .fetch_all(pool)
+        .await;
+        match changed {
+            Ok(changed) => changed.into_iter().for_each(|id| changes.wake(id.into())),
+            Err(error) => tracing::debug!(%error, "Could not read waited-for predictions again"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn news_after_subscribing_is_heard_even_before_waiting() {
+        let changes = Changes::default();
+        let id = PredictionId::generate();
+        let mut subscription = changes.subscribe(id);
+        changes.announce_changed(id);
+        subscription.changed().await;
+    }
+
+    #[tokio::test]
+    async fn the_last_subscriber_to_leave_takes_the_entry_along() {
+        let changes = Changes::default();
+        let id = PredictionId::generate();
+        let (first, second) = (changes.subscribe(id), changes.subscribe(id));
+        drop(first);
+        assert_eq!(changes.watched_predictions(), 1);
+        drop(second);
+        assert_eq!(changes.watched_predictions(), 0);
+    }
+
+    #[tokio::test]
+    async fn news_from_another_process_wakes_and_our_own_echo_does_not() {
+        let changes = Changes::default();
+        let id = PredictionId::generate();
+        let mut subscription = changes.subscribe(id);
+        changes.hear(PREDICTION_CHANGED, &format!("{} {id}", changes.shared.process));
+        assert!(!subscription.receiver.as_ref().expect("subscribed").has_changed().expect("open"));
+        changes.hear(PREDICTION_CHANGED, &format!("{} {} {id}", Uuid::new_v4(), PredictionId::generate()));
+        subscription.changed().await;
+    }
+}

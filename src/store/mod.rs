@@ -1,0 +1,155 @@
+//! Every SQL statement of the program, and the news of what they changed.
+//!
+//! Grouped by who uses them: `predictions` and `keys` for the service, `queue` and `workers` for workers, `changes` for
+//! both. One function is one statement, named by the verb of the domain; the table's own constraints (`migrations/`)
+//! stand behind each. Nothing here waits for anything but the database.
+
+mod changes;
+mod keys;
+mod predictions;
+mod queue;
+mod workers;
+
+use std::{str::FromStr, time::Duration};
+
+use sqlx::{
+    ConnectOptions as _, Connection as _, PgPool,
+    migrate::Migrator,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+pub use changes::{Changes, Subscription};
+pub use keys::{KeyRecord, StoredKey};
+pub use predictions::{Cursor, ListFilter};
+pub use queue::{Claim, Renewal, Swept};
+pub use workers::{Phase, WorkerRecord, WorkerSession};
+
+/// `migrations/`, built into the program.
+static MIGRATIONS: Migrator = sqlx::migrate!();
+
+/// The database, and the process's ear and mouth for changes in it.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: PgPool,
+    options: PgConnectOptions,
+    changes: Changes,
+}
+
+/// How to connect.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `postgres://…`.
+    pub url: String,
+    /// Connections kept open and warm; the listener, the notifier and the workers' session come on top.
+    pub pool_size: u32,
+    /// How long a request may wait for a free connection.
+    pub acquire_timeout: Duration,
+    /// How long one statement may run.
+    pub statement_timeout: Duration,
+}
+
+/// What can go wrong with a statement.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The claim was taken away: its lease ran out, its worker was thought dead, or the prediction ended. The result
+    /// at hand must be dropped.
+    #[error("the lease on this attempt was lost")]
+    LeaseLost,
+    /// A row holds a word this version does not know.
+    #[error("a stored row cannot be read: {0}")]
+    Unreadable(String),
+    /// The database cannot be reached or is overloaded; trying again later may help.
+    #[error("the database is unavailable: {0}")]
+    Unavailable(#[source] sqlx::Error),
+    /// Anything else the database says.
+    #[error("the database refused a statement: {0}")]
+    Database(#[source] sqlx::Error),
+    /// The schema could not be brought up to date.
+    #[error("the database could not be migrated: {0}")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        // Classes 53 (out of resources), 57 (shutting down, statement timeout) and 08 (connection) pass by themselves.
+        let passing = match &error {
+            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
+                true
+            }
+            sqlx::Error::Database(database) => {
+                database.code().is_some_and(|code| ["53", "57", "08"].iter().any(|class| code.starts_with(class)))
+            }
+            _ => false,
+        };
+        if passing { Self::Unavailable(error) } else { Self::Database(error) }
+    }
+}
+
+/// The result of a statement.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Store {
+    /// Opens a pool, which connects by itself; a database that is down may come up later.
+    pub fn connect(settings: &Settings) -> Result<Self> {
+        let options = PgConnectOptions::from_str(&settings.url)?.application_name("fourstep").options([
+            ("statement_timeout", format!("{}ms", settings.statement_timeout.as_millis())),
+            // A transaction left open by a bug would hold back vacuum and with it the whole queue.
+            ("idle_in_transaction_session_timeout", "30s".to_owned()),
+        ]);
+        let pool = PgPoolOptions::new()
+            // A pool that shrinks and grows pays for connections exactly when it is busy.
+            .min_connections(settings.pool_size)
+            .max_connections(settings.pool_size)
+            .acquire_timeout(settings.acquire_timeout)
+            .connect_lazy_with(options.clone());
+        Ok(Self { pool, options, changes: Changes::default() })
+    }
+
+    /// A store over an existing pool: for tests, which get a database each.
+    pub fn with_pool(pool: PgPool) -> Self {
+        let options = (*pool.connect_options()).clone();
+        Self { pool, options, changes: Changes::default() }
+    }
+
+    /// Connects once, outside the pool. The pool repeats a refused connection until its patience ends and then tells
+    /// only that; this tells why.
+    pub async fn try_connection(&self) -> Result<()> {
+        let patience = self.pool.options().get_acquire_timeout();
+        let connection = tokio::time::timeout(patience, self.options.connect()).await;
+        Ok(connection.map_err(|_| sqlx::Error::PoolTimedOut)??.close().await?)
+    }
+
+    /// Brings the schema up to date. Safe to run from several processes at once.
+    pub async fn migrate(&self) -> Result<()> {
+        Ok(MIGRATIONS.run(&self.pool).await?)
+    }
+
+    /// How many migrations the schema is behind this program. Changes nothing.
+    pub async fn pending_migrations(&self) -> Result<usize> {
+        let begun: bool =
+            sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null").fetch_one(&self.pool).await?;
+        let applied: Vec<i64> = match begun {
+            true => {
+                sqlx::query_scalar("select version from _sqlx_migrations where success").fetch_all(&self.pool).await?
+            }
+            false => Vec::new(),
+        };
+        Ok(MIGRATIONS.iter().filter(|migration| !applied.contains(&migration.version)).count())
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<()> {
+        sqlx::query("select 1").execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// News of changed predictions, in this process and from others.
+    pub fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
+    /// Closes the pool; statements under way finish first.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}

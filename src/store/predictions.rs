@@ -1,0 +1,243 @@
+//! Predictions as their owners meet them: created, read, listed, canceled. Every statement names the account, so that
+//! one owner's predictions do not exist for another.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::{FromRow, types::Json};
+use uuid::Uuid;
+
+use super::{Error, Result, Store};
+use crate::domain::{
+    Artifact, Failure, Input, NanoUsd, NewPrediction, Prediction, PredictionId, PricePerSecond, QueuePlace, Status,
+};
+
+/// The columns of [`Row`]. Spelled out, because `*` in a prepared statement breaks when a newer version adds a column.
+macro_rules! columns {
+    () => {
+        "id, account_id, dialect, model, version, raw_input, input, status, attempt, cancel_requested_at, price_nano, \
+         device_us, cost_nano, output, failure_code, failure_message, logs, created_at, started_at, completed_at, \
+         deadline, data_removed_at"
+    };
+}
+pub(super) use columns;
+
+/// A row as the database returns it.
+#[derive(Debug, FromRow)]
+pub(super) struct Row {
+    pub(super) id: Uuid,
+    account_id: i64,
+    dialect: String,
+    model: String,
+    version: String,
+    raw_input: serde_json::Value,
+    input: Json<Input>,
+    status: String,
+    pub(super) attempt: i32,
+    cancel_requested_at: Option<DateTime<Utc>>,
+    price_nano: i64,
+    device_us: Option<i64>,
+    cost_nano: Option<i64>,
+    output: Option<Json<Vec<Artifact>>>,
+    failure_code: Option<String>,
+    failure_message: Option<String>,
+    logs: String,
+    created_at: DateTime<Utc>,
+    started_at: Option<DateTime<Utc>>,
+    completed_at: Option<DateTime<Utc>>,
+    deadline: Option<DateTime<Utc>>,
+    data_removed_at: Option<DateTime<Utc>>,
+}
+
+impl Row {
+    pub(super) const fn price(&self) -> PricePerSecond {
+        PricePerSecond::new(self.price_nano)
+    }
+}
+
+impl TryFrom<Row> for Prediction {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self> {
+        let unreadable = |error: crate::domain::UnknownWord| Error::Unreadable(error.to_string());
+        let failure = match (row.failure_code, row.failure_message) {
+            (Some(code), Some(message)) => Some(Failure { code: code.parse().map_err(unreadable)?, message }),
+            _ => None,
+        };
+        Ok(Self {
+            id: row.id.into(),
+            account_id: row.account_id,
+            dialect: row.dialect.parse().map_err(unreadable)?,
+            model: row.model,
+            version: row.version,
+            raw_input: row.raw_input,
+            input: row.input.0,
+            status: row.status.parse().map_err(unreadable)?,
+            output: row.output.map(|output| output.0),
+            failure,
+            logs: row.logs,
+            attempt: row.attempt,
+            cancel_requested: row.cancel_requested_at.is_some(),
+            device_time: row.device_us.map(|microseconds| Duration::from_micros(microseconds.unsigned_abs())),
+            cost: row.cost_nano.map(NanoUsd::new),
+            created_at: row.created_at,
+            started_at: row.started_at,
+            completed_at: row.completed_at,
+            deadline: row.deadline,
+            data_removed: row.data_removed_at.is_some(),
+        })
+    }
+}
+
+/// Which predictions to list.
+#[derive(Clone, Debug, Default)]
+pub struct ListFilter {
+    /// Only those in this status.
+    pub status: Option<Status>,
+    /// Only those after this one in the list, which is newest first.
+    pub after: Option<Cursor>,
+    /// At most this many.
+    pub limit: u32,
+}
+
+/// A place in the list: the prediction it follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// Its creation.
+    pub created_at: DateTime<Utc>,
+    /// Its id, for those created in the same microsecond.
+    pub id: PredictionId,
+}
+
+impl Store {
+    /// Puts a prediction in the queue. `None` when its id is taken, by whomever.
+    pub async fn create(&self, new: &NewPrediction) -> Result<Option<Prediction>> {
+        let logs: String = new.notes.iter().map(|note| format!("{note}\n")).collect();
+        let row: Option<Row> = sqlx::query_as(concat!(
+            "insert into predictions
+                 (id, account_id, key_id, dialect, model, version, raw_input, input, price_nano, logs, deadline)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, now() + $11::bigint * interval '1 microsecond')
+             on conflict (id) do nothing
+             returning ",
+            columns!()
+        ))
+        .bind(new.id.as_uuid())
+        .bind(new.account_id)
+        .bind(new.key_id)
+        .bind(new.dialect.as_str())
+        .bind(&new.model)
+        .bind(&new.version)
+        .bind(&new.raw_input)
+        .bind(Json(&new.input))
+        .bind(new.price.per_second().get())
+        .bind(logs)
+        .bind(new.cancel_after.map(microseconds))
+        .fetch_optional(&self.pool)
+        .await?;
+        if row.is_some() {
+            self.changes.announce_queued();
+        }
+        row.map(Prediction::try_from).transpose()
+    }
+
+    /// One prediction of the account.
+    pub async fn get(&self, account_id: i64, id: PredictionId) -> Result<Option<Prediction>> {
+        let row: Option<Row> =
+            sqlx::query_as(concat!("select ", columns!(), " from predictions where id = $1 and account_id = $2"))
+                .bind(id.as_uuid())
+                .bind(account_id)
+                .fetch_optional(&self.pool)
+                .await?;
+        row.map(Prediction::try_from).transpose()
+    }
+
+    /// The account's predictions, newest first.
+    pub async fn list(&self, account_id: i64, filter: &ListFilter) -> Result<Vec<Prediction>> {
+        let rows: Vec<Row> = sqlx::query_as(concat!(
+            "select ",
+            columns!(),
+            " from predictions
+             where account_id = $1
+               and ($2::text is null or status = $2)
+               and ($3::timestamptz is null or (created_at, id) < ($3, $4))
+             order by created_at desc, id desc
+             limit $5"
+        ))
+        .bind(account_id)
+        .bind(filter.status.map(Status::as_str))
+        .bind(filter.after.map(|cursor| cursor.created_at))
+        .bind(filter.after.map(|cursor| cursor.id.as_uuid()))
+        .bind(i64::from(filter.limit))
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter().map(Prediction::try_from).collect()
+    }
+
+    /// Cancels a prediction: a queued one at once and free of charge, a running one as soon as its worker hears of it.
+    /// A terminal one stays as it is. Returns the prediction as it is now.
+    ///
+    /// Racing with a claim is safe: whichever locks the row first is seen by the other.
+    pub async fn request_cancel(&self, account_id: i64, id: PredictionId) -> Result<Option<Prediction>> {
+        let row: Option<Row> = sqlx::query_as(concat!(
+            "update predictions set
+                 cancel_requested_at = coalesce(cancel_requested_at, now()),
+                 status       = case status when 'queued' then 'canceled' else status end,
+                 completed_at = case status when 'queued' then now() end,
+                 device_us    = case status when 'queued' then 0 end,
+                 cost_nano    = case status when 'queued' then 0 end
+             where id = $1 and account_id = $2 and status in ('queued', 'processing')
+             returning ",
+            columns!()
+        ))
+        .bind(id.as_uuid())
+        .bind(account_id)
+        .fetch_optional(&self.pool)
+        .await?;
+        match row {
+            Some(row) => {
+                self.changes.announce_changed(id);
+                Prediction::try_from(row).map(Some)
+            }
+            None => self.get(account_id, id).await,
+        }
+    }
+
+    /// Where a queued prediction stands: how many are ahead of it, and when it should be done given the time a run
+    /// takes and the workers that are ready. Counts no further than a thousand.
+    pub async fn queue_place(&self, prediction: &Prediction, run: Duration) -> Result<QueuePlace> {
+        let (ahead, workers): (i64, i64) = sqlx::query_as(
+            "select
+                 (select count(*) from (
+                      select from predictions
+                      where model = $1 and status = 'queued'
+                        and (priority, created_at, id) < (select priority, created_at, id from predictions where id = $2)
+                      limit 1000
+                  ) as ahead),
+                 (select count(*) from workers where $1 = any (models) and phase = 'ready')",
+        )
+        .bind(&prediction.model)
+        .bind(prediction.id.as_uuid())
+        .fetch_one(&self.pool)
+        .await?;
+        let ahead = ahead.unsigned_abs();
+        let turns = (ahead / workers.unsigned_abs().max(1)).saturating_add(1);
+        Ok(QueuePlace { ahead, eta: run.saturating_mul(u32::try_from(turns).unwrap_or(u32::MAX)) })
+    }
+
+    /// The median device time of the model's latest successes, once there are a few.
+    pub async fn typical_run(&self, model: &str) -> Result<Option<Duration>> {
+        let (median, runs): (Option<f64>, i64) = sqlx::query_as(
+            "select percentile_cont(0.5) within group (order by device_us), count(*)
+             from (select device_us from ledger where model = $1 order by id desc limit 100) as latest",
+        )
+        .bind(model)
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(median.filter(|_| runs >= 3).map(|microseconds| Duration::from_micros(microseconds as u64)))
+    }
+}
+
+/// A duration for a `bigint` of microseconds.
+pub(super) fn microseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}

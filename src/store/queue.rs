@@ -1,0 +1,315 @@
+//! The queue: how a worker takes a prediction, keeps it, and gives it back or ends it.
+//!
+//! Every statement is safe to run from many workers at once. A row is claimed with `skip locked`, kept by a lease, and
+//! written only by the attempt and worker that claimed it; whoever comes late updates no row and is told
+//! [`Error::LeaseLost`]. No transaction is open while a device works.
+
+use std::time::Duration;
+
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use super::{
+    Error, Result, Store,
+    predictions::{Row, columns, microseconds},
+};
+use crate::domain::{Dialect, FailureCode, Input, NanoUsd, Outcome, Prediction, PredictionId, PricePerSecond};
+
+/// A prediction in the hands of a worker, and the proof that it is.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// Which prediction.
+    pub id: PredictionId,
+    /// The number this claim was given; later claims have greater ones.
+    pub attempt: i32,
+    /// Who holds it.
+    pub worker_id: Uuid,
+    /// What to run.
+    pub model: String,
+    /// What to run it on.
+    pub input: Input,
+    /// Lines so far.
+    pub logs: String,
+    price: PricePerSecond,
+    dialect: Dialect,
+}
+
+/// What renewing told about a claim that is still held.
+#[derive(Clone, Copy, Debug)]
+pub struct Renewal {
+    /// Which prediction.
+    pub id: PredictionId,
+    /// Whether to stop: its owner asked for it, or its deadline passed.
+    pub cancel_requested: bool,
+}
+
+/// What a sweep did.
+#[derive(Clone, Debug, Default)]
+pub struct Swept {
+    /// Lost by their workers and queued again.
+    pub requeued: Vec<PredictionId>,
+    /// Lost once too often, canceled while lost, or past their deadline: terminal now.
+    pub ended: Vec<PredictionId>,
+}
+
+impl Store {
+    /// Takes the next queued prediction of a model, if there is one, under a lease.
+    ///
+    /// The choice is made in a materialized CTE: without that fence the planner may run the locking subquery more than
+    /// once and claim more rows than one.
+    pub async fn claim(&self, model: &str, worker_id: Uuid, lease: Duration) -> Result<Option<Claim>> {
+        let row: Option<Row> = sqlx::query_as(concat!(
+            "with next as materialized (
+                 select id as next_id from predictions
+                 where model = $1 and status = 'queued' and (run_after is null or run_after <= now())
+                 order by priority, created_at, id
+                 limit 1
+                 for update skip locked
+             )
+             update predictions set
+                 status = 'processing',
+                 attempt = attempt + 1,
+                 worker_id = $2,
+                 lease_until = now() + $3::bigint * interval '1 microsecond',
+                 started_at = coalesce(started_at, now())
+             from next
+             where id = next_id
+             returning ",
+            columns!()
+        ))
+        .bind(model)
+        .bind(worker_id)
+        .bind(microseconds(lease))
+        .fetch_optional(&self.pool)
+        .await?;
+        row.map(|row| {
+            let (attempt, price) = (row.attempt, row.price());
+            let Prediction { id, model, input, logs, dialect, .. } = row.try_into()?;
+            Ok(Claim { id, attempt, worker_id, model, input, logs, price, dialect })
+        })
+        .transpose()
+    }
+
+    /// Extends the lease of a worker's claims and learns which of them to stop. A claim that does not come back has been
+    /// taken away.
+    pub async fn renew(
+        &self,
+        worker_id: Uuid,
+        claims: &[(PredictionId, i32)],
+        lease: Duration,
+    ) -> Result<Vec<Renewal>> {
+        let (ids, attempts): (Vec<Uuid>, Vec<i32>) =
+            claims.iter().map(|(id, attempt)| (id.as_uuid(), *attempt)).unzip();
+        let renewed: Vec<(Uuid, bool)> = sqlx::query_as(
+            "update predictions set lease_until = now() + $4::bigint * interval '1 microsecond'
+             from unnest($2::uuid[], $3::int[]) as claim (claimed_id, claimed_attempt)
+             where id = claimed_id and attempt = claimed_attempt and worker_id = $1 and status = 'processing'
+             returning id, cancel_requested_at is not null",
+        )
+        .bind(worker_id)
+        .bind(ids)
+        .bind(attempts)
+        .bind(microseconds(lease))
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(renewed.into_iter().map(|(id, cancel_requested)| Renewal { id: id.into(), cancel_requested }).collect())
+    }
+
+    /// Replaces the logs of a running prediction.
+    pub async fn record_logs(&self, claim: &Claim, logs: &str) -> Result<()> {
+        let recorded = sqlx::query(
+            "update predictions set logs = $4 where id = $1 and attempt = $2 and worker_id = $3 and status = 'processing'",
+        )
+        .bind(claim.id.as_uuid())
+        .bind(claim.attempt)
+        .bind(claim.worker_id)
+        .bind(logs)
+        .execute(&self.pool)
+        .await?;
+        if recorded.rows_affected() == 0 { Err(Error::LeaseLost) } else { Ok(()) }
+    }
+
+    /// Ends a prediction and charges for it, in one statement. Returns what it cost.
+    ///
+    /// Exactly one of all attempts can do this; the others get [`Error::LeaseLost`] and have changed nothing.
+    pub async fn finish(&self, claim: &Claim, outcome: &Outcome, logs: &str) -> Result<NanoUsd> {
+        let cost = outcome.cost(claim.price, claim.dialect);
+        let (output, failure) = match outcome {
+            Outcome::Succeeded { output, .. } => (Some(Json(output)), None),
+            Outcome::Failed { failure, .. } => (None, Some(failure)),
+            Outcome::Canceled { .. } => (None, None),
+        };
+        let (finished,): (i64,) = sqlx::query_as(
+            "with finished as (
+                 update predictions set
+                     status = $4,
+                     output = $5,
+                     -- A cancel that nobody asked for by hand comes from the deadline.
+                     failure_code    = case when $4 = 'canceled' and deadline <= now() then $12 else $6 end,
+                     failure_message = case when $4 = 'canceled' and deadline <= now() then $13 else $7 end,
+                     device_us = $8,
+                     cost_nano = $9,
+                     logs = $10,
+                     completed_at = now(),
+                     lease_until = null
+                 where id = $1 and attempt = $2 and worker_id = $3 and status = 'processing'
+                 returning id, account_id, key_id, model, device_us, cost_nano
+             ),
+             charged as (
+                 insert into ledger (account_id, key_id, prediction_id, model, kind, device_us, amount_nano)
+                 select account_id, key_id, id, model, 'charge', device_us, cost_nano from finished
+                 where $11
+             )
+             select count(*) from finished",
+        )
+        .bind(claim.id.as_uuid())
+        .bind(claim.attempt)
+        .bind(claim.worker_id)
+        .bind(outcome.status().as_str())
+        .bind(output)
+        .bind(failure.map(|failure| failure.code.as_str()))
+        .bind(failure.map(|failure| failure.message.as_str()))
+        .bind(microseconds(outcome.device_time()))
+        .bind(cost.get())
+        .bind(logs)
+        // A failure is not charged, not even with nothing.
+        .bind(!matches!(outcome, Outcome::Failed { .. }))
+        .bind(FailureCode::DeadlineExceeded.as_str())
+        .bind(DEADLINE_MESSAGE)
+        .fetch_one(&self.pool)
+        .await?;
+        if finished == 0 {
+            return Err(Error::LeaseLost);
+        }
+        self.changes.announce_changed(claim.id);
+        Ok(cost)
+    }
+
+    /// Puts a claimed prediction back in the queue because its worker is shutting down; it is nobody's fault and does
+    /// not count as a loss.
+    pub async fn hand_back(&self, claim: &Claim) -> Result<()> {
+        let handed_back = sqlx::query(
+            "update predictions set status = 'queued', lease_until = null
+             where id = $1 and attempt = $2 and worker_id = $3 and status = 'processing'",
+        )
+        .bind(claim.id.as_uuid())
+        .bind(claim.attempt)
+        .bind(claim.worker_id)
+        .execute(&self.pool)
+        .await?;
+        if handed_back.rows_affected() == 0 {
+            return Err(Error::LeaseLost);
+        }
+        self.changes.announce_queued();
+        Ok(())
+    }
+
+    /// Takes predictions from workers that are gone, and ends what has passed its deadline.
+    ///
+    /// A worker is gone when its session no longer holds its advisory lock, which the database notices in milliseconds,
+    /// or, should its connection only hang, when its lease has run out. Just after a restart of the database nobody
+    /// holds a lock yet, so for a few seconds only leases count. Being wrong is safe: the worker that was taken for
+    /// dead is fenced.
+    pub async fn sweep(&self, max_losses: i16) -> Result<Swept> {
+        let lost: Vec<(Uuid, String)> = sqlx::query_as(
+            "with alive as materialized (
+                 -- A lock on one bigint shows as its two halves.
+                 select classid::bigint << 32 | objid::bigint as key from pg_locks
+                 where locktype = 'advisory' and objsubid = 1 and granted
+                   and database = (select oid from pg_database where datname = current_database())
+             ),
+             lost as materialized (
+                 select id as lost_id from predictions
+                 where status = 'processing'
+                   and (lease_until < now()
+                        or (pg_postmaster_start_time() < now() - interval '5 s'
+                            and hashtextextended(worker_id::text, 0) not in (select key from alive)))
+                 for update skip locked
+             ),
+             judged as (
+                 select lost_id, case
+                     when cancel_requested_at is not null or deadline <= now() then 'canceled'
+                     when losses + 1 >= $1 then 'failed'
+                     else 'queued'
+                 end as verdict
+                 from lost join predictions on id = lost_id
+             )
+             update predictions set
+                 status = verdict,
+                 losses = losses + 1,
+                 lease_until = null,
+                 completed_at = case when verdict <> 'queued' then now() end,
+                 device_us = case when verdict <> 'queued' then 0 end,
+                 cost_nano = case when verdict <> 'queued' then 0 end,
+                 failure_code = case verdict when 'failed' then $2 end,
+                 failure_message = case verdict when 'failed' then $3 end
+             from judged
+             where id = lost_id
+             returning id, verdict",
+        )
+        .bind(max_losses)
+        .bind(FailureCode::WorkerLost.as_str())
+        .bind("every worker that ran this prediction was lost")
+        .fetch_all(&self.pool)
+        .await?;
+        let late: Vec<(Uuid, String)> = sqlx::query_as(
+            "update predictions set
+                 cancel_requested_at = coalesce(cancel_requested_at, now()),
+                 status          = case status when 'queued' then 'canceled' else status end,
+                 completed_at    = case status when 'queued' then now() end,
+                 device_us       = case status when 'queued' then 0 end,
+                 cost_nano       = case status when 'queued' then 0 end,
+                 failure_code    = case status when 'queued' then $1 end,
+                 failure_message = case status when 'queued' then $2 end
+             where deadline <= now() and status in ('queued', 'processing')
+               and (status = 'queued' or cancel_requested_at is null)
+             returning id, status",
+        )
+        .bind(FailureCode::DeadlineExceeded.as_str())
+        .bind(DEADLINE_MESSAGE)
+        .fetch_all(&self.pool)
+        .await?;
+
+        let mut swept = Swept::default();
+        for (id, verdict) in lost.into_iter().chain(late) {
+            let id = PredictionId::from(id);
+            match verdict.as_str() {
+                "queued" => swept.requeued.push(id),
+                // Still running: its worker hears of the cancel below.
+                "processing" => {}
+                _ => swept.ended.push(id),
+            }
+            self.changes.announce_changed(id);
+        }
+        if !swept.requeued.is_empty() {
+            self.changes.announce_queued();
+        }
+        Ok(swept)
+    }
+
+    /// Takes the data out of predictions that ended longer than `retention` ago, at most `limit` at a time. Returns
+    /// whose artifacts may be deleted now. The row itself stays, for usage and for honest answers.
+    pub async fn prune(&self, retention: Duration, limit: i64) -> Result<Vec<PredictionId>> {
+        let pruned: Vec<Uuid> = sqlx::query_scalar(
+            r#"with old as materialized (
+                 select id as old_id from predictions
+                 where completed_at < now() - $1::bigint * interval '1 microsecond' and data_removed_at is null
+                 order by completed_at
+                 limit $2
+                 for update skip locked
+             )
+             update predictions set
+                 data_removed_at = now(), output = null, logs = '', raw_input = '{}',
+                 input = input || '{"prompt": "", "negative_prompt": null}'
+             from old where id = old_id
+             returning id"#,
+        )
+        .bind(microseconds(retention))
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(pruned.into_iter().map(PredictionId::from).collect())
+    }
+}
+
+const DEADLINE_MESSAGE: &str = "the deadline passed before the prediction finished";

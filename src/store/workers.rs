@@ -1,0 +1,121 @@
+//! What workers say of themselves, and the lock that says they live.
+
+use sqlx::{ConnectOptions, Connection, PgConnection, Row as _};
+use uuid::Uuid;
+
+use super::{Result, Store};
+
+/// How far a worker has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Reads its weights.
+    Loading,
+    /// Runs its first prediction, for nobody.
+    WarmingUp,
+    /// Takes predictions.
+    Ready,
+    /// Finishes what it holds and takes nothing more.
+    Draining,
+}
+
+impl Phase {
+    /// The word used in the database and in readiness answers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Loading => "loading",
+            Self::WarmingUp => "warming_up",
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// A worker's own row.
+#[derive(Clone, Debug)]
+pub struct WorkerRecord {
+    /// Chosen at its start.
+    pub id: Uuid,
+    /// Slugs of the models it runs.
+    pub models: Vec<String>,
+    /// The device in words.
+    pub device: String,
+    /// The machine's name.
+    pub host: String,
+    /// How far it is.
+    pub phase: Phase,
+    /// Of the phase, 0 to 100.
+    pub percent: i16,
+}
+
+/// The connection whose life is the workers' life: it holds their advisory locks and the database drops them with it.
+#[derive(Debug)]
+pub struct WorkerSession {
+    connection: PgConnection,
+}
+
+impl WorkerSession {
+    /// Takes the lock that says this worker lives. `false` while another session holds it.
+    pub async fn try_hold(&mut self, worker_id: Uuid) -> Result<bool> {
+        Ok(sqlx::query_scalar("select pg_try_advisory_lock(hashtextextended($1::text, 0))")
+            .bind(worker_id.to_string())
+            .fetch_one(&mut self.connection)
+            .await?)
+    }
+
+    /// Whether the session, and with it every lock, is still there.
+    pub async fn check(&mut self) -> Result<()> {
+        Ok(self.connection.ping().await?)
+    }
+}
+
+impl Store {
+    /// Opens a session for workers' locks, outside the pool.
+    pub async fn worker_session(&self) -> Result<WorkerSession> {
+        Ok(WorkerSession { connection: self.options.connect().await? })
+    }
+
+    /// Writes a worker's row as it is now.
+    pub async fn report_worker(&self, worker: &WorkerRecord) -> Result<()> {
+        sqlx::query(
+            "insert into workers (id, models, device, phase, percent, host) values ($1, $2, $3, $4, $5, $6)
+             on conflict (id) do update set phase = excluded.phase, percent = excluded.percent, seen_at = now()",
+        )
+        .bind(worker.id)
+        .bind(&worker.models)
+        .bind(&worker.device)
+        .bind(worker.phase.as_str())
+        .bind(worker.percent)
+        .bind(&worker.host)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Removes a worker that says goodbye.
+    pub async fn forget_worker(&self, worker_id: Uuid) -> Result<()> {
+        sqlx::query("delete from workers where id = $1").bind(worker_id).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Removes workers that went without a goodbye.
+    pub async fn forget_silent_workers(&self, silence: std::time::Duration) -> Result<u64> {
+        let forgotten =
+            sqlx::query("delete from workers where seen_at < now() - $1::bigint * interval '1 microsecond'")
+                .bind(super::predictions::microseconds(silence))
+                .execute(&self.pool)
+                .await?;
+        Ok(forgotten.rows_affected())
+    }
+
+    /// The furthest any worker has got: its phase's word and percent. `None` when there is no worker.
+    pub async fn readiest_worker(&self) -> Result<Option<(String, i16)>> {
+        let row = sqlx::query(
+            "select phase, percent from workers
+             order by array_position(array['draining', 'loading', 'warming_up', 'ready'], phase) desc, percent desc
+             limit 1",
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        row.map(|row| Ok((row.try_get("phase")?, row.try_get("percent")?))).transpose()
+    }
+}
