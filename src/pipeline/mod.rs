@@ -1,0 +1,210 @@
+//! SDXL as a library: text in, pixels out. It knows nothing of servers and imports nothing of this crate but itself.
+//!
+//! diffusers is the reference: names are diffusers', ported formulas name their file and function, and `tests/pipeline`
+//! compares every stage with numbers diffusers produced. The way of a prompt: `tokenizer` → `text_encoder` →
+//! `conditioning` → `noise` → `unet` under a `scheduler` → `vae` → `image`. The networks are written in terms of [`ops`],
+//! operations on channels-last activations, which is where speed is won without touching the model.
+
+pub mod conditioning;
+mod error;
+pub mod image;
+pub mod noise;
+pub mod ops;
+mod params;
+pub mod random_model;
+mod resnet;
+pub mod scheduler;
+pub mod text_encoder;
+pub mod tokenizer;
+pub mod unet;
+pub mod vae;
+pub mod weights;
+
+use std::{
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
+
+use candle_core::{DType, Device, Tensor};
+
+use conditioning::{Conditioning, TextEncoders};
+pub use error::{Error, WeightsError};
+use noise::TorchCudaRng;
+pub use params::{Generation, Latents, Params, Step, Timings};
+use scheduler::SchedulerConfig;
+pub use scheduler::SchedulerName;
+use unet::UNet;
+use vae::Vae;
+pub use weights::Weights;
+
+/// A loaded SDXL model on one device.
+pub struct Pipeline {
+    text_encoders: TextEncoders,
+    unet: UNet,
+    vae: Vae,
+    scheduler_config: SchedulerConfig,
+    device: Device,
+}
+
+// One thread owns a device, but not always the one that loaded the model.
+const _: () = {
+    const fn is_send<T: Send>() {}
+    is_send::<Pipeline>();
+};
+
+impl Pipeline {
+    /// Loads a model. `dtype` is what the weights are kept in; on the CPU the arithmetic is f32 whatever they are kept in.
+    pub fn load(weights: &Weights, device: &Device, dtype: DType) -> Result<Self, Error> {
+        Ok(Self {
+            text_encoders: TextEncoders::load(weights, device, dtype)?,
+            unet: UNet::open(weights, device, dtype)?,
+            vae: Vae::open(weights, device, dtype)?,
+            scheduler_config: weights.scheduler_config()?,
+            device: device.clone(),
+        })
+    }
+
+    /// The width and height, in pixels, this model was trained at.
+    pub fn native_size(&self) -> usize {
+        self.unet.sample_size() * self.vae.scale_factor()
+    }
+
+    /// How often the UNet will run for these parameters, over all images.
+    pub fn unet_calls(&self, params: &Params) -> usize {
+        params.unet_calls()
+    }
+
+    /// Draws. The callback hears of every UNet call as it ends and cancels by returning `Break`.
+    ///
+    /// diffusers: `pipeline_stable_diffusion_xl.py`, `StableDiffusionXLPipeline.__call__`.
+    pub fn generate(
+        &self,
+        params: &Params,
+        callback: &mut dyn FnMut(Step<'_>) -> ControlFlow<()>,
+    ) -> Result<Generation, Error> {
+        self.check(params)?;
+        let mut timings = Timings::default();
+
+        // 1. Encode the prompt, and with guidance the negative prompt, once for all images.
+        let started = Instant::now();
+        let (conditioning, notes) = self.text_encoders.encode(params)?;
+        self.device.synchronize()?;
+        timings.encode = started.elapsed();
+
+        let seeds: Vec<u64> = (0..params.num_images as u64).map(|i| params.seed.wrapping_add(i)).collect();
+        let mut images = Vec::with_capacity(params.num_images);
+        for (image_index, &seed) in seeds.iter().enumerate() {
+            let mut told = |latents: &Latents, elapsed: Duration| {
+                timings.steps.push(elapsed);
+                callback(Step { image_index, index: timings.steps.len() - 1, total: params.unet_calls(), latents })
+            };
+            let latents = self.denoise(params, &conditioning, seed, &mut told)?;
+
+            // 6. Decode. 7. To pixels.
+            let started = Instant::now();
+            images.push(self.decode(&latents)?);
+            timings.decode += started.elapsed();
+        }
+        Ok(Generation { images, seeds, timings, notes })
+    }
+
+    /// The denoising loop for one image.
+    fn denoise(
+        &self,
+        params: &Params,
+        conditioning: &Conditioning,
+        seed: u64,
+        told: &mut dyn FnMut(&Latents, Duration) -> ControlFlow<()>,
+    ) -> Result<Latents, Error> {
+        // 2. Timesteps.
+        let mut scheduler = scheduler::scheduler(params.scheduler, &self.scheduler_config, params.num_inference_steps)?;
+
+        // 3. Initial latents. Each image has a generator of its own, so that it does not depend on its neighbors.
+        let mut rng = TorchCudaRng::new(seed);
+        let factor = self.vae.scale_factor();
+        let (channels, height, width) = (self.unet.in_channels(), params.height / factor, params.width / factor);
+        let mut values = rng.normal(channels * height * width);
+        values.iter_mut().for_each(|value| *value *= scheduler.init_noise_sigma());
+        let mut latents = Latents { channels, height, width, values };
+
+        // 4. Added time ids: original size, crop, target size. The hosted model passes the requested size for both.
+        let (h, w) = (params.height as f32, params.width as f32);
+        let added = self.unet.added_conditioning(&conditioning.pooled, [h, w, 0.0, 0.0, h, w])?;
+
+        // 5. Denoising loop.
+        for index in 0..scheduler.timesteps().len() {
+            let started = Instant::now();
+            let input = Latents { values: scheduler.scale_model_input(&latents.values, index), ..latents.clone() };
+            let timestep = scheduler.timesteps()[index];
+            let output = self.predict(&input, timestep, conditioning, &added, params.guidance_scale)?;
+            latents.values = scheduler.step(&output, index, &latents.values, &mut |count| rng.normal(count));
+            if !latents.values.iter().all(|value| value.is_finite()) {
+                return Err(Error::NotFinite { stage: "the UNet" });
+            }
+            if told(&latents, started.elapsed()).is_break() {
+                return Err(Error::Canceled);
+            }
+        }
+        Ok(latents)
+    }
+
+    /// One UNet call, a batch of two where the conditioning has a negative half, brought together by guidance.
+    fn predict(
+        &self,
+        input: &Latents,
+        timestep: f32,
+        conditioning: &Conditioning,
+        added: &Tensor,
+        guidance_scale: f64,
+    ) -> Result<Vec<f32>, Error> {
+        let batch = conditioning.batch();
+        let sample = self.upload(&vec![input; batch])?; // (batch, h, w, 4)
+        let output = self.unet.forward(&sample, timestep, &conditioning.prompt_embeds, added)?;
+        let mut predictions = self.download(&output)?;
+        let Some(text) = (batch == 2).then(|| predictions.pop()).flatten() else {
+            return Ok(predictions.remove(0));
+        };
+        let unconditional = predictions.remove(0);
+        let scale = guidance_scale as f32;
+        Ok(unconditional.into_iter().zip(text).map(|(u, t)| u + scale * (t - u)).collect())
+    }
+
+    /// Latents to pixels.
+    fn decode(&self, latents: &Latents) -> Result<::image::RgbImage, Error> {
+        let sample = self.upload(&[latents])?;
+        let pixels = self.vae.decode(&(sample / self.vae.scaling_factor())?)?; // (1, 8h, 8w, 3)
+        image::from_tensor(&pixels)
+    }
+
+    /// Host latents as one channels-last batch in the type the device calculates in.
+    fn upload(&self, batch: &[&Latents]) -> Result<Tensor, Error> {
+        let Latents { channels, height, width, .. } = *batch[0];
+        let values: Vec<f32> = batch.iter().flat_map(|latents| latents.values.iter().copied()).collect();
+        let tensor = Tensor::from_vec(values, (batch.len(), channels, height, width), &Device::Cpu)?;
+        let tensor = tensor.permute((0, 2, 3, 1))?.contiguous()?; // (b, h, w, c)
+        Ok(tensor.to_device(&self.device)?.to_dtype(self.unet.dtype())?)
+    }
+
+    /// A channels-last batch as torch would lay out each of its members.
+    fn download(&self, batch: &Tensor) -> Result<Vec<Vec<f32>>, Error> {
+        let tensor = batch.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
+        Ok(tensor.permute((0, 3, 1, 2))?.contiguous()?.flatten_from(1)?.to_vec2()?)
+    }
+
+    /// What no amount of arithmetic can do. Limits of policy are the caller's.
+    fn check(&self, params: &Params) -> Result<(), Error> {
+        let factor = self.vae.scale_factor();
+        for (name, value) in [("width", params.width), ("height", params.height)] {
+            if value == 0 || value % factor != 0 {
+                return Err(Error::Params(format!("{name} must be a multiple of {factor}, not {value}")));
+            }
+        }
+        if params.num_images == 0 {
+            return Err(Error::Params("num_images must be at least 1".into()));
+        }
+        if !params.guidance_scale.is_finite() {
+            return Err(Error::Params("guidance_scale must be a number".into()));
+        }
+        scheduler::scheduler(params.scheduler, &self.scheduler_config, params.num_inference_steps).map(drop)
+    }
+}

@@ -1,0 +1,76 @@
+//! Two-dimensional convolution.
+
+use candle_core::Tensor;
+
+use super::{
+    super::{error::Error, weights::Source},
+    cpu, has_cpu_version, reference,
+};
+
+/// Zeros around a picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Padding {
+    /// Above and to the left.
+    pub before: usize,
+    /// Below and to the right.
+    pub after: usize,
+}
+
+impl Padding {
+    /// The same on all sides.
+    pub const fn same(width: usize) -> Self {
+        Self { before: width, after: width }
+    }
+
+    /// Below and to the right only: how the VAE's encoder makes 3x3 kernels halve a picture
+    /// (diffusers: `downsampling.py`, `Downsample2D` with `padding=0`).
+    pub const AFTER: Self = Self { before: 0, after: 1 };
+}
+
+/// A convolution with a square kernel.
+#[derive(Clone, Debug)]
+pub struct Convolution {
+    /// `(kernel, kernel, in, out)`: rows of the kernel are contiguous with the pixels they meet.
+    pub weight: Tensor,
+    /// `(out)`.
+    pub bias: Tensor,
+    /// Pixels from one output to the next.
+    pub stride: usize,
+    /// Zeros around the input.
+    pub padding: Padding,
+}
+
+impl Convolution {
+    /// A 3x3 kernel that keeps the size.
+    pub fn load(source: &Source<'_>, inputs: usize, outputs: usize) -> Result<Self, Error> {
+        Self::load_strided(source, inputs, outputs, 1, Padding::same(1))
+    }
+
+    /// A 3x3 kernel with this stride and padding.
+    pub fn load_strided(
+        source: &Source<'_>,
+        inputs: usize,
+        outputs: usize,
+        stride: usize,
+        padding: Padding,
+    ) -> Result<Self, Error> {
+        let weight = source.weight("weight", &[outputs, inputs, 3, 3])?;
+        let weight = weight.permute((2, 3, 1, 0))?.contiguous()?.to_device(source.device())?;
+        Ok(Self { weight, bias: source.vector("bias", outputs)?, stride, padding })
+    }
+
+    /// Applies it to `(b, h, w, in)`.
+    pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        if has_cpu_version(x) { cpu::convolution(self, x) } else { reference::convolution(self, x) }
+    }
+
+    /// Output rows or columns for so many of the input.
+    pub(super) fn output_size(&self, input: usize) -> candle_core::Result<usize> {
+        let kernel = self.weight.dim(0)?;
+        let padded = input + self.padding.before + self.padding.after;
+        if padded < kernel {
+            candle_core::bail!("a picture of {input} is too small for a kernel of {kernel}");
+        }
+        Ok((padded - kernel) / self.stride + 1)
+    }
+}

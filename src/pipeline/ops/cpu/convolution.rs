@@ -1,0 +1,117 @@
+//! Convolution as few, large matrix products.
+//!
+//! In a zero-padded channels-last picture the pixels under one row of the kernel are contiguous, so that row's share of
+//! every output is one product of a matrix whose rows overlap: nothing is copied into columns first. Whole bands of
+//! the picture go into one product; the few outputs that straddle two rows are computed and thrown away.
+
+use gemm::Parallelism;
+use rayon::prelude::*;
+
+use super::{
+    super::Padding,
+    matrix::{Matrix, Target, multiply},
+};
+
+/// Positions up to which a picture is one product that all cores share, so that a large weight is packed once.
+const WHOLE: usize = 4096;
+/// Positions a band has at least, so that packing the weight is a small part of its work.
+const BAND: usize = 768;
+
+/// Sizes of one convolution.
+pub(super) struct Geometry {
+    pub(super) height: usize,
+    pub(super) width: usize,
+    pub(super) in_channels: usize,
+    pub(super) out_height: usize,
+    pub(super) out_width: usize,
+    pub(super) out_channels: usize,
+    pub(super) kernel: usize,
+    pub(super) stride: usize,
+    pub(super) padding: Padding,
+}
+
+impl Geometry {
+    fn padded_width(&self) -> usize {
+        self.width + self.padding.before + self.padding.after
+    }
+
+    fn padded_height(&self) -> usize {
+        self.height + self.padding.before + self.padding.after
+    }
+}
+
+/// Convolves each picture of a batch. The weight is `(kernel, kernel, in, out)`.
+pub(super) fn convolve(x: &[f32], weight: &[f32], bias: &[f32], geometry: &Geometry) -> Vec<f32> {
+    let picture = geometry.height * geometry.width * geometry.in_channels;
+    let row = geometry.out_width * geometry.out_channels;
+    let mut y = vec![0.0; x.len() / picture * geometry.out_height * row];
+    for (x, y) in x.chunks(picture).zip(y.chunks_mut(geometry.out_height * row)) {
+        let padded = pad(x, geometry);
+        let positions = geometry.out_height * geometry.padded_width();
+        if positions <= WHOLE {
+            band(&padded, weight, bias, geometry, (0, y), Parallelism::Rayon(0));
+        } else {
+            let rows = BAND.div_ceil(geometry.padded_width());
+            y.par_chunks_mut(rows * row).enumerate().for_each(|(number, y)| {
+                band(&padded, weight, bias, geometry, (number * rows, y), Parallelism::None);
+            });
+        }
+    }
+    y
+}
+
+fn pad(x: &[f32], geometry: &Geometry) -> Vec<f32> {
+    let row = geometry.width * geometry.in_channels;
+    let padded_row = geometry.padded_width() * geometry.in_channels;
+    let before = geometry.padding.before;
+    let mut padded = vec![0.0; geometry.padded_height() * padded_row];
+    padded.par_chunks_mut(padded_row).skip(before).zip(x.par_chunks(row)).with_min_len(16).for_each(
+        |(target, source)| {
+            target[before * geometry.in_channels..][..row].copy_from_slice(source);
+        },
+    );
+    padded
+}
+
+/// The output rows from `first` on that fit into `y`.
+fn band(
+    padded: &[f32],
+    weight: &[f32],
+    bias: &[f32],
+    geometry: &Geometry,
+    (first, y): (usize, &mut [f32]),
+    parallelism: Parallelism,
+) {
+    let Geometry { in_channels, out_channels, kernel, stride, out_width, .. } = *geometry;
+    let row = out_width * out_channels;
+    let padded_row = geometry.padded_width() * in_channels;
+    let depth = kernel * in_channels;
+    let product = |target: &mut [f32], from_row: usize, positions: usize| {
+        for kernel_row in 0..kernel {
+            multiply(
+                Target { values: target, row_stride: out_channels, accumulate: kernel_row > 0 },
+                Matrix::rows(&padded[(from_row + kernel_row) * padded_row..], stride * in_channels),
+                Matrix::rows(&weight[kernel_row * depth * out_channels..], out_channels),
+                (positions, depth, out_channels),
+                parallelism,
+            );
+        }
+    };
+    if stride == 1 {
+        let rows = y.len() / row;
+        let positions = (rows - 1) * geometry.padded_width() + out_width;
+        let mut target = vec![0.0; positions * out_channels];
+        product(&mut target, first, positions);
+        for (y, target) in y.chunks_mut(row).zip(target.chunks(geometry.padded_width() * out_channels)) {
+            y.copy_from_slice(&target[..row]);
+        }
+    } else {
+        // With a stride, outputs below each other are not equally far apart in the input: row by row, then.
+        for (number, y) in y.chunks_mut(row).enumerate() {
+            product(y, (first + number) * stride, out_width);
+        }
+    }
+    for pixel in y.chunks_mut(out_channels) {
+        pixel.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
+    }
+}

@@ -1,0 +1,109 @@
+//! The operations for f32 activations on the CPU: loops over slices, spread over cores by rayon, matrix products by `gemm`.
+//!
+//! This file unwraps tensors into slices and wraps results; the arithmetic is in the files beside it.
+
+mod attention;
+mod convolution;
+mod elementwise;
+mod matrix;
+mod norms;
+mod values;
+
+use candle_core::{D, Device, Result, Tensor};
+
+use super::{Activation, Convolution, GroupNorm, LayerNorm, Linear, Mask};
+use values::{Values, Weight};
+
+fn tensor(values: Vec<f32>, shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
+    Tensor::from_vec(values, shape.into(), &Device::Cpu)
+}
+
+/// The tensor's dimensions with another last one.
+fn with_last(x: &Tensor, last: usize) -> Vec<usize> {
+    let mut dims = x.dims().to_vec();
+    if let Some(channels) = dims.last_mut() {
+        *channels = last;
+    }
+    dims
+}
+
+pub(super) fn linear(layer: &Linear, x: &Tensor) -> Result<Tensor> {
+    let (outputs, inputs) = layer.weight.dims2()?;
+    if x.dim(D::Minus1)? != inputs {
+        candle_core::bail!("a linear layer of {inputs} inputs was given {:?}", x.shape());
+    }
+    let (x_values, weight) = (Values::of(x)?, Weight::of(&layer.weight)?);
+    let bias = layer.bias.as_ref().map(Values::of).transpose()?;
+    tensor(matrix::linear(&x_values, &weight, bias.as_deref(), (inputs, outputs)), with_last(x, outputs))
+}
+
+pub(super) fn convolution(layer: &Convolution, x: &Tensor) -> Result<Tensor> {
+    let (batch, height, width, in_channels) = x.dims4()?;
+    let (kernel, _, inputs, out_channels) = layer.weight.dims4()?;
+    if in_channels != inputs {
+        candle_core::bail!("a convolution of {inputs} channels was given {:?}", x.shape());
+    }
+    let (out_height, out_width) = (layer.output_size(height)?, layer.output_size(width)?);
+    let geometry = convolution::Geometry {
+        height,
+        width,
+        in_channels,
+        out_height,
+        out_width,
+        out_channels,
+        kernel,
+        stride: layer.stride,
+        padding: layer.padding,
+    };
+    let (x, weight, bias) = (Values::of(x)?, Weight::of(&layer.weight)?, Values::of(&layer.bias)?);
+    tensor(convolution::convolve(&x, &weight.to_f32(), &bias, &geometry), (batch, out_height, out_width, out_channels))
+}
+
+pub(super) fn group_norm(layer: &GroupNorm, x: &Tensor, silu: bool) -> Result<Tensor> {
+    let (weight, bias) = (Values::of(&layer.weight)?, Values::of(&layer.bias)?);
+    let affine = norms::Affine { weight: &weight, bias: &bias, eps: layer.eps };
+    tensor(norms::group_norm(&Values::of(x)?, x.dim(0)?, layer.groups, &affine, silu), x.shape())
+}
+
+pub(super) fn layer_norm(layer: &LayerNorm, x: &Tensor) -> Result<Tensor> {
+    let (weight, bias) = (Values::of(&layer.weight)?, Values::of(&layer.bias)?);
+    let affine = norms::Affine { weight: &weight, bias: &bias, eps: layer.eps };
+    tensor(norms::layer_norm(&Values::of(x)?, &affine), x.shape())
+}
+
+pub(super) fn activation(activation: Activation, x: &Tensor) -> Result<Tensor> {
+    tensor(elementwise::activation(activation, &Values::of(x)?), x.shape())
+}
+
+pub(super) fn geglu(x: &Tensor) -> Result<Tensor> {
+    let inner = x.dim(D::Minus1)? / 2;
+    tensor(elementwise::geglu(&Values::of(x)?, inner), with_last(x, inner))
+}
+
+pub(super) fn attention(query: &Tensor, key: &Tensor, value: &Tensor, heads: usize, mask: Mask) -> Result<Tensor> {
+    let (batch, queries, channels) = query.dims3()?;
+    let keys = key.dim(1)?;
+    if key.dims() != [batch, keys, channels] || value.dims() != key.dims() || channels % heads != 0 {
+        candle_core::bail!("attention over {:?}, {:?}, {:?} does not fit", query.shape(), key.shape(), value.shape());
+    }
+    let geometry = attention::Geometry { batch, queries, keys, heads, head_dim: channels / heads, mask };
+    let (query, key, value) = (Values::of(query)?, Values::of(key)?, Values::of(value)?);
+    tensor(attention::attend(&query, &key, &value, &geometry), (batch, queries, channels))
+}
+
+pub(super) fn upsample_nearest(x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
+    let (batch, h, w, channels) = x.dims4()?;
+    let values = elementwise::upsample_nearest(&Values::of(x)?, (h, w, channels), (height, width));
+    tensor(values, (batch, height, width, channels))
+}
+
+pub(super) fn concat_channels(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let (first, second) = (a.dim(D::Minus1)?, b.dim(D::Minus1)?);
+    let values = elementwise::concat_channels(&Values::of(a)?, &Values::of(b)?, (first, second));
+    tensor(values, with_last(a, first + second))
+}
+
+pub(super) fn add_channels(x: &Tensor, channels: &Tensor) -> Result<Tensor> {
+    let (_, count) = channels.dims2()?;
+    tensor(elementwise::add_channels(&Values::of(x)?, &Values::of(channels)?, x.dim(0)?, count), x.shape())
+}

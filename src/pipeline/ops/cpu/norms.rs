@@ -1,0 +1,93 @@
+//! Group norm and layer norm, with statistics in f64: a picture is a long sum.
+
+use rayon::prelude::*;
+
+use super::elementwise::silu;
+
+/// Pixels a core takes at a time.
+const ROWS: usize = 256;
+
+/// What follows normalization.
+pub(super) struct Affine<'a> {
+    pub(super) weight: &'a [f32],
+    pub(super) bias: &'a [f32],
+    pub(super) eps: f64,
+}
+
+/// Normalizes groups of channels over each of `batch` pictures.
+pub(super) fn group_norm(x: &[f32], batch: usize, groups: usize, affine: &Affine<'_>, then_silu: bool) -> Vec<f32> {
+    let channels = affine.weight.len();
+    let picture = x.len() / batch;
+    let mut y = vec![0.0; x.len()];
+    for (x, y) in x.chunks(picture).zip(y.chunks_mut(picture)) {
+        let (scale, shift) = scale_and_shift(x, groups, affine);
+        y.par_chunks_mut(ROWS * channels).zip(x.par_chunks(ROWS * channels)).for_each(|(y, x)| {
+            for (y, x) in y.chunks_mut(channels).zip(x.chunks(channels)) {
+                for (((y, x), scale), shift) in y.iter_mut().zip(x).zip(&scale).zip(&shift) {
+                    *y = x * scale + shift;
+                }
+                if then_silu {
+                    y.iter_mut().for_each(|y| *y = silu(*y));
+                }
+            }
+        });
+    }
+    y
+}
+
+/// The whole norm as one multiplication and one addition a channel.
+fn scale_and_shift(x: &[f32], groups: usize, affine: &Affine<'_>) -> (Vec<f32>, Vec<f32>) {
+    let channels = affine.weight.len();
+    let sums = x
+        .par_chunks(ROWS * channels)
+        .map(|x| {
+            let mut sums = vec![(0.0f64, 0.0f64); channels];
+            for pixel in x.chunks(channels) {
+                for (sum, &x) in sums.iter_mut().zip(pixel) {
+                    let x = f64::from(x);
+                    sum.0 += x;
+                    sum.1 += x * x;
+                }
+            }
+            sums
+        })
+        .reduce(
+            || vec![(0.0, 0.0); channels],
+            |mut a, b| {
+                a.iter_mut().zip(b).for_each(|(a, b)| *a = (a.0 + b.0, a.1 + b.1));
+                a
+            },
+        );
+    let width = channels / groups;
+    let count = (x.len() / groups) as f64;
+    let mut scale = Vec::with_capacity(channels);
+    let mut shift = Vec::with_capacity(channels);
+    for (group, sums) in sums.chunks(width).enumerate() {
+        let (sum, squares) = sums.iter().fold((0.0, 0.0), |total, sum| (total.0 + sum.0, total.1 + sum.1));
+        let mean = sum / count;
+        let variance = (squares / count - mean * mean).max(0.0);
+        let deviation = 1.0 / (variance + affine.eps).sqrt();
+        for channel in group * width..(group + 1) * width {
+            let factor = f64::from(affine.weight[channel]) * deviation;
+            scale.push(factor as f32);
+            shift.push((f64::from(affine.bias[channel]) - mean * factor) as f32);
+        }
+    }
+    (scale, shift)
+}
+
+/// Normalizes each row.
+pub(super) fn layer_norm(x: &[f32], affine: &Affine<'_>) -> Vec<f32> {
+    let channels = affine.weight.len();
+    let mut y = vec![0.0; x.len()];
+    y.par_chunks_mut(channels).zip(x.par_chunks(channels)).with_min_len(32).for_each(|(y, x)| {
+        let count = channels as f64;
+        let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / count;
+        let variance = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / count;
+        let (mean, deviation) = (mean as f32, (1.0 / (variance + affine.eps).sqrt()) as f32);
+        for (((y, x), weight), bias) in y.iter_mut().zip(x).zip(affine.weight).zip(affine.bias) {
+            *y = (x - mean) * deviation * weight + bias;
+        }
+    });
+    y
+}

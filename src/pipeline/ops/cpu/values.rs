@@ -1,0 +1,97 @@
+//! Tensors as slices.
+
+use std::{borrow::Cow, ops::Deref};
+
+use candle_core::{CpuStorage, Result, Storage, StorageRef, Tensor};
+use half::{bf16, f16, slice::HalfFloatSliceExt};
+use rayon::prelude::*;
+
+/// The numbers of a contiguous f32 tensor, readable as a slice.
+pub(super) struct Values<'a> {
+    storage: StorageRef<'a>,
+    start: usize,
+    end: usize,
+}
+
+impl<'a> Values<'a> {
+    pub(super) fn of(tensor: &'a Tensor) -> Result<Self> {
+        let (storage, layout) = tensor.storage_and_layout();
+        let Some((start, end)) = layout.contiguous_offsets() else {
+            candle_core::bail!("the operation needs a contiguous tensor, not {layout:?}");
+        };
+        match &*storage {
+            Storage::Cpu(CpuStorage::F32(_)) => Ok(Self { storage, start, end }),
+            _ => candle_core::bail!("the operation needs f32 on the CPU"),
+        }
+    }
+}
+
+impl Deref for Values<'_> {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        match &*self.storage {
+            Storage::Cpu(CpuStorage::F32(values)) => &values[self.start..self.end],
+            _ => unreachable!("checked when it was made"),
+        }
+    }
+}
+
+/// The numbers of a weight, in whichever type it is kept.
+pub(super) struct Weight<'a> {
+    storage: StorageRef<'a>,
+    start: usize,
+    end: usize,
+}
+
+/// A weight's numbers as they are kept.
+pub(super) enum Kept<'a> {
+    F32(&'a [f32]),
+    F16(&'a [f16]),
+    BF16(&'a [bf16]),
+}
+
+impl<'a> Weight<'a> {
+    pub(super) fn of(tensor: &'a Tensor) -> Result<Self> {
+        let (storage, layout) = tensor.storage_and_layout();
+        let Some((start, end)) = layout.contiguous_offsets() else {
+            candle_core::bail!("the operation needs a contiguous weight, not {layout:?}");
+        };
+        match &*storage {
+            Storage::Cpu(CpuStorage::F32(_) | CpuStorage::F16(_) | CpuStorage::BF16(_)) => {
+                Ok(Self { storage, start, end })
+            }
+            _ => candle_core::bail!("the operation needs a weight of f32, f16 or bf16 on the CPU"),
+        }
+    }
+
+    pub(super) fn kept(&self) -> Kept<'_> {
+        match &*self.storage {
+            Storage::Cpu(CpuStorage::F32(values)) => Kept::F32(&values[self.start..self.end]),
+            Storage::Cpu(CpuStorage::F16(values)) => Kept::F16(&values[self.start..self.end]),
+            Storage::Cpu(CpuStorage::BF16(values)) => Kept::BF16(&values[self.start..self.end]),
+            _ => unreachable!("checked when it was made"),
+        }
+    }
+
+    /// All of it in f32: borrowed, or converted for this one use.
+    pub(super) fn to_f32(&self) -> Cow<'_, [f32]> {
+        match self.kept() {
+            Kept::F32(values) => Cow::Borrowed(values),
+            Kept::F16(values) => Cow::Owned(widen(values)),
+            Kept::BF16(values) => Cow::Owned(widen(values)),
+        }
+    }
+}
+
+/// Half-precision numbers in f32.
+pub(super) fn widen<T: Sync>(values: &[T]) -> Vec<f32>
+where
+    [T]: HalfFloatSliceExt,
+{
+    let mut wide = vec![0.0; values.len()];
+    wide.par_chunks_mut(1 << 14)
+        .zip(values.par_chunks(1 << 14))
+        .for_each(|(wide, values)| values.convert_to_f32_slice(wide));
+    wide
+}

@@ -1,0 +1,55 @@
+//! Matrix products with weights, and look-ups in them.
+
+use candle_core::Tensor;
+
+use super::{
+    super::{error::Error, weights::Source},
+    cpu, has_cpu_version, reference,
+};
+
+/// `y = x W^T + b` over the last dimension.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    /// `(out, in)`, as the file has it.
+    pub weight: Tensor,
+    /// `(out)`.
+    pub bias: Option<Tensor>,
+}
+
+impl Linear {
+    /// Loads `weight` and `bias`.
+    pub fn load(source: &Source<'_>, inputs: usize, outputs: usize) -> Result<Self, Error> {
+        Ok(Self { bias: Some(source.vector("bias", outputs)?), ..Self::load_no_bias(source, inputs, outputs)? })
+    }
+
+    /// Loads `weight` alone.
+    pub fn load_no_bias(source: &Source<'_>, inputs: usize, outputs: usize) -> Result<Self, Error> {
+        let weight = source.weight("weight", &[outputs, inputs])?.to_device(source.device())?;
+        Ok(Self { weight, bias: None })
+    }
+
+    /// Loads a convolution with a 1x1 kernel, which on channels-last activations is nothing but this.
+    pub fn load_1x1(source: &Source<'_>, inputs: usize, outputs: usize) -> Result<Self, Error> {
+        let weight = source.weight("weight", &[outputs, inputs, 1, 1])?.reshape((outputs, inputs))?;
+        Ok(Self { weight: weight.to_device(source.device())?, bias: Some(source.vector("bias", outputs)?) })
+    }
+
+    /// Applies it.
+    pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        if has_cpu_version(x) { cpu::linear(self, x) } else { reference::linear(self, x) }
+    }
+}
+
+/// Rows of a table, looked up by number.
+#[derive(Clone, Debug)]
+pub struct Embedding {
+    /// `(rows, width)`.
+    pub table: Tensor,
+}
+
+impl Embedding {
+    /// Loads `weight`.
+    pub fn load(source: &Source<'_>, rows: usize, width: usize) -> Result<Self, Error> {
+        Ok(Self { table: source.weight("weight", &[rows, width])?.to_device(source.device())? })
+    }
+}

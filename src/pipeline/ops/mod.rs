@@ -1,0 +1,29 @@
+//! The operations SDXL is made of, on channels-last activations: `(batch, height, width, channels)` for pictures,
+//! `(batch, tokens, channels)` for text, the same memory for both.
+//!
+//! This is the seam for speed. Each operation has a plain version in candle's terms in [`mod@reference`], which runs on any
+//! device and says what is meant, and a version of its own for f32 on the CPU in `cpu`; the tests hold the two together.
+//! Channels-last makes every projection one matrix product and leaves nothing to transpose.
+
+mod activation;
+mod attention;
+mod convolution;
+mod cpu;
+mod linear;
+mod normalization;
+pub mod reference;
+mod resample;
+
+pub use activation::{Activation, geglu};
+pub use attention::{Mask, attention};
+pub use convolution::{Convolution, Padding};
+pub use linear::{Embedding, Linear};
+pub use normalization::{GroupNorm, LayerNorm};
+pub use resample::{add_channels, concat_channels, upsample_nearest};
+
+use candle_core::{DType, Tensor};
+
+/// Whether the CPU's own version of an operation applies to this activation.
+fn has_cpu_version(activation: &Tensor) -> bool {
+    activation.device().is_cpu() && activation.dtype() == DType::F32
+}

@@ -1,0 +1,66 @@
+//! Group norm and layer norm.
+
+use candle_core::Tensor;
+
+use super::{
+    super::{error::Error, weights::Source},
+    cpu, has_cpu_version, reference,
+};
+
+/// Normalizes groups of channels over a whole picture.
+#[derive(Clone, Debug)]
+pub struct GroupNorm {
+    /// `(channels)`.
+    pub weight: Tensor,
+    /// `(channels)`.
+    pub bias: Tensor,
+    /// Groups.
+    pub groups: usize,
+    /// Added to the variance.
+    pub eps: f64,
+}
+
+impl GroupNorm {
+    /// Loads `weight` and `bias`.
+    pub fn load(source: &Source<'_>, channels: usize, groups: usize, eps: f64) -> Result<Self, Error> {
+        let (weight, bias) = (source.vector("weight", channels)?, source.vector("bias", channels)?);
+        Ok(Self { weight, bias, groups, eps })
+    }
+
+    /// Applies it to `(b, ..., channels)`.
+    pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        self.apply(x, false)
+    }
+
+    /// Applies it, then SiLU.
+    pub fn forward_silu(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        self.apply(x, true)
+    }
+
+    fn apply(&self, x: &Tensor, silu: bool) -> candle_core::Result<Tensor> {
+        if has_cpu_version(x) { cpu::group_norm(self, x, silu) } else { reference::group_norm(self, x, silu) }
+    }
+}
+
+/// Normalizes the channels of each token.
+#[derive(Clone, Debug)]
+pub struct LayerNorm {
+    /// `(channels)`.
+    pub weight: Tensor,
+    /// `(channels)`.
+    pub bias: Tensor,
+    /// Added to the variance.
+    pub eps: f64,
+}
+
+impl LayerNorm {
+    /// Loads `weight` and `bias`.
+    pub fn load(source: &Source<'_>, channels: usize, eps: f64) -> Result<Self, Error> {
+        Ok(Self { weight: source.vector("weight", channels)?, bias: source.vector("bias", channels)?, eps })
+    }
+
+    /// Applies it to `(..., channels)`.
+    pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        if has_cpu_version(x) { cpu::layer_norm(self, x) } else { reference::layer_norm(self, x) }
+    }
+}

@@ -1,0 +1,114 @@
+//! What goes into a generation and what comes out of it. Names are those of diffusers' `StableDiffusionXLPipeline`.
+
+use std::time::Duration;
+
+use image::RgbImage;
+
+use super::scheduler::SchedulerName;
+
+/// One request to the pipeline.
+#[derive(Clone, Debug)]
+pub struct Params {
+    /// What to draw.
+    pub prompt: String,
+    /// What to stay away from. Looked at only when `guidance_scale > 1`. `None` is not the empty text: it stands for
+    /// embeddings of zeros where the model asks for them.
+    pub negative_prompt: Option<String>,
+    /// Pixels, a multiple of 8.
+    pub width: usize,
+    /// Pixels, a multiple of 8.
+    pub height: usize,
+    /// Denoising steps. Some schedulers call the UNet more than once a step: see [`Params::unet_calls`].
+    pub num_inference_steps: usize,
+    /// Classifier-free guidance; 1 and below switch it off and halve the work.
+    pub guidance_scale: f64,
+    /// How many images. Image `i` is exactly what `seed + i` alone would draw.
+    pub num_images: usize,
+    /// The seed of the first image.
+    pub seed: u64,
+    /// The sampling algorithm.
+    pub scheduler: SchedulerName,
+}
+
+impl Params {
+    /// The hosted model's defaults for this prompt.
+    pub fn new(prompt: impl Into<String>) -> Self {
+        Self {
+            prompt: prompt.into(),
+            negative_prompt: None,
+            width: 1024,
+            height: 1024,
+            num_inference_steps: 4,
+            guidance_scale: 0.0,
+            num_images: 1,
+            seed: 0,
+            scheduler: SchedulerName::default(),
+        }
+    }
+
+    /// How often the UNet will run, over all images: known before the first call, for progress and estimates.
+    pub fn unet_calls(&self) -> usize {
+        self.scheduler.unet_calls(self.num_inference_steps) * self.num_images
+    }
+
+    /// `StableDiffusionXLPipeline.do_classifier_free_guidance`.
+    pub(super) fn do_classifier_free_guidance(&self) -> bool {
+        self.guidance_scale > 1.0
+    }
+}
+
+/// Where a generation stands, told after every UNet call.
+#[derive(Debug)]
+pub struct Step<'a> {
+    /// The image being drawn, from 0.
+    pub image_index: usize,
+    /// UNet calls done before this one, over all images.
+    pub index: usize,
+    /// UNet calls in the whole generation.
+    pub total: usize,
+    pub(super) latents: &'a Latents,
+}
+
+impl Step<'_> {
+    /// The latents after this call, for a preview.
+    pub fn latents(&self) -> &Latents {
+        self.latents
+    }
+}
+
+/// One image in the VAE's space: channel by channel, row by row, as torch keeps it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Latents {
+    /// Channels: 4.
+    pub channels: usize,
+    /// Rows: an eighth of the image's.
+    pub height: usize,
+    /// Columns: an eighth of the image's.
+    pub width: usize,
+    /// `channels * height * width` numbers.
+    pub values: Vec<f32>,
+}
+
+/// What a generation made.
+#[derive(Debug)]
+pub struct Generation {
+    /// The images, in order.
+    pub images: Vec<RgbImage>,
+    /// The seed that draws each image alone.
+    pub seeds: Vec<u64>,
+    /// Where the time went.
+    pub timings: Timings,
+    /// What the caller should know, e.g. which words of the prompt were left out.
+    pub notes: Vec<String>,
+}
+
+/// Device time of each stage.
+#[derive(Clone, Debug, Default)]
+pub struct Timings {
+    /// Both text encoders.
+    pub encode: Duration,
+    /// Each UNet call with its scheduler step.
+    pub steps: Vec<Duration>,
+    /// The VAE and the conversion to pixels, over all images.
+    pub decode: Duration,
+}

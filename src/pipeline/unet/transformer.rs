@@ -1,0 +1,131 @@
+//! The attention between residual blocks: pixels look at each other, then at the text.
+//!
+//! diffusers: `models/transformers/transformer_2d.py`, `Transformer2DModel`, and `models/attention.py`,
+//! `BasicTransformerBlock`. Channels-last, a picture already is the sequence they make of it.
+
+use candle_core::Tensor;
+
+use super::{
+    super::{
+        error::Error,
+        ops::{GroupNorm, LayerNorm, Linear, Mask, attention, geglu},
+        weights::Source,
+    },
+    UNetConfig,
+    config::BlockShape,
+};
+
+/// `Transformer2DModel.norm` has its own, whatever `norm_eps` says.
+const GROUP_NORM_EPS: f64 = 1e-6;
+/// `BasicTransformerBlock`'s default.
+const LAYER_NORM_EPS: f64 = 1e-5;
+
+/// Transformer blocks over a picture, with a residual connection around all of them.
+pub(super) struct Transformer {
+    norm: GroupNorm,
+    proj_in: Linear,
+    transformer_blocks: Vec<TransformerBlock>,
+    proj_out: Linear,
+}
+
+impl Transformer {
+    pub(super) fn load(
+        source: &Source<'_>,
+        config: &UNetConfig,
+        shape: BlockShape,
+        layers: usize,
+    ) -> Result<Self, Error> {
+        let channels = shape.channels;
+        let projection = |name: &str| {
+            if config.use_linear_projection {
+                Linear::load(&source.at(name), channels, channels)
+            } else {
+                Linear::load_1x1(&source.at(name), channels, channels)
+            }
+        };
+        let block = |i| {
+            TransformerBlock::load(
+                &source.at(format!("transformer_blocks.{i}")),
+                channels,
+                shape.heads,
+                config.cross_attention_dim,
+            )
+        };
+        Ok(Self {
+            norm: GroupNorm::load(&source.at("norm"), channels, config.norm_num_groups, GROUP_NORM_EPS)?,
+            proj_in: projection("proj_in")?,
+            transformer_blocks: (0..layers).map(block).collect::<Result<_, _>>()?,
+            proj_out: projection("proj_out")?,
+        })
+    }
+
+    /// `(b, h, w, c)` in and out.
+    pub(super) fn forward(&self, x: &Tensor, text: &Tensor) -> candle_core::Result<Tensor> {
+        let mut hidden = self.proj_in.forward(&self.norm.forward(x)?)?.flatten(1, 2)?; // (b, h * w, c)
+        for block in &self.transformer_blocks {
+            hidden = block.forward(&hidden, text)?;
+        }
+        x + self.proj_out.forward(&hidden)?.reshape(x.shape())?
+    }
+}
+
+/// Self-attention, cross-attention and a gated MLP, each behind a layer norm and beside a residual connection.
+struct TransformerBlock {
+    norm1: LayerNorm,
+    attn1: Attention,
+    norm2: LayerNorm,
+    attn2: Attention,
+    norm3: LayerNorm,
+    ff_in: Linear,
+    ff_out: Linear,
+}
+
+impl TransformerBlock {
+    fn load(source: &Source<'_>, channels: usize, heads: usize, text: usize) -> Result<Self, Error> {
+        let norm = |name: &str| LayerNorm::load(&source.at(name), channels, LAYER_NORM_EPS);
+        let inner = 4 * channels;
+        Ok(Self {
+            norm1: norm("norm1")?,
+            attn1: Attention::load(&source.at("attn1"), channels, channels, heads)?,
+            norm2: norm("norm2")?,
+            attn2: Attention::load(&source.at("attn2"), channels, text, heads)?,
+            norm3: norm("norm3")?,
+            ff_in: Linear::load(&source.at("ff.net.0.proj"), channels, 2 * inner)?,
+            ff_out: Linear::load(&source.at("ff.net.2"), inner, channels)?,
+        })
+    }
+
+    fn forward(&self, hidden: &Tensor, text: &Tensor) -> candle_core::Result<Tensor> {
+        let x = self.norm1.forward(hidden)?;
+        let hidden = (hidden + self.attn1.forward(&x, &x)?)?;
+        let hidden = (&hidden + self.attn2.forward(&self.norm2.forward(&hidden)?, text)?)?;
+        let gated = geglu(&self.ff_in.forward(&self.norm3.forward(&hidden)?)?)?;
+        hidden + self.ff_out.forward(&gated)?
+    }
+}
+
+/// diffusers: `models/attention_processor.py`, `Attention`.
+struct Attention {
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    to_out: Linear,
+    heads: usize,
+}
+
+impl Attention {
+    fn load(source: &Source<'_>, channels: usize, context: usize, heads: usize) -> Result<Self, Error> {
+        Ok(Self {
+            to_q: Linear::load_no_bias(&source.at("to_q"), channels, channels)?,
+            to_k: Linear::load_no_bias(&source.at("to_k"), context, channels)?,
+            to_v: Linear::load_no_bias(&source.at("to_v"), context, channels)?,
+            to_out: Linear::load(&source.at("to_out.0"), channels, channels)?,
+            heads,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, context: &Tensor) -> candle_core::Result<Tensor> {
+        let (query, key, value) = (self.to_q.forward(x)?, self.to_k.forward(context)?, self.to_v.forward(context)?);
+        self.to_out.forward(&attention(&query, &key, &value, self.heads, Mask::None)?)
+    }
+}

@@ -1,0 +1,160 @@
+//! Whole images, and the rules of a generation.
+
+use std::ops::ControlFlow;
+
+use candle_core::{IndexOp, Tensor};
+use fourstep::pipeline::{Error, Params, Pipeline, SchedulerName};
+
+use crate::support::{Golden, assert_error, relative_error, tiny_pipeline};
+
+const PROMPT: &str = "a photo! of the man and his cats, it's 🙂";
+const SEED: u64 = 1234;
+
+fn params() -> Params {
+    Params { width: 48, height: 64, seed: SEED, ..Params::new(PROMPT) }
+}
+
+fn pixels(pipeline: &Pipeline, params: &Params) -> Vec<Vec<u8>> {
+    let generation = pipeline.generate(params, &mut |_| ControlFlow::Continue(())).unwrap();
+    generation.images.into_iter().map(image::RgbImage::into_raw).collect()
+}
+
+/// Draws and compares the latents after each step and the pixels with diffusers'.
+fn assert_as_diffusers(name: &str, params: &Params) {
+    let golden = Golden::load();
+    let steps: &Tensor = golden.get(&format!("{name}.steps"));
+    let mut latents = Vec::new();
+    let generation = tiny_pipeline()
+        .generate(params, &mut |step| {
+            latents.push(step.latents().values.clone());
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(latents.len(), steps.dim(0).unwrap());
+    for (number, found) in latents.iter().enumerate() {
+        let expected: Vec<f32> = steps.i(number).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        assert_error(&format!("{name}: latents after step {number}"), relative_error(found, &expected));
+    }
+    let expected: Vec<u8> = golden.get(&format!("{name}.image")).flatten_all().unwrap().to_vec1().unwrap();
+    let image = &generation.images[0];
+    assert_eq!((image.width() as usize, image.height() as usize), (params.width, params.height));
+    let differences: Vec<u8> = image.iter().zip(&expected).map(|(a, b)| a.abs_diff(*b)).collect();
+    assert_eq!(differences.len(), expected.len());
+    let (largest, differing) = (differences.iter().max().unwrap(), differences.iter().filter(|d| **d > 0).count());
+    assert!(*largest <= 1, "{name}: a pixel is {largest} levels off");
+    assert!(differing * 200 <= expected.len(), "{name}: {differing} of {} levels differ", expected.len());
+    eprintln!("{name}: {differing} of {} levels differ by one", expected.len());
+}
+
+#[test]
+fn an_image_is_the_one_diffusers_draws() {
+    assert_as_diffusers("plain", &params());
+}
+
+#[test]
+fn an_image_of_an_odd_size_is_the_one_diffusers_draws() {
+    assert_as_diffusers("odd", &Params { width: 56, height: 72, ..params() });
+}
+
+#[test]
+fn a_guided_image_is_the_one_diffusers_draws() {
+    let negative_prompt = Some("low quality".into());
+    assert_as_diffusers("guided", &Params { guidance_scale: 7.5, negative_prompt, ..params() });
+}
+
+#[test]
+fn guidance_without_a_negative_prompt_is_against_zeros_as_in_diffusers() {
+    assert_as_diffusers("guided_without_negative", &Params { guidance_scale: 7.5, ..params() });
+}
+
+#[test]
+fn guidance_of_one_ignores_the_negative_prompt() {
+    let pipeline = tiny_pipeline();
+    let guided = Params { guidance_scale: 1.0, negative_prompt: Some("low quality".into()), ..params() };
+    assert_eq!(pixels(&pipeline, &guided), pixels(&pipeline, &params()));
+}
+
+#[test]
+fn image_i_is_what_seed_plus_i_alone_draws() {
+    let pipeline = tiny_pipeline();
+    let several = Params { num_images: 3, seed: u64::MAX, ..params() };
+    let generation = pipeline.generate(&several, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(generation.seeds, [u64::MAX, 0, 1], "seeds wrap around");
+    for (image, seed) in generation.images.into_iter().zip(generation.seeds) {
+        assert_eq!(vec![image.into_raw()], pixels(&pipeline, &Params { seed, ..params() }), "seed {seed}");
+    }
+}
+
+#[test]
+fn the_callback_hears_of_every_unet_call_of_every_image() {
+    let pipeline = tiny_pipeline();
+    let params = Params { num_images: 2, num_inference_steps: 3, ..params() };
+    let mut heard = Vec::new();
+    let generation = pipeline
+        .generate(&params, &mut |step| {
+            heard.push((step.image_index, step.index, step.total));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(heard, [(0, 0, 6), (0, 1, 6), (0, 2, 6), (1, 3, 6), (1, 4, 6), (1, 5, 6)]);
+    assert_eq!(pipeline.unet_calls(&params), 6);
+    assert_eq!(generation.timings.steps.len(), 6);
+}
+
+#[test]
+fn a_break_cancels_before_the_next_unet_call() {
+    let mut calls = 0;
+    let canceled = tiny_pipeline().generate(&params(), &mut |step| {
+        calls += 1;
+        if step.index == 1 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert!(matches!(canceled, Err(Error::Canceled)));
+    assert_eq!(calls, 2);
+}
+
+#[test]
+fn the_number_of_unet_calls_is_known_for_every_scheduler() {
+    let calls = |scheduler: SchedulerName| [1, 2, 4].map(|steps| scheduler.unet_calls(steps));
+    for scheduler in SchedulerName::ALL {
+        let expected = match scheduler {
+            SchedulerName::HeunDiscrete | SchedulerName::DpmPlusPlus2MSde => [1, 3, 7],
+            SchedulerName::Pndm => [1, 3, 5],
+            _ => [1, 2, 4],
+        };
+        assert_eq!(calls(scheduler), expected, "{scheduler}");
+    }
+}
+
+#[test]
+fn a_long_prompt_is_truncated_and_the_notes_say_what_was_left_out() {
+    let pipeline = tiny_pipeline();
+    let long = Params { prompt: format!("{PROMPT} {} zebra", "the ".repeat(80)), ..params() };
+    let generation = pipeline.generate(&long, &mut |_| ControlFlow::Continue(())).unwrap();
+    let [note] = &generation.notes[..] else { panic!("one note expected, not {:?}", generation.notes) };
+    assert!(note.starts_with("the prompt is longer than the 75 tokens") && note.ends_with("zebra"), "{note}");
+}
+
+#[test]
+fn impossible_parameters_are_refused_by_name() {
+    let pipeline = tiny_pipeline();
+    for (params, name) in [
+        (Params { width: 0, ..params() }, "width"),
+        (Params { height: 60, ..params() }, "height"),
+        (Params { num_images: 0, ..params() }, "num_images"),
+        (Params { num_inference_steps: 0, ..params() }, "num_inference_steps"),
+        (Params { num_inference_steps: 1001, ..params() }, "num_inference_steps"),
+        (Params { guidance_scale: f64::NAN, ..params() }, "guidance_scale"),
+    ] {
+        match pipeline.generate(&params, &mut |_| ControlFlow::Continue(())) {
+            Err(Error::Params(message)) => assert!(message.contains(name), "{message}"),
+            other => panic!("{name} was accepted: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn weights_kept_in_f16_draw_the_same_image() {
+    // The fixture's weights are f16 already, so keeping them so must not change a level.
+    let half = Pipeline::load(&crate::support::tiny(), &candle_core::Device::Cpu, candle_core::DType::F16).unwrap();
+    assert_eq!(pixels(&half, &params()), pixels(&tiny_pipeline(), &params()));
+}

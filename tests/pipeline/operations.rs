@@ -1,0 +1,127 @@
+//! The CPU's versions of the operations against the plain ones, over shapes that reach every path.
+
+use candle_core::{DType, Device, Tensor};
+use fourstep::pipeline::{
+    noise::TorchCudaRng,
+    ops::{
+        Activation, Convolution, GroupNorm, LayerNorm, Linear, Mask, Padding, add_channels, attention, concat_channels,
+        geglu, reference, upsample_nearest,
+    },
+};
+
+use crate::support::assert_close;
+
+fn random(seed: u64, shape: &[usize]) -> Tensor {
+    let values = TorchCudaRng::new(seed).normal(shape.iter().product());
+    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+#[test]
+fn convolution() {
+    // (batch, height, width, in, out, stride, padding): the last is large enough to be cut into bands.
+    let same = Padding::same(1);
+    for (b, h, w, inputs, outputs, stride, padding) in [
+        (1, 1, 1, 1, 1, 1, same),
+        (2, 5, 7, 3, 4, 1, same),
+        (2, 5, 7, 3, 4, 2, same),
+        (1, 8, 6, 5, 2, 2, Padding::AFTER),
+        (1, 9, 7, 5, 2, 2, Padding::AFTER),
+        (1, 70, 66, 4, 8, 1, same),
+        (2, 140, 66, 4, 8, 2, same),
+    ] {
+        let layer =
+            Convolution { weight: random(1, &[3, 3, inputs, outputs]), bias: random(2, &[outputs]), stride, padding };
+        let x = random(3, &[b, h, w, inputs]);
+        let name = format!("convolution {b}x{h}x{w}, {inputs} to {outputs}, stride {stride}, {padding:?}");
+        assert_close(&name, &layer.forward(&x).unwrap(), &reference::convolution(&layer, &x).unwrap());
+    }
+}
+
+#[test]
+fn linear_in_every_kept_type() {
+    for (rows, inputs, outputs) in [(1, 1, 1), (7, 33, 50), (130, 640, 1000)] {
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            let weight = random(1, &[outputs, inputs]).to_dtype(dtype).unwrap();
+            for bias in [Some(random(2, &[outputs])), None] {
+                let layer = Linear { weight: weight.clone(), bias };
+                let x = random(3, &[2, rows, inputs]);
+                let name = format!("linear {rows} rows, {inputs} to {outputs}, {dtype:?}");
+                assert_close(&name, &layer.forward(&x).unwrap(), &reference::linear(&layer, &x).unwrap());
+            }
+        }
+    }
+}
+
+#[test]
+fn group_norm() {
+    for (shape, groups) in [(vec![2, 3, 5, 8], 4), (vec![1, 40, 40, 32], 32), (vec![2, 700, 6], 2)] {
+        let channels = *shape.last().unwrap();
+        let layer = GroupNorm { weight: random(1, &[channels]), bias: random(2, &[channels]), groups, eps: 1e-5 };
+        // Far from zero: a variance taken carelessly would cancel out.
+        let x = (random(3, &shape) + 100.0).unwrap();
+        let name = format!("group norm of {shape:?}");
+        let shifted = |silu| reference::group_norm(&layer, &x, silu).unwrap();
+        assert_close(&name, &layer.forward(&x).unwrap(), &shifted(false));
+        assert_close(&name, &layer.forward_silu(&x).unwrap(), &shifted(true));
+    }
+}
+
+#[test]
+fn layer_norm() {
+    let layer = LayerNorm { weight: random(1, &[48]), bias: random(2, &[48]), eps: 1e-5 };
+    let x = (random(3, &[2, 77, 48]) * 5.0).unwrap();
+    assert_close("layer norm", &layer.forward(&x).unwrap(), &reference::layer_norm(&layer, &x).unwrap());
+}
+
+#[test]
+fn attention_with_and_without_a_mask() {
+    for (b, queries, keys, heads, width, mask) in [
+        (1, 1, 1, 1, 4, Mask::None),
+        (2, 300, 77, 3, 24, Mask::None),
+        (2, 77, 77, 4, 40, Mask::Causal),
+        (1, 400, 400, 1, 32, Mask::None),
+    ] {
+        let query = (random(1, &[b, queries, width]) * 3.0).unwrap();
+        let (key, value) = (random(2, &[b, keys, width]), random(3, &[b, keys, width]));
+        let name = format!("attention of {queries} over {keys}, {heads} heads, {mask:?}");
+        let found = attention(&query, &key, &value, heads, mask).unwrap();
+        assert_close(&name, &found, &reference::attention(&query, &key, &value, heads, mask).unwrap());
+    }
+}
+
+#[test]
+fn activations() {
+    let x = (random(1, &[3, 1000]) * 6.0).unwrap();
+    for activation in [Activation::Silu, Activation::Gelu, Activation::QuickGelu] {
+        let found = activation.forward(&x).unwrap();
+        assert_close(&format!("{activation:?}"), &found, &reference::activation(activation, &x).unwrap());
+    }
+    assert_close("geglu", &geglu(&x).unwrap(), &reference::geglu(&x).unwrap());
+}
+
+#[test]
+fn operations_that_only_move_values_are_exact() {
+    let x = random(1, &[2, 5, 4, 3]);
+    let exact = |found: Tensor, expected: Tensor| {
+        assert_eq!(found.dims(), expected.dims());
+        let values = |tensor: Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(values(found), values(expected));
+    };
+    for (height, width) in [(10, 8), (9, 7), (5, 4)] {
+        let expected = reference::upsample_nearest(&x, height, width).unwrap();
+        exact(upsample_nearest(&x, height, width).unwrap(), expected);
+    }
+    let y = random(2, &[2, 5, 4, 7]);
+    exact(concat_channels(&x, &y).unwrap(), reference::concat_channels(&x, &y).unwrap());
+    let channels = random(3, &[2, 3]);
+    exact(add_channels(&x, &channels).unwrap(), reference::add_channels(&x, &channels).unwrap());
+}
+
+#[test]
+fn a_layer_refuses_an_input_of_another_width() {
+    let layer = Linear { weight: random(1, &[4, 3]), bias: None };
+    assert!(layer.forward(&random(2, &[2, 5])).is_err());
+    let layer =
+        Convolution { weight: random(1, &[3, 3, 2, 4]), bias: random(2, &[4]), stride: 1, padding: Padding::same(1) };
+    assert!(layer.forward(&random(3, &[1, 4, 4, 3])).is_err());
+}
