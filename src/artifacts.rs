@@ -1,0 +1,189 @@
+//! The bytes of outputs, behind `object_store`: a local folder, and any other store it knows later.
+//!
+//! A key is `outputs/<prediction>/<attempt>-<random>/out-<n>.png`. The attempt keeps a late worker from overwriting the
+//! winner's files; the random part makes the key, and so the URL, a permission to read.
+
+use std::{ops::Range, path::Path as FilePath, sync::Arc};
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
+use object_store::{GetOptions, ObjectStore, ObjectStoreExt, PutPayload, local::LocalFileSystem, path::Path};
+
+use crate::domain::PredictionId;
+
+/// Where outputs are kept. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Artifacts {
+    store: Arc<dyn ObjectStore>,
+}
+
+/// A key longer than this is none of ours, and no file system's either.
+const KEY_LENGTH: usize = 200;
+
+/// A stored file that was found, and may be read.
+#[derive(Clone, Debug)]
+pub struct StoredFile {
+    /// Media type, from the name's ending.
+    pub content_type: &'static str,
+    /// Length in bytes.
+    pub size: u64,
+    /// Changes whenever the bytes do.
+    pub etag: Option<String>,
+    path: Path,
+}
+
+/// The store refused or could not be reached.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The folder cannot be used.
+    #[error("the output folder {path} cannot be used: {source}")]
+    Folder {
+        /// Which folder.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// An operation failed.
+    #[error("the artifact store failed: {0}")]
+    Store(#[from] object_store::Error),
+}
+
+impl Artifacts {
+    /// Keeps outputs in a local folder, which is made if it is missing. With `fsync` a stored file survives a power
+    /// loss once `put` has returned, as the row that refers to it does.
+    pub fn in_folder(folder: &FilePath, fsync: bool) -> Result<Self, Error> {
+        std::fs::create_dir_all(folder)
+            .map_err(|source| Error::Folder { path: folder.display().to_string(), source })?;
+        let store = LocalFileSystem::new_with_prefix(folder)?.with_automatic_cleanup(true).with_fsync(fsync);
+        Ok(Self { store: Arc::new(store) })
+    }
+
+    /// The folder of one attempt's outputs, new and unguessable each time it is asked for.
+    pub fn attempt_folder(prediction: PredictionId, attempt: i32) -> Result<String, getrandom::Error> {
+        let mut random = [0; 16];
+        getrandom::fill(&mut random)?;
+        Ok(format!("outputs/{prediction}/{attempt}-{}", BASE64_URL_SAFE_NO_PAD.encode(random)))
+    }
+
+    /// Stores a file whole: a reader sees all of it or none.
+    pub async fn put(&self, key: &str, bytes: Vec<u8>) -> Result<(), Error> {
+        self.store.put(&Path::parse(key).map_err(object_store::Error::from)?, PutPayload::from(bytes)).await?;
+        Ok(())
+    }
+
+    /// Finds a stored file. `None` when there is none, whatever the key looks like.
+    pub async fn find(&self, key: &str) -> Result<Option<StoredFile>, Error> {
+        let Some(path) = Path::parse(key).ok().filter(|_| is_output_key(key)) else {
+            return Ok(None);
+        };
+        match self.store.head(&path).await {
+            Ok(file) => {
+                Ok(Some(StoredFile { content_type: content_type(key), size: file.size, etag: file.e_tag, path }))
+            }
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Reads some of a stored file's bytes, which may fail midway.
+    pub async fn read(
+        &self,
+        file: &StoredFile,
+        range: Range<u64>,
+    ) -> Result<BoxStream<'static, Result<Vec<u8>, Error>>, Error> {
+        // Stores refuse to read nothing.
+        if range.is_empty() {
+            return Ok(futures_util::stream::empty().boxed());
+        }
+        let options = GetOptions { range: Some(range.into()), ..GetOptions::default() };
+        let bytes = self.store.get_opts(&file.path, options).await?.into_stream();
+        Ok(bytes.map_ok(|chunk| chunk.to_vec()).map_err(Error::from).boxed())
+    }
+
+    /// Deletes files of an attempt that came to nothing. What cannot be deleted is left to `delete_prediction`.
+    pub async fn delete(&self, keys: Vec<String>) {
+        for key in keys {
+            let Ok(path) = Path::parse(&key) else { continue };
+            if let Err(error) = self.store.delete(&path).await {
+                tracing::warn!(%error, key, "Could not delete an output that belongs to no prediction");
+            }
+        }
+    }
+
+    /// Deletes everything stored for a prediction, by any attempt.
+    pub async fn delete_prediction(&self, prediction: PredictionId) -> Result<(), Error> {
+        let folder = Path::from(format!("outputs/{prediction}"));
+        let files = self.store.list(Some(&folder)).map_ok(|file| file.location).boxed();
+        self.store.delete_stream(files).try_collect::<Vec<_>>().await?;
+        Ok(())
+    }
+}
+
+/// Whether a key has the shape of an output's. Only outputs are public; `Path::parse` refuses `..` and empty segments,
+/// and this what a file system might choke on, or mistake for a folder.
+fn is_output_key(key: &str) -> bool {
+    let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte);
+    key.starts_with("outputs/") && key.split('/').count() == 4 && key.len() <= KEY_LENGTH && key.bytes().all(harmless)
+}
+
+fn content_type(key: &str) -> &'static str {
+    match key.rsplit_once('.').map(|(_, extension)| extension) {
+        Some("png") => "image/png",
+        Some("jpg") => "image/jpeg",
+        Some("webp") => "image/webp",
+        _ => "application/octet-stream",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_put_is_read_until_its_prediction_is_deleted() {
+        let folder = std::env::temp_dir().join(format!("fourstep-artifacts-{}", uuid::Uuid::new_v4()));
+        let artifacts = Artifacts::in_folder(&folder, true).expect("usable folder");
+        let prediction = PredictionId::generate();
+        let key = format!("{}/out-0.png", Artifacts::attempt_folder(prediction, 1).expect("entropy"));
+
+        artifacts.put(&key, b"png".to_vec()).await.expect("stored");
+        let file = artifacts.find(&key).await.expect("readable").expect("present");
+        assert_eq!((file.content_type, file.size), ("image/png", 3));
+        for (range, expected) in [(0..3, "png"), (1..2, "n"), (1..1, "")] {
+            let bytes = artifacts.read(&file, range).await.expect("readable").try_concat().await.expect("readable");
+            assert_eq!(bytes, expected.as_bytes());
+        }
+
+        artifacts.delete_prediction(prediction).await.expect("deleted");
+        assert!(artifacts.find(&key).await.expect("readable").is_none());
+        std::fs::remove_dir_all(folder).expect("the test's own folder");
+    }
+
+    #[tokio::test]
+    async fn keys_that_point_elsewhere_find_nothing() {
+        let folder = std::env::temp_dir().join(format!("fourstep-artifacts-{}", uuid::Uuid::new_v4()));
+        let artifacts = Artifacts::in_folder(&folder, false).expect("usable folder");
+        std::fs::write(folder.join("secret"), "secret").expect("writable");
+        artifacts.put("outputs/folder/1-random/out-0.png", Vec::new()).await.expect("stored");
+        let long = format!("outputs/folder/1-random/{}", "x".repeat(300));
+        for key in [
+            "secret",
+            "../secret",
+            "outputs/../secret",
+            "outputs//x",
+            "",
+            "/etc/passwd",
+            "outputs/%2e%2e/secret",
+            "outputs",
+            "outputs/folder",
+            "outputs/folder/1-random",
+            "outputs/folder/1-random/",
+            "outputs/folder/1-random/out-0.png/x",
+            "outputs/\0",
+            &long,
+        ] {
+            assert!(artifacts.find(key).await.expect("readable").is_none(), "{key} was found");
+        }
+        std::fs::remove_dir_all(folder).expect("the test's own folder");
+    }
+}

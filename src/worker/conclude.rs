@@ -1,0 +1,114 @@
+//! What comes after the device: encode the images, store them, and end the prediction in its row.
+
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::{
+    device::Run,
+    encode,
+    held::{Held, StopReason},
+    predictor::{Drawn, PredictError},
+    progress::Logs,
+};
+use crate::{
+    artifacts::Artifacts,
+    domain::{Artifact, Failure, FailureCode, Outcome},
+    store::{self, Claim, Store},
+};
+
+/// Between attempts to write to a database that is away.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
+/// A database that is away for longer than this has let the lease run out long ago.
+const GIVE_UP: Duration = Duration::from_secs(300);
+
+/// Brings a run's result to its row. Never fails: what cannot be written now is left to the sweep.
+pub(super) async fn conclude(
+    store: &Store,
+    artifacts: &Artifacts,
+    claim: &Claim,
+    held: &Held,
+    mut logs: Logs,
+    run: Run,
+) {
+    let Run { result, device_time } = run;
+    let outcome = match (result, held.stop_reason()) {
+        (Err(PredictError::Canceled), Some(StopReason::HandedBack)) => return hand_back(store, claim).await,
+        (Err(PredictError::Canceled), Some(StopReason::LeaseLost)) => {
+            tracing::info!("Stopped a prediction that was taken away");
+            return;
+        }
+        (Err(PredictError::Canceled), _) => Outcome::Canceled { device_time },
+        (Err(PredictError::Failed(failure)), _) => Outcome::Failed { failure, device_time },
+        (Ok(drawn), _) => {
+            drawn.notes.iter().for_each(|note| logs.note(note));
+            match store_images(artifacts, claim, drawn).await {
+                Ok(output) => Outcome::Succeeded { output, device_time },
+                Err(error) => {
+                    tracing::error!(error = format!("{error:#}"), "Could not store the images of a prediction");
+                    let message = "the images could not be stored".to_owned();
+                    Outcome::Failed { failure: Failure { code: FailureCode::Internal, message }, device_time }
+                }
+            }
+        }
+    };
+    finish(store, artifacts, claim, &outcome, &logs).await;
+}
+
+async fn store_images(artifacts: &Artifacts, claim: &Claim, drawn: Drawn) -> anyhow::Result<Vec<Artifact>> {
+    let folder = Artifacts::attempt_folder(claim.id, claim.attempt).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let mut output = Vec::with_capacity(drawn.images.len());
+    for (index, (image, seed)) in drawn.images.into_iter().zip(claim.input.seeds()).enumerate() {
+        let (width, height) = image.dimensions();
+        let bytes =
+            tokio::task::spawn_blocking(move || encode::png(&image)).await.context("the encoder panicked")??;
+        let key = format!("{folder}/out-{index}.png");
+        let artifact = Artifact {
+            key: key.clone(),
+            content_type: "image/png".to_owned(),
+            width,
+            height,
+            bytes: bytes.len() as u64,
+            seed,
+        };
+        artifacts.put(&key, bytes).await?;
+        output.push(artifact);
+    }
+    Ok(output)
+}
+
+async fn finish(store: &Store, artifacts: &Artifacts, claim: &Claim, outcome: &Outcome, logs: &Logs) {
+    let begun = tokio::time::Instant::now();
+    loop {
+        match store.finish(claim, outcome, logs.text()).await {
+            Ok(cost) => {
+                tracing::info!(
+                    status = outcome.status().as_str(),
+                    predict_time_ms = outcome.device_time().as_millis() as u64,
+                    cost_usd = %cost,
+                    "Finished prediction {}",
+                    claim.id
+                );
+                return;
+            }
+            Err(store::Error::Unavailable(error)) if begun.elapsed() < GIVE_UP => {
+                tracing::warn!(%error, "The database is away; the result waits for it");
+                tokio::time::sleep(TRY_AGAIN).await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "The result of prediction {} was dropped", claim.id);
+                if let Outcome::Succeeded { output, .. } = outcome {
+                    artifacts.delete(output.iter().map(|artifact| artifact.key.clone()).collect()).await;
+                }
+                return;
+            }
+        }
+    }
+}
+
+async fn hand_back(store: &Store, claim: &Claim) {
+    match store.hand_back(claim).await {
+        Ok(()) => tracing::info!("Handed prediction {} back to the queue", claim.id),
+        Err(error) => tracing::warn!(%error, "Could not hand prediction {} back; its lease will run out", claim.id),
+    }
+}

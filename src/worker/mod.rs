@@ -1,0 +1,153 @@
+//! Workers: they take predictions from the queue, run them on their devices, and write the results back.
+//!
+//! A worker meets the rest of the program only in the database and the artifact store, so it makes no difference
+//! whether it runs in the server's process or on another machine. One path through it: `run` claims, `device` runs on
+//! the thread that owns the `predictor`, `conclude` stores and finishes; `held` keeps the leases, `session` the sign of
+//! life, `sweep` the order.
+
+mod conclude;
+mod device;
+mod encode;
+mod held;
+pub mod predictor;
+mod progress;
+mod run;
+mod session;
+mod sweep;
+
+use std::time::Duration;
+
+use tokio::{sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+pub use self::{
+    device::{DevicePhase, DeviceThread, Load, Run},
+    sweep::prune,
+};
+use self::{held::HeldClaims, run::Worker};
+use crate::{artifacts::Artifacts, store::Store};
+
+/// How long a run that was told to stop may take for the step it is in.
+const LAST_STEP: Duration = Duration::from_secs(3);
+
+/// How workers work.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Slugs of the models they run, most wanted first.
+    pub models: Vec<String>,
+    /// The device in words.
+    pub device_name: String,
+    /// The machine's name.
+    pub host: String,
+    /// How long a claim lasts without renewal.
+    pub lease: Duration,
+    /// How often leases are renewed.
+    pub renew: Duration,
+    /// How often the queue is looked at when nothing is heard of it.
+    pub poll: Duration,
+    /// How often the logs of a running prediction are written to its row.
+    pub record_logs: Duration,
+    /// How often dead workers are looked for.
+    pub sweep: Duration,
+    /// How many lost workers end a prediction.
+    pub max_losses: i16,
+    /// How long outputs and inputs of ended predictions are kept.
+    pub retention: Duration,
+}
+
+/// The workers of a process.
+#[derive(Debug)]
+pub struct WorkerPool {
+    workers: JoinSet<anyhow::Result<()>>,
+    ready: Vec<watch::Receiver<bool>>,
+    held: Vec<HeldClaims>,
+    upkeep: JoinSet<()>,
+    stop_claiming: CancellationToken,
+}
+
+impl WorkerPool {
+    /// Starts a worker for each `Load`, with a device thread each, and the upkeep of the queue, which goes on even
+    /// without workers.
+    pub fn start(store: &Store, artifacts: &Artifacts, settings: &Settings, loads: Vec<Load>) -> std::io::Result<Self> {
+        let stop_claiming = CancellationToken::new();
+        let mut pool = Self {
+            workers: JoinSet::new(),
+            ready: Vec::new(),
+            held: Vec::new(),
+            upkeep: JoinSet::new(),
+            stop_claiming: stop_claiming.clone(),
+        };
+        let mut ids = Vec::new();
+        let (alive_sender, alive) = watch::channel(false);
+        for (index, load) in loads.into_iter().enumerate() {
+            let worker = Worker {
+                id: Uuid::new_v4(),
+                store: store.clone(),
+                artifacts: artifacts.clone(),
+                settings: Settings { poll: run::jittered(settings.poll), ..settings.clone() },
+                device: DeviceThread::start(&format!("device-{index}"), load)?,
+                held: HeldClaims::default(),
+                alive: alive.clone(),
+                ready: watch::Sender::new(false),
+                stop_claiming: stop_claiming.clone(),
+            };
+            ids.push(worker.id);
+            pool.ready.push(worker.ready.subscribe());
+            pool.held.push(worker.held.clone());
+            pool.workers.spawn(worker.run());
+        }
+        if !ids.is_empty() {
+            pool.upkeep.spawn(session::show_life(store.clone(), ids, alive_sender));
+        }
+        pool.upkeep.spawn(sweep::keep_tidy(store.clone(), artifacts.clone(), settings.clone()));
+        Ok(pool)
+    }
+
+    /// Returns when every worker takes predictions and its row says so. A device that fails ends its worker, which
+    /// `failed` tells.
+    pub fn ready(&self) -> impl Future<Output = ()> + use<> {
+        let ready = self.ready.clone();
+        async move {
+            for mut ready in ready {
+                if ready.wait_for(|ready| *ready).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        }
+    }
+
+    /// Returns when a worker ends by itself, which only happens when it cannot become ready. Waits for ever without
+    /// workers.
+    pub async fn failed(&mut self) -> anyhow::Error {
+        while let Some(ended) = self.workers.join_next().await {
+            match ended {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return error,
+                Err(panic) => return panic.into(),
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Stops claiming and lets running predictions finish; what is not done after `patience` goes back to the queue,
+    /// at its next step or, if that takes long, in the middle of one. Returns when nothing is held any more.
+    pub async fn drain(mut self, store: &Store, patience: Duration) {
+        self.stop_claiming.cancel();
+        if self.ended_within(patience).await {
+            return;
+        }
+        self.held.iter().for_each(HeldClaims::hand_all_back);
+        if self.ended_within(LAST_STEP).await {
+            return;
+        }
+        for held in &self.held {
+            held.abandon(store).await;
+        }
+    }
+
+    async fn ended_within(&mut self, patience: Duration) -> bool {
+        let ended = async { while self.workers.join_next().await.is_some() {} };
+        tokio::time::timeout(patience, ended).await.is_ok()
+    }
+}

@@ -1,0 +1,79 @@
+//! A predictor without a model, for tests of everything else and for load tests: it takes a configured time per step
+//! and draws a picture that depends on prompt and seed alone.
+
+use std::{
+    ops::ControlFlow,
+    thread,
+    time::{Duration, Instant},
+};
+
+use image::{Rgb, RgbImage};
+use sha2::{Digest, Sha256};
+
+use super::{Drawn, PredictError, Predictor, Step};
+use crate::domain::{Failure, Input, Scheduler};
+
+/// Draws two-colored gradients, deterministically.
+#[derive(Clone, Copy, Debug)]
+pub struct Mock {
+    step_time: Duration,
+}
+
+impl Mock {
+    /// A mock that takes `step_time` for each UNet call it pretends to make.
+    pub const fn new(step_time: Duration) -> Self {
+        Self { step_time }
+    }
+}
+
+impl Predictor for Mock {
+    fn warm_up(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn predict(
+        &mut self,
+        input: &Input,
+        on_step: &mut dyn FnMut(Step) -> ControlFlow<()>,
+    ) -> Result<Drawn, PredictError> {
+        let begun = Instant::now();
+        let total = unet_calls(input) * input.num_outputs;
+        for done in 1..=total {
+            if !self.step_time.is_zero() {
+                thread::sleep(self.step_time);
+            }
+            if on_step(Step { done, total, elapsed: begun.elapsed() }).is_break() {
+                return Err(PredictError::Canceled);
+            }
+        }
+        let images = input.seeds().map(|seed| gradient(input, seed)).collect();
+        Ok(Drawn { images, notes: vec!["Drawn by the mock predictor: no model ran".to_owned()] })
+    }
+}
+
+/// UNet calls of one image: Heun and KDPM2 look twice at all steps but the last, PNDM repeats its second.
+fn unet_calls(input: &Input) -> u32 {
+    let steps = input.num_inference_steps;
+    match input.scheduler {
+        Scheduler::HeunDiscrete | Scheduler::DpmPlusPlus2MSde => 2 * steps - 1,
+        Scheduler::Pndm if steps > 1 => steps + 1,
+        _ => steps,
+    }
+}
+
+fn gradient(input: &Input, seed: u64) -> RgbImage {
+    let digest = Sha256::new().chain_update(&input.prompt).chain_update(seed.to_le_bytes()).finalize();
+    let row = |y: u32| {
+        let share = y * 255 / input.height;
+        [0, 1, 2].map(|channel| {
+            let (top, bottom) = (u32::from(digest[channel]), u32::from(digest[channel + 3]));
+            ((top * (255 - share) + bottom * share) / 255) as u8
+        })
+    };
+    let mut image = RgbImage::new(input.width, input.height);
+    for (y, pixels) in image.enumerate_rows_mut() {
+        let color = Rgb(row(y));
+        pixels.for_each(|(_, _, pixel)| *pixel = color);
+    }
+    image
+}

@@ -1,0 +1,59 @@
+//! The seam between workers and whatever draws: one trait, two implementations.
+
+mod mock;
+mod sdxl;
+
+use std::{ops::ControlFlow, time::Duration};
+
+use image::RgbImage;
+
+pub use mock::Mock;
+pub use sdxl::{Sdxl, SdxlOptions};
+
+use crate::domain::{Failure, Input};
+
+/// Something that can run predictions, one at a time, on the thread that owns it.
+pub trait Predictor {
+    /// Makes the first real prediction as fast as the rest: compiles, allocates, pages in.
+    fn warm_up(&mut self) -> Result<(), Failure>;
+
+    /// Runs a prediction. `on_step` is called after each UNet call; when it breaks, the run stops with
+    /// [`PredictError::Canceled`] before the next one. The images exist in host memory when this returns, so the time
+    /// it took is the time the device was used.
+    fn predict(
+        &mut self,
+        input: &Input,
+        on_step: &mut dyn FnMut(Step) -> ControlFlow<()>,
+    ) -> Result<Drawn, PredictError>;
+}
+
+/// One finished UNet call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// How many are done.
+    pub done: u32,
+    /// How many there will be, over all images of the prediction.
+    pub total: u32,
+    /// Since the run began.
+    pub elapsed: Duration,
+}
+
+/// What a run produced.
+#[derive(Clone, Debug)]
+pub struct Drawn {
+    /// As many as were asked for, in the order of their seeds.
+    pub images: Vec<RgbImage>,
+    /// Remarks for the prediction's logs, such as what of the prompt was cut.
+    pub notes: Vec<String>,
+}
+
+/// Why a run produced nothing.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PredictError {
+    /// `on_step` asked for it.
+    #[error("canceled")]
+    Canceled,
+    /// It cannot be done.
+    #[error("{}", .0.message)]
+    Failed(Failure),
+}

@@ -1,0 +1,151 @@
+//! The model: turns a prediction's input into the pipeline's parameters, and the pipeline's words into ours. Besides
+//! `cli/generate` the only file that sees the pipeline.
+
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use anyhow::Context;
+use candle_core::{DType, Device};
+
+use super::{Drawn, PredictError, Predictor, Step};
+use crate::{
+    domain::{Failure, FailureCode, Input},
+    pipeline::{self, Params, Pipeline, Weights, random_model},
+};
+
+/// The same weights for every server that makes them on the spot.
+const RANDOM_MODEL_SEED: u64 = 4;
+
+/// Which weights, and how to hold them.
+#[derive(Clone, Debug)]
+pub struct SdxlOptions {
+    /// Folder of the weights, in the diffusers layout.
+    pub weights: PathBuf,
+    /// A UNet file instead of the folder's own.
+    pub unet: Option<PathBuf>,
+    /// Where the tensors live.
+    pub device: Device,
+    /// What the weights are kept in.
+    pub dtype: DType,
+}
+
+/// SDXL on one device.
+pub struct Sdxl {
+    pipeline: Pipeline,
+}
+
+impl Sdxl {
+    /// Makes a model with random weights in `folder` unless it is there. It is made beside its place and then moved, so
+    /// that a half-made one is never loaded.
+    pub fn make_random(folder: &Path) -> anyhow::Result<()> {
+        if folder.exists() {
+            return Ok(());
+        }
+        let unfinished = folder.with_extension(uuid::Uuid::new_v4().to_string());
+        let make = || {
+            random_model::write(&unfinished, RANDOM_MODEL_SEED)?;
+            match std::fs::rename(&unfinished, folder) {
+                // Another worker was quicker; its model is the same.
+                Err(_) if folder.exists() => Ok(std::fs::remove_dir_all(&unfinished)?),
+                renamed => anyhow::Ok(renamed?),
+            }
+        };
+        make().with_context(|| format!("could not make a model in {}", folder.display()))
+    }
+
+    /// Reads the weights.
+    pub fn load(options: &SdxlOptions) -> anyhow::Result<Self> {
+        let mut weights = Weights::new(&options.weights);
+        if let Some(unet) = &options.unet {
+            weights = weights.with_unet(unet);
+        }
+        let begun = Instant::now();
+        let pipeline = Pipeline::load(&weights, &options.device, options.dtype)?;
+        tracing::info!(
+            load_ms = begun.elapsed().as_millis() as u64,
+            "Loaded the model from {}",
+            options.weights.display()
+        );
+        Ok(Self { pipeline })
+    }
+}
+
+impl Predictor for Sdxl {
+    fn warm_up(&mut self) -> Result<(), Failure> {
+        // The smallest picture touches every weight and every kernel.
+        let size = self.pipeline.native_size().min(256);
+        let params = Params { width: size, height: size, num_inference_steps: 1, ..Params::new("") };
+        match self.pipeline.generate(&params, &mut |_| ControlFlow::Continue(())) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(failure(&error)),
+        }
+    }
+
+    fn predict(
+        &mut self,
+        input: &Input,
+        on_step: &mut dyn FnMut(Step) -> ControlFlow<()>,
+    ) -> Result<Drawn, PredictError> {
+        let params = params(input).map_err(PredictError::Failed)?;
+        let begun = Instant::now();
+        let mut callback = |step: pipeline::Step<'_>| {
+            on_step(Step { done: step.index as u32 + 1, total: step.total as u32, elapsed: begun.elapsed() })
+        };
+        match self.pipeline.generate(&params, &mut callback) {
+            Ok(generation) => Ok(Drawn { images: generation.images, notes: generation.notes }),
+            Err(pipeline::Error::Canceled) => Err(PredictError::Canceled),
+            Err(error) => {
+                tracing::warn!(%error, "The pipeline failed");
+                Err(PredictError::Failed(failure(&error)))
+            }
+        }
+    }
+}
+
+fn params(input: &Input) -> Result<Params, Failure> {
+    let scheduler = input.scheduler.as_str();
+    Ok(Params {
+        prompt: input.prompt.clone(),
+        negative_prompt: input.negative_prompt.clone(),
+        width: input.width as usize,
+        height: input.height as usize,
+        num_inference_steps: input.num_inference_steps as usize,
+        guidance_scale: input.guidance_scale,
+        num_images: input.num_outputs as usize,
+        seed: input.seed,
+        scheduler: scheduler.parse().map_err(|_| Failure {
+            code: FailureCode::InvalidInput,
+            message: format!("this model does not know the scheduler {scheduler}"),
+        })?,
+    })
+}
+
+/// What its owner may know: what is wrong with the input in full, of our own troubles only the kind.
+fn failure(error: &pipeline::Error) -> Failure {
+    let (code, message) = match error {
+        pipeline::Error::Params(_) | pipeline::Error::Prompt(_) => (FailureCode::InvalidInput, error.to_string()),
+        pipeline::Error::NotFinite { .. } => (FailureCode::Internal, error.to_string()),
+        // Drivers have no common error for it, but all say these words.
+        pipeline::Error::Device(device) if device.to_string().to_lowercase().contains("out of memory") => {
+            (FailureCode::OutOfMemory, "the device has not enough memory for this size".to_owned())
+        }
+        _ => (FailureCode::Internal, "the model failed".to_owned()),
+    };
+    Failure { code, message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Scheduler;
+
+    #[test]
+    fn every_scheduler_a_caller_can_name_is_one_the_pipeline_knows() {
+        for scheduler in Scheduler::ALL {
+            assert!(scheduler.as_str().parse::<pipeline::SchedulerName>().is_ok(), "{}", scheduler.as_str());
+        }
+    }
+}

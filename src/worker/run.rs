@@ -1,0 +1,211 @@
+//! One worker: the loop that claims a prediction, runs it on its device, and concludes it.
+//!
+//! The loop waits only for the device. Encoding, storing and finishing go on beside it (`conclude`), so that the device
+//! takes the next prediction at once. Another task (`held`) renews the leases of everything the worker holds, whatever
+//! the device does.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
+use uuid::Uuid;
+
+use super::{
+    Settings,
+    conclude::conclude,
+    device::{DevicePhase, DeviceThread, Run},
+    held::{Held, HeldClaims},
+    progress::Logs,
+};
+use crate::{
+    artifacts::Artifacts,
+    store::{Claim, Phase, Store, WorkerRecord},
+};
+
+/// Predictions whose images are being encoded and stored while the device runs the next; more make the loop wait, so
+/// that a slow artifact store slows the device down and does not fill the memory.
+const CONCLUDING_AT_ONCE: usize = 8;
+
+/// Everything one worker works with.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) id: Uuid,
+    pub(super) store: Store,
+    pub(super) artifacts: Artifacts,
+    pub(super) settings: Settings,
+    pub(super) device: DeviceThread,
+    pub(super) held: HeldClaims,
+    /// Whether the process shows its sign of life; without it nothing is claimed.
+    pub(super) alive: watch::Receiver<bool>,
+    /// Becomes true when the worker takes predictions and its row says so.
+    pub(super) ready: watch::Sender<bool>,
+    /// When canceled, nothing more is claimed.
+    pub(super) stop_claiming: CancellationToken,
+}
+
+impl Worker {
+    /// Works until told to stop and everything claimed is concluded. Fails only if the device never becomes ready.
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let worker = Arc::new(self);
+        let renewing = tokio::spawn(Arc::clone(&worker).keep_leases());
+        let result = worker.become_ready().await;
+        if result.is_ok() {
+            worker.claim_and_run().await;
+        }
+        renewing.abort();
+        if let Err(error) = worker.store.forget_worker(worker.id).await {
+            tracing::debug!(%error, "Could not say goodbye; the row is removed when it has been silent for a while");
+        }
+        result
+    }
+
+    async fn become_ready(&self) -> anyhow::Result<()> {
+        let mut phase = self.device.phase();
+        loop {
+            let now = phase.borrow_and_update().clone();
+            match now {
+                DevicePhase::Ready => return Ok(()),
+                DevicePhase::Failed(reason) => anyhow::bail!("the model could not be made ready: {reason}"),
+                DevicePhase::Loading | DevicePhase::WarmingUp => {}
+            }
+            self.report().await;
+            tokio::select! {
+                changed = phase.changed() => changed?,
+                () = self.stop_claiming.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    async fn claim_and_run(self: &Arc<Self>) {
+        self.report().await;
+        self.ready.send_replace(true);
+        let concluding = TaskTracker::new();
+        let places = Arc::new(Semaphore::new(CONCLUDING_AT_ONCE));
+        // Subscribed before the first look at the queue: what is queued after it wakes us.
+        let mut queued = self.store.changes().subscribe_queued();
+        while !self.stop_claiming.is_cancelled() {
+            // The semaphore is never closed.
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
+            let Some(claim) = self.claim_or_wait(&mut queued).await else { continue };
+            let held = self.held.hold(&claim);
+            let span = tracing::info_span!("prediction", prediction.id = %claim.id, attempt = claim.attempt);
+            let mut logs = Logs::continuing(claim.logs.clone());
+            let run = self.run_on_device(&claim, &held, &mut logs).instrument(span.clone()).await;
+            let worker = Arc::clone(self);
+            concluding.spawn(
+                async move {
+                    conclude(&worker.store, &worker.artifacts, &claim, &held, logs, run).await;
+                    worker.held.release(&claim);
+                    drop(place);
+                }
+                .instrument(span),
+            );
+        }
+        self.report().await;
+        concluding.close();
+        concluding.wait().await;
+    }
+
+    /// The next prediction, or `None` after waiting for news, for the time between two polls, or for the stop.
+    async fn claim_or_wait(&self, queued: &mut watch::Receiver<()>) -> Option<Claim> {
+        queued.mark_unchanged();
+        let mut alive = self.alive.clone();
+        tokio::select! {
+            // The sender lives as long as the pool.
+            _ = alive.wait_for(|alive| *alive) => {}
+            () = self.stop_claiming.cancelled() => return None,
+        }
+        for model in &self.settings.models {
+            match self.store.claim(model, self.id, self.settings.lease).await {
+                Ok(Some(claim)) => return Some(claim),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, "Could not look for work"),
+            }
+        }
+        tokio::select! {
+            // The sender lives in the store.
+            _ = queued.changed() => {}
+            () = tokio::time::sleep(self.settings.poll) => {}
+            () = self.stop_claiming.cancelled() => {}
+        }
+        None
+    }
+
+    async fn run_on_device(&self, claim: &Claim, held: &Held, logs: &mut Logs) -> Run {
+        let seeds: Vec<String> = claim.input.seeds().map(|seed| seed.to_string()).collect();
+        logs.note(&format!("Using seed: {}", seeds.join(", ")));
+        let mut changes = self.store.changes().subscribe(claim.id);
+        let (sender, mut steps) = mpsc::unbounded_channel();
+        let run = self.device.run(claim.input.clone(), held.stop_token(), sender);
+        tokio::pin!(run);
+        let mut record = tokio::time::interval(self.settings.record_logs);
+        record.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // The first tick is immediate.
+        record.tick().await;
+        let mut recorded = logs.text().len();
+        let run = loop {
+            tokio::select! {
+                biased;
+                run = &mut run => break run,
+                Some(step) = steps.recv() => logs.step(step),
+                // A cancel asked for before the subscription is heard of at the next re-reading of all waited-for rows.
+                () = changes.changed() => self.renew_one(claim).await,
+                _ = record.tick(), if logs.text().len() > recorded => {
+                    recorded = logs.text().len();
+                    if let Err(error) = self.store.record_logs(claim, logs.text()).await {
+                        tracing::debug!(%error, "Could not record progress");
+                    }
+                }
+            }
+        };
+        while let Ok(step) = steps.try_recv() {
+            logs.step(step);
+        }
+        run
+    }
+
+    async fn renew_one(&self, claim: &Claim) {
+        self.held.renew(&self.store, self.id, &[(claim.id, claim.attempt)], self.settings.lease).await;
+    }
+
+    /// Renews all leases and the worker's own row, on a beat of its own.
+    async fn keep_leases(self: Arc<Self>) {
+        let mut beat = tokio::time::interval(self.settings.renew);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            beat.tick().await;
+            self.report().await;
+            let claims = self.held.claims();
+            if !claims.is_empty() {
+                self.held.renew(&self.store, self.id, &claims, self.settings.lease).await;
+            }
+        }
+    }
+
+    async fn report(&self) {
+        let (phase, percent) = match &*self.device.phase().borrow() {
+            _ if self.stop_claiming.is_cancelled() => (Phase::Draining, 100),
+            DevicePhase::Loading | DevicePhase::Failed(_) => (Phase::Loading, 0),
+            DevicePhase::WarmingUp => (Phase::WarmingUp, 90),
+            DevicePhase::Ready => (Phase::Ready, 100),
+        };
+        let record = WorkerRecord {
+            id: self.id,
+            models: self.settings.models.clone(),
+            device: self.settings.device_name.clone(),
+            host: self.settings.host.clone(),
+            phase,
+            percent,
+        };
+        if let Err(error) = self.store.report_worker(&record).await {
+            tracing::debug!(%error, "Could not report the worker's state");
+        }
+    }
+}
+
+/// A duration up to a fifth longer, so that many workers do not poll in step.
+pub(super) fn jittered(duration: Duration) -> Duration {
+    let share = f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX);
+    duration.mul_f64(1.0 + share / 5.0)
+}
