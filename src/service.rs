@@ -1,0 +1,356 @@
+//! The only door for HTTP: create, get, list, wait for and cancel predictions.
+//!
+//! It decides what a request means and leaves what it says to `wire` and what it does to `store`. Waiting holds no
+//! database connection. Workers are never called from here: they find the row.
+
+use std::{
+    collections::HashMap,
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::stream::BoxStream;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    artifacts::{self, Artifacts, StoredFile},
+    domain::{
+        ApiKey, Caller, Catalog, Dialect, FaceDefaults, Input, InvalidInput, Model, NewPrediction, Prediction,
+        PredictionId, QueuePlace, Status,
+    },
+    store::{self, Store, StoredKey},
+};
+
+pub use crate::store::{Cursor, ListFilter};
+
+/// How long a looked-up key is believed; so long may a revoked one still work.
+const KEY_CACHE: Duration = Duration::from_secs(5);
+/// How long a measured run time is believed.
+const RUN_TIME_CACHE: Duration = Duration::from_secs(5);
+/// Bounds each cache, against floods of made-up keys.
+const CACHE_ENTRIES: usize = 10_000;
+
+/// Everything a face may do. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct PredictionService {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    store: Store,
+    artifacts: Artifacts,
+    catalog: Catalog,
+    keys: Cache<String, Option<StoredKey>>,
+    run_times: Cache<String, Duration>,
+    draining: CancellationToken,
+}
+
+/// A request to create a prediction, as its face understood it.
+#[derive(Clone, Debug)]
+pub struct CreateRequest {
+    /// The client's own id, for an idempotent create.
+    pub id: Option<PredictionId>,
+    /// The model by any of its names; the default model if `None`.
+    pub model: Option<String>,
+    /// A version id the model must have.
+    pub version: Option<String>,
+    /// The input object as it came.
+    pub input: serde_json::Value,
+    /// The face.
+    pub dialect: Dialect,
+    /// What the face fills in.
+    pub defaults: FaceDefaults,
+    /// When to give up, counted from now.
+    pub cancel_after: Option<Duration>,
+}
+
+/// A create's result.
+#[derive(Clone, Debug)]
+pub enum Created {
+    /// It is new.
+    New(Prediction),
+    /// The same request with the same id was made before; this is what became of it.
+    Existing(Prediction),
+}
+
+/// How ready the server is to run predictions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Readiness {
+    /// Whether a prediction made now will be run.
+    pub ready: bool,
+    /// What it is doing: `database`, `no_worker`, `loading`, `warming_up`, `ready`, `draining`.
+    pub phase: String,
+    /// How far it is with that, 0 to 100.
+    pub percent: i16,
+}
+
+/// Why a request was not served. The faces put it in their own words.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No such thing, or it is somebody else's.
+    #[error("not found")]
+    NotFound,
+    /// No key, or not a valid one.
+    #[error("invalid or missing API key")]
+    Unauthorized,
+    /// The input cannot be run.
+    #[error(transparent)]
+    InvalidInput(#[from] InvalidInput),
+    /// The catalog has no such model.
+    #[error("there is no model {0:?}")]
+    UnknownModel(String),
+    /// The catalog has no such version, or not of the model named.
+    #[error("there is no version {0:?}")]
+    UnknownVersion(String),
+    /// The id is taken by a different request.
+    #[error("the id {0} is already used by a different prediction")]
+    Conflict(PredictionId),
+    /// The database or the artifact store is away; the request may be repeated.
+    #[error("temporarily unavailable")]
+    Unavailable(#[source] anyhow::Error),
+    /// Our fault.
+    #[error("internal error")]
+    Internal(#[source] anyhow::Error),
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        match error {
+            store::Error::Unavailable(_) => Self::Unavailable(error.into()),
+            _ => Self::Internal(error.into()),
+        }
+    }
+}
+
+impl From<artifacts::Error> for Error {
+    fn from(error: artifacts::Error) -> Self {
+        Self::Internal(error.into())
+    }
+}
+
+type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl PredictionService {
+    /// A service over these. When `draining` is canceled, everybody who waits is answered with what there is.
+    pub fn new(store: Store, artifacts: Artifacts, catalog: Catalog, draining: CancellationToken) -> Self {
+        let (keys, run_times) = (Cache::new(KEY_CACHE), Cache::new(RUN_TIME_CACHE));
+        Self { shared: Arc::new(Shared { store, artifacts, catalog, keys, run_times, draining }) }
+    }
+
+    /// The models callers can name.
+    pub fn catalog(&self) -> &Catalog {
+        &self.shared.catalog
+    }
+
+    /// Who the bearer of this key is.
+    pub async fn authenticate(&self, key: &str) -> Result<Caller> {
+        let key = ApiKey::parse(key).map_err(|_| Error::Unauthorized)?;
+        let stored = match self.shared.keys.get(key.lookup()) {
+            Some(stored) => stored,
+            None => {
+                let stored = self.shared.store.find_key(key.lookup()).await?;
+                self.shared.keys.put(key.lookup().to_owned(), stored.clone());
+                stored
+            }
+        };
+        stored.and_then(|stored| stored.caller(&key)).ok_or(Error::Unauthorized)
+    }
+
+    /// Accepts a prediction: checks it, fixes its seed and price, and puts it in the queue.
+    ///
+    /// With an id of the client's, repeating the request returns the prediction made the first time.
+    pub async fn create(&self, caller: Caller, request: CreateRequest) -> Result<Created> {
+        let asked = self.model_for(&request)?;
+        let model = self.shared.catalog.answering(asked);
+        let (input, mut notes) =
+            Input::parse(&request.input, &model.limits, &request.defaults, random_seed().map_err(internal)?)?;
+        let mut version = request.version;
+        if model.slug != asked.slug {
+            notes.push(format!("The weights of {} are not here; {} stands in for it", asked.slug, model.slug));
+            version = None;
+        }
+        let new = NewPrediction {
+            id: request.id.unwrap_or_else(PredictionId::generate),
+            account_id: caller.account_id,
+            key_id: caller.key_id,
+            dialect: request.dialect,
+            model: model.slug.clone(),
+            version: version.unwrap_or_else(|| model.version.clone()),
+            raw_input: match request.input {
+                serde_json::Value::Null => serde_json::Value::Object(serde_json::Map::new()),
+                input => input,
+            },
+            input,
+            notes,
+            price: model.price,
+            cancel_after: request.cancel_after,
+        };
+        let service = self.clone();
+        complete(async move {
+            if let Some(created) = service.shared.store.create(&new).await? {
+                return Ok(Created::New(created));
+            }
+            // Taken, perhaps by somebody else, which must look the same as a different request.
+            match service.shared.store.get(new.account_id, new.id).await? {
+                Some(existing)
+                    if (&existing.model, &existing.version, &existing.raw_input)
+                        == (&new.model, &new.version, &new.raw_input) =>
+                {
+                    Ok(Created::Existing(existing))
+                }
+                _ => Err(Error::Conflict(new.id)),
+            }
+        })
+        .await
+    }
+
+    /// A prediction as it is now.
+    pub async fn get(&self, caller: Caller, id: PredictionId) -> Result<Prediction> {
+        self.shared.store.get(caller.account_id, id).await?.ok_or(Error::NotFound)
+    }
+
+    /// A prediction as it is when it is terminal, or after `patience`, or when the server shuts down.
+    pub async fn wait(&self, caller: Caller, id: PredictionId, patience: Duration) -> Result<Prediction> {
+        let deadline = Instant::now() + patience;
+        let mut subscription = self.shared.store.changes().subscribe(id);
+        loop {
+            // Subscribed before this read: what changes after it will wake us.
+            let prediction = self.get(caller, id).await?;
+            let is_over = Instant::now() >= deadline || self.shared.draining.is_cancelled();
+            if prediction.status.is_terminal() || is_over {
+                return Ok(prediction);
+            }
+            // Whatever ends the wait, the answer is read afresh: it may have been claimed meanwhile.
+            tokio::select! {
+                () = subscription.changed() => {}
+                () = tokio::time::sleep_until(deadline) => {}
+                () = self.shared.draining.cancelled() => {}
+            }
+        }
+    }
+
+    /// The caller's predictions, newest first.
+    pub async fn list(&self, caller: Caller, filter: &ListFilter) -> Result<Vec<Prediction>> {
+        Ok(self.shared.store.list(caller.account_id, filter).await?)
+    }
+
+    /// Cancels a prediction; a terminal one stays as it is.
+    pub async fn cancel(&self, caller: Caller, id: PredictionId) -> Result<Prediction> {
+        let service = self.clone();
+        complete(
+            async move { service.shared.store.request_cancel(caller.account_id, id).await?.ok_or(Error::NotFound) },
+        )
+        .await
+    }
+
+    /// Where a queued prediction stands; `None` for one that is not queued.
+    pub async fn queue_place(&self, prediction: &Prediction) -> Result<Option<QueuePlace>> {
+        if prediction.status != Status::Queued {
+            return Ok(None);
+        }
+        let run = self.typical_run(&prediction.model).await?;
+        Ok(Some(self.shared.store.queue_place(prediction, run).await?))
+    }
+
+    /// How long a run of a model takes here: measured, or the catalog's figure until there are measurements.
+    pub async fn typical_run(&self, slug: &str) -> Result<Duration> {
+        if let Some(run) = self.shared.run_times.get(slug) {
+            return Ok(run);
+        }
+        let measured = self.shared.store.typical_run(slug).await?;
+        let run =
+            measured.or_else(|| self.shared.catalog.by_slug(slug).map(Model::average_run)).unwrap_or(Duration::ZERO);
+        self.shared.run_times.put(slug.to_owned(), run);
+        Ok(run)
+    }
+
+    /// Finds a stored output. Whoever knows its key may read it.
+    pub async fn find_output(&self, key: &str) -> Result<StoredFile> {
+        self.shared.artifacts.find(key).await?.ok_or(Error::NotFound)
+    }
+
+    /// Reads some bytes of a stored output.
+    pub async fn read_output(
+        &self,
+        file: &StoredFile,
+        range: Range<u64>,
+    ) -> Result<BoxStream<'static, Result<Vec<u8>, artifacts::Error>>> {
+        Ok(self.shared.artifacts.read(file, range).await?)
+    }
+
+    /// Whether a prediction made now will be run, and if not, why.
+    pub async fn readiness(&self) -> Readiness {
+        let not_ready = |phase: &str, percent| Readiness { ready: false, phase: phase.to_owned(), percent };
+        if self.shared.draining.is_cancelled() {
+            return not_ready("draining", 0);
+        }
+        match self.shared.store.readiest_worker().await {
+            Ok(Some((phase, percent))) => Readiness { ready: phase == store::Phase::Ready.as_str(), phase, percent },
+            Ok(None) => not_ready("no_worker", 0),
+            Err(_) => not_ready("database", 0),
+        }
+    }
+
+    fn model_for(&self, request: &CreateRequest) -> Result<&Model> {
+        let catalog = &self.shared.catalog;
+        let unknown_version = |version: &String| Error::UnknownVersion(version.clone());
+        match (&request.model, &request.version) {
+            (None, None) => Ok(catalog.default_model()),
+            (Some(name), None) => catalog.find(name).ok_or_else(|| Error::UnknownModel(name.clone())),
+            // Replicate's clients name only the version, bare or with the model in front.
+            (None, Some(version)) => catalog.find(version).ok_or_else(|| unknown_version(version)),
+            (Some(name), Some(version)) => {
+                let named = catalog.find(name).ok_or_else(|| Error::UnknownModel(name.clone()))?;
+                if named.has_version(version) { Ok(named) } else { Err(unknown_version(version)) }
+            }
+        }
+    }
+}
+
+/// Runs a write to its end even if the client hangs up meanwhile: axum drops a handler's future, not a task.
+async fn complete<T: Send + 'static>(write: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    tokio::spawn(write).await.map_err(|panic| Error::Internal(panic.into()))?
+}
+
+fn internal(error: getrandom::Error) -> Error {
+    Error::Internal(anyhow::Error::msg(error.to_string()))
+}
+
+fn random_seed() -> std::result::Result<u32, getrandom::Error> {
+    getrandom::u32()
+}
+
+/// Values believed for a while.
+#[derive(Debug)]
+struct Cache<K, V> {
+    lifetime: Duration,
+    entries: Mutex<HashMap<K, (Instant, V)>>,
+}
+
+impl<K: std::hash::Hash + Eq, V: Clone> Cache<K, V> {
+    fn new(lifetime: Duration) -> Self {
+        Self { lifetime, entries: Mutex::default() }
+    }
+
+    fn get<Q: std::hash::Hash + Eq + ?Sized>(&self, key: &Q) -> Option<V>
+    where
+        K: std::borrow::Borrow<Q>,
+    {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.get(key).filter(|(since, _)| since.elapsed() < self.lifetime).map(|(_, value)| value.clone())
+    }
+
+    fn put(&self, key: K, value: V) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if entries.len() >= CACHE_ENTRIES {
+            entries.retain(|_, (since, _)| since.elapsed() < self.lifetime);
+        }
+        // Full of live entries: do without the cache rather than grow.
+        if entries.len() < CACHE_ENTRIES {
+            entries.insert(key, (Instant::now(), value));
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! The native face: its JSON, which is Replicate's prediction object and a little more.
+//!
+//! What is more: the seed of each image, the place in the queue, the cost, and a code beside each error. Every field is
+//! always there, `null` while it has no value.
+
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+
+use super::{
+    BaseUrl, InputSchema,
+    exact::{Dollars, Moment, Seconds},
+};
+use crate::domain::{self, FaceDefaults, InvalidField, InvalidInput, PredictionId, QueuePlace, Status, UnknownFields};
+
+/// What the native face fills in, as the model's authors have it.
+pub const DEFAULTS: FaceDefaults = FaceDefaults {
+    prompt: "self-portrait of a woman, lightning in the background",
+    negative_prompt: "worst quality, low quality",
+    disable_safety_checker: false,
+    unknown_fields: UnknownFields::Refuse,
+};
+
+/// The native word for a status.
+pub const fn status_word(status: Status) -> &'static str {
+    match status {
+        Status::Queued => "starting",
+        Status::Processing => "processing",
+        Status::Succeeded => "succeeded",
+        Status::Failed => "failed",
+        Status::Canceled => "canceled",
+    }
+}
+
+/// The status a native word means.
+pub fn parse_status(word: &str) -> Option<Status> {
+    Status::ALL.into_iter().find(|status| status_word(*status) == word)
+}
+
+/// The body of a request to create a prediction.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreatePrediction {
+    /// The model, by any of its names.
+    pub model: Option<String>,
+    /// A version of it.
+    pub version: Option<String>,
+    /// The input, as it came.
+    pub input: Value,
+}
+
+impl CreatePrediction {
+    /// Reads a body field by field, so that everything wrong with it is named at once.
+    pub fn parse(body: Value) -> Result<Self, InvalidInput> {
+        let Value::Object(mut fields) = body else {
+            return Err(InvalidInput::one("body", "must be a JSON object"));
+        };
+        let mut invalid = Vec::new();
+        let mut text = |name: &str| match fields.remove(name) {
+            None | Some(Value::Null) => None,
+            Some(Value::String(text)) => Some(text),
+            Some(_) => {
+                invalid.push(InvalidField { field: name.to_owned(), reason: "must be a string".to_owned() });
+                None
+            }
+        };
+        let (model, version) = (text("model"), text("version"));
+        let input = fields.remove("input").unwrap_or_default();
+        for (name, value) in fields {
+            let reason = match name.as_str() {
+                "webhook" | "webhook_events_filter" | "webhook_secret" if value.is_null() => continue,
+                "webhook" | "webhook_events_filter" | "webhook_secret" => "is not supported yet",
+                _ => "is not a field of a prediction; known are model, version and input",
+            };
+            invalid.push(InvalidField { field: name, reason: reason.to_owned() });
+        }
+        if invalid.is_empty() { Ok(Self { model, version, input }) } else { Err(InvalidInput { fields: invalid }) }
+    }
+}
+
+/// A prediction as its owner sees it.
+#[derive(Debug, Serialize)]
+pub struct Prediction<'a> {
+    id: PredictionId,
+    model: String,
+    version: &'a str,
+    status: &'static str,
+    input: &'a Value,
+    output: Option<Vec<String>>,
+    error: Option<&'a str>,
+    error_code: Option<&'static str>,
+    logs: &'a str,
+    metrics: Option<Metrics>,
+    seeds: Vec<u64>,
+    queue_position: Option<u64>,
+    eta_seconds: Option<Seconds>,
+    created_at: Moment,
+    started_at: Option<Moment>,
+    completed_at: Option<Moment>,
+    deadline: Option<Moment>,
+    data_removed: bool,
+    source: &'static str,
+    urls: Urls,
+}
+
+/// What a terminal prediction took.
+#[derive(Debug, Serialize)]
+struct Metrics {
+    predict_time: Seconds,
+    total_time: Seconds,
+    cost: Dollars,
+}
+
+#[derive(Debug, Serialize)]
+struct Urls {
+    get: String,
+    cancel: String,
+}
+
+impl<'a> Prediction<'a> {
+    /// The document of a prediction. The model lends its full name; the catalog may have lost it since.
+    pub fn new(
+        prediction: &'a domain::Prediction,
+        model: Option<&domain::Model>,
+        place: Option<QueuePlace>,
+        base: &BaseUrl,
+    ) -> Self {
+        let url = prediction_url(base, prediction.id);
+        let output = prediction.output.as_ref();
+        let failure = prediction.failure.as_ref();
+        Self {
+            id: prediction.id,
+            model: model.map_or_else(|| prediction.model.clone(), domain::Model::full_name),
+            version: &prediction.version,
+            status: status_word(prediction.status),
+            input: &prediction.raw_input,
+            output: output.map(|artifacts| artifacts.iter().map(|artifact| base.file(&artifact.key)).collect()),
+            error: failure.map(|failure| failure.message.as_str()),
+            error_code: failure.map(|failure| failure.code.as_str()),
+            logs: &prediction.logs,
+            metrics: metrics(prediction),
+            seeds: prediction.input.seeds().collect(),
+            // The next to be claimed is at position 1.
+            queue_position: place.map(|place| place.ahead + 1),
+            eta_seconds: place.map(|place| Seconds(place.eta)),
+            created_at: Moment(prediction.created_at),
+            started_at: prediction.started_at.map(Moment),
+            completed_at: prediction.completed_at.map(Moment),
+            deadline: prediction.deadline.map(Moment),
+            data_removed: prediction.data_removed,
+            source: "api",
+            urls: Urls { cancel: format!("{url}/cancel"), get: url },
+        }
+    }
+}
+
+/// Where a prediction is.
+pub fn prediction_url(base: &BaseUrl, id: PredictionId) -> String {
+    format!("{base}/predictions/{id}")
+}
+
+fn metrics(prediction: &domain::Prediction) -> Option<Metrics> {
+    let total_time = (prediction.completed_at? - prediction.created_at).to_std().unwrap_or_default();
+    Some(Metrics {
+        predict_time: Seconds(prediction.device_time?),
+        total_time: Seconds(total_time),
+        cost: Dollars(prediction.cost?),
+    })
+}
+
+/// Some of a list, and where the rest is.
+#[derive(Debug, Serialize)]
+pub struct Page<T> {
+    /// In order.
+    pub results: Vec<T>,
+    /// The absolute URL of what follows.
+    pub next: Option<String>,
+}
+
+/// A model and how to ask for it.
+#[derive(Debug, Serialize)]
+pub struct Model<'a> {
+    name: String,
+    slug: &'a str,
+    title: &'a str,
+    description: &'a str,
+    version: &'a str,
+    price_per_second: Dollars,
+    typical_run_seconds: Seconds,
+    input_schema: InputSchema,
+    url: String,
+}
+
+impl<'a> Model<'a> {
+    /// The document of a model whose runs typically take that long here.
+    pub fn new(model: &'a domain::Model, typical_run: std::time::Duration, base: &BaseUrl) -> Self {
+        Self {
+            name: model.full_name(),
+            slug: &model.slug,
+            title: &model.title,
+            description: &model.description,
+            version: &model.version,
+            price_per_second: Dollars(model.price.per_second()),
+            typical_run_seconds: Seconds(typical_run),
+            input_schema: InputSchema::new(&model.limits),
+            url: format!("{base}/models/{}", model.slug),
+        }
+    }
+}
+
+/// Why a request was refused: RFC 9457's `application/problem+json`, with a code for programs and every invalid field.
+#[derive(Clone, Debug, Serialize)]
+pub struct Problem {
+    /// There are no pages about our problems, so the standard's own word for "see the status".
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// The status in words.
+    pub title: &'static str,
+    /// The HTTP status.
+    pub status: u16,
+    /// For people.
+    pub detail: String,
+    /// For programs.
+    pub code: &'static str,
+    /// What was wrong where, if it was the request's content.
+    #[serde(serialize_with = "invalid_fields", skip_serializing_if = "Vec::is_empty")]
+    pub invalid_fields: Vec<InvalidField>,
+    /// By which the server's logs know the request.
+    pub request_id: Option<String>,
+}
+
+fn invalid_fields<S: Serializer>(fields: &[InvalidField], serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Field<'a> {
+        field: &'a str,
+        reason: &'a str,
+    }
+    serializer.collect_seq(fields.iter().map(|field| Field { field: &field.field, reason: &field.reason }))
+}
+
+#[cfg(test)]
+mod tests;
