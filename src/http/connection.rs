@@ -1,0 +1,139 @@
+//! One client's connection: how long it may take to say what it wants.
+//!
+//! hyper has a single limit for that, which starts when the connection falls idle. But an idle connection should be kept
+//! for longer than any proxy in front keeps its own, and half a request head for much shorter. So hyper's limit is for
+//! idling, and this stream ends by itself when a head that has begun does not end.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Instant, Sleep},
+};
+
+/// Counts the beginnings and ends of answers on a connection: odd while one is being worked out. The stream and the
+/// service of a connection share it, in the same task.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Turn(Arc<AtomicU64>);
+
+impl Turn {
+    /// The client has said what it wants; it is the server's turn until the guard is dropped.
+    pub(super) fn answer(&self) -> AnswerGuard {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        AnswerGuard(self.clone())
+    }
+
+    fn number(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn is_clients(number: u64) -> bool {
+        number.is_multiple_of(2)
+    }
+}
+
+/// Ends the server's turn.
+#[derive(Debug)]
+pub(super) struct AnswerGuard(Turn);
+
+impl Drop for AnswerGuard {
+    fn drop(&mut self) {
+        self.0.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection that fails when a request's head takes too long.
+pub(super) struct Connection {
+    stream: TcpStream,
+    head_timeout: Duration,
+    turn: Turn,
+    /// Of the client's turn with this number.
+    begun_head: Option<(u64, Deadline)>,
+}
+
+/// Most heads arrive whole and need no timer.
+enum Deadline {
+    At(Instant),
+    Timer(Pin<Box<Sleep>>),
+}
+
+impl Connection {
+    pub(super) fn new(stream: TcpStream, head_timeout: Duration, turn: Turn) -> Self {
+        Self { stream, head_timeout, turn, begun_head: None }
+    }
+
+    /// Ready when the head that has begun has taken too long.
+    fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let turn = self.turn.number();
+        let Some((_, deadline)) = self.begun_head.as_mut().filter(|(begun, _)| *begun == turn) else {
+            return Poll::Pending;
+        };
+        if let Deadline::At(instant) = deadline {
+            *deadline = Deadline::Timer(Box::pin(tokio::time::sleep_until(*instant)));
+        }
+        match deadline {
+            Deadline::Timer(timer) => timer.as_mut().poll(context),
+            Deadline::At(_) => Poll::Pending,
+        }
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let filled = buffer.filled().len();
+        match Pin::new(&mut self.stream).poll_read(context, buffer) {
+            Poll::Ready(result) => {
+                let turn = self.turn.number();
+                let has_begun = self.begun_head.as_ref().is_some_and(|(begun, _)| *begun == turn);
+                if buffer.filled().len() > filled && Turn::is_clients(turn) && !has_begun {
+                    self.begun_head = Some((turn, Deadline::At(Instant::now() + self.head_timeout)));
+                }
+                Poll::Ready(result)
+            }
+            Poll::Pending => {
+                ready!(self.poll_deadline(context));
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

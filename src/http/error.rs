@@ -1,0 +1,145 @@
+//! Errors on their way out: what a request did wrong, or what went wrong with it, as a status and a [`Problem`].
+//!
+//! One match decides. The problem travels as an extension of its response; `observe`, which knows the request's id,
+//! writes it into the body. What is our fault is logged here, once, and never shown.
+
+use std::any::Any;
+
+use axum::{
+    body::Body,
+    http::{
+        HeaderName, HeaderValue, StatusCode,
+        header::{CONTENT_RANGE, RETRY_AFTER, WWW_AUTHENTICATE},
+    },
+    response::{IntoResponse, Response},
+};
+
+use crate::{
+    domain::{InvalidField, InvalidInput},
+    service,
+    wire::native::Problem,
+};
+
+/// Seconds after which an unavailable server is worth another try.
+pub(super) const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("1");
+/// Understood by clients that retry conflicts, among them Replicate's.
+const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
+/// Why a request is not answered as its client hoped.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error(transparent)]
+    Service(#[from] service::Error),
+    /// In a header, the query or the body's outer object.
+    #[error(transparent)]
+    InvalidRequest(#[from] InvalidInput),
+    #[error("the body is not JSON: {0}")]
+    MalformedBody(String),
+    #[error("the header {header} {reason}")]
+    UnsupportedBody { header: &'static str, reason: String },
+    #[error("the body must be at most {limit} bytes long")]
+    BodyTooLarge { limit: usize },
+    #[error("the body did not arrive in time")]
+    BodyTooSlow,
+    #[error("the body did not arrive whole")]
+    BodyCutShort,
+    #[error("the range lies beyond the file's {size} bytes")]
+    RangeNotSatisfiable { size: u64 },
+    #[error("there is nothing at this URL")]
+    NoRoute,
+    #[error("this URL does not take this method; see the Allow header")]
+    MethodNotAllowed,
+    #[error("internal error")]
+    Panicked,
+}
+
+impl Error {
+    /// The status, a code for programs, and the fields at fault.
+    fn classify(&self) -> (StatusCode, &'static str, Vec<InvalidField>) {
+        let one = |field: &str| vec![InvalidField { field: field.to_owned(), reason: self.to_string() }];
+        match self {
+            Self::Service(error) => match error {
+                service::Error::NotFound => (StatusCode::NOT_FOUND, "not_found", Vec::new()),
+                service::Error::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", one("Authorization")),
+                service::Error::InvalidInput(invalid) => {
+                    (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request", invalid.fields.clone())
+                }
+                service::Error::UnknownModel(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unknown_model", one("model")),
+                service::Error::UnknownVersion(_) => {
+                    (StatusCode::UNPROCESSABLE_ENTITY, "unknown_version", one("version"))
+                }
+                service::Error::Conflict(_) => (StatusCode::CONFLICT, "conflict", one("id")),
+                service::Error::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", Vec::new()),
+                service::Error::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal", Vec::new()),
+            },
+            Self::InvalidRequest(invalid) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request", invalid.fields.clone())
+            }
+            Self::MalformedBody(_) => (StatusCode::BAD_REQUEST, "malformed_body", one("body")),
+            Self::UnsupportedBody { header, .. } => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", one(header))
+            }
+            Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", one("body")),
+            Self::BodyTooSlow => (StatusCode::REQUEST_TIMEOUT, "body_too_slow", one("body")),
+            Self::BodyCutShort => (StatusCode::BAD_REQUEST, "body_cut_short", one("body")),
+            Self::RangeNotSatisfiable { .. } => {
+                (StatusCode::RANGE_NOT_SATISFIABLE, "range_not_satisfiable", one("Range"))
+            }
+            Self::NoRoute => (StatusCode::NOT_FOUND, "not_found", Vec::new()),
+            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", Vec::new()),
+            Self::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, "internal", Vec::new()),
+        }
+    }
+
+    /// The header its status calls for.
+    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+        match self {
+            Self::Service(service::Error::Unauthorized) => {
+                Some((WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer realm="fourstep""#)))
+            }
+            Self::Service(service::Error::Unavailable(_)) => Some((RETRY_AFTER, RETRY_SECONDS)),
+            Self::Service(service::Error::Conflict(_)) => Some((X_SHOULD_RETRY, HeaderValue::from_static("false"))),
+            Self::RangeNotSatisfiable { size } => {
+                HeaderValue::try_from(format!("bytes */{size}")).ok().map(|value| (CONTENT_RANGE, value))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        match &self {
+            Self::Service(service::Error::Internal(source)) => {
+                tracing::error!(error = format!("{source:#}"), "A request failed: {source:#}");
+            }
+            Self::Service(service::Error::Unavailable(source)) => {
+                tracing::warn!(error = format!("{source:#}"), "A request could not be served now: {source:#}");
+            }
+            _ => {}
+        }
+        let (status, code, invalid_fields) = self.classify();
+        let problem = Problem {
+            // RFC 9457: nothing is to be known about this kind of problem beyond its status.
+            kind: "about:blank",
+            title: status.canonical_reason().unwrap_or("Error"),
+            status: status.as_u16(),
+            detail: self.to_string(),
+            code,
+            invalid_fields,
+            request_id: None,
+        };
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = status;
+        response.headers_mut().extend(self.header());
+        response.extensions_mut().insert(problem);
+        response
+    }
+}
+
+/// The answer to a request whose handler panicked.
+pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Response {
+    let message = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    tracing::error!(panic = message, "A request's handler panicked");
+    Error::Panicked.into_response()
+}

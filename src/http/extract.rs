@@ -1,0 +1,129 @@
+//! What handlers take from a request, checked: ids, the server's own URL, and a JSON body.
+
+use std::time::Duration;
+
+use axum::{
+    body::Body,
+    extract::{FromRequest, FromRequestParts, Path, Request},
+    http::{
+        HeaderMap, HeaderName,
+        header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST},
+        request::Parts,
+    },
+};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde_json::Value;
+
+use super::{Api, Error};
+use crate::{
+    domain::{InvalidInput, PredictionId},
+    service,
+    wire::BaseUrl,
+};
+
+/// How long a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The id in the URL of a prediction. What is no id is no prediction's.
+pub(super) struct KnownId(pub(super) PredictionId);
+
+impl FromRequestParts<Api> for KnownId {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Error> {
+        let id = path(parts, api).await.and_then(|id| id.parse().ok());
+        id.map(Self).ok_or(Error::Service(service::Error::NotFound))
+    }
+}
+
+/// The id a client has chosen for a new prediction.
+pub(super) struct ChosenId(pub(super) PredictionId);
+
+impl FromRequestParts<Api> for ChosenId {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Error> {
+        let id = path(parts, api).await.and_then(|id| id.parse().ok());
+        let malformed = || InvalidInput::one("id", "must be a UUID like 0197f3a0-5bd3-7cc2-8e5c-3b1a2f4d5e6f");
+        Ok(Self(id.ok_or_else(malformed)?))
+    }
+}
+
+/// The rest of the URL's path: a model's name, a file's key. Empty if it is not even UTF-8.
+pub(super) struct Rest(pub(super) String);
+
+impl FromRequestParts<Api> for Rest {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Error> {
+        Ok(Self(path(parts, api).await.unwrap_or_default()))
+    }
+}
+
+/// The one parameter in a route's path.
+async fn path(parts: &mut Parts, api: &Api) -> Option<String> {
+    Path::from_request_parts(parts, api).await.ok().map(|Path(parameter)| parameter)
+}
+
+/// As the operator says, else as the client addressed us.
+impl FromRequestParts<Api> for BaseUrl {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Error> {
+        if let Some(public_url) = &api.settings.public_url {
+            return Ok(public_url.clone());
+        }
+        let host = match parts.uri.authority() {
+            Some(authority) => authority.as_str(),
+            None => text(&parts.headers, &HOST).unwrap_or_default(),
+        };
+        Ok(Self::from_host(host).map_err(|_| InvalidInput::one("Host", "must be a host name and perhaps a port"))?)
+    }
+}
+
+/// A JSON body. Comes last among a handler's arguments, so that nothing is read for a caller without a key.
+pub(super) struct JsonBody(pub(super) Value);
+
+impl FromRequest<Api> for JsonBody {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Error> {
+        check_headers(request.headers(), api.settings.body_limit)?;
+        let bytes = read(request.into_body(), api.settings.body_limit).await?;
+        let text = std::str::from_utf8(&bytes).map_err(|error| Error::MalformedBody(error.to_string()))?;
+        serde_json::from_str(text).map(Self).map_err(|error| Error::MalformedBody(error.to_string()))
+    }
+}
+
+/// Refuses what need not be read to be refused.
+fn check_headers(headers: &HeaderMap, limit: usize) -> Result<(), Error> {
+    let media_type = text(headers, &CONTENT_TYPE).map(|value| value.split(';').next().unwrap_or_default().trim());
+    // Some clients name no type; what parses is then JSON enough.
+    let is_json = |media_type: &str| {
+        let media_type = media_type.to_ascii_lowercase();
+        media_type == "application/json" || (media_type.starts_with("application/") && media_type.ends_with("+json"))
+    };
+    if headers.contains_key(CONTENT_TYPE) && !media_type.is_some_and(is_json) {
+        let reason = format!("must be application/json, not {}", media_type.unwrap_or("what it is"));
+        return Err(Error::UnsupportedBody { header: "Content-Type", reason });
+    }
+    if headers.contains_key(CONTENT_ENCODING) && text(headers, &CONTENT_ENCODING) != Some("identity") {
+        let reason = "must not be there: bodies are taken uncompressed".to_owned();
+        return Err(Error::UnsupportedBody { header: "Content-Encoding", reason });
+    }
+    let length = text(headers, &CONTENT_LENGTH).and_then(|length| length.parse::<usize>().ok());
+    if length.is_some_and(|length| length > limit) { Err(Error::BodyTooLarge { limit }) } else { Ok(()) }
+}
+
+async fn read(body: Body, limit: usize) -> Result<axum::body::Bytes, Error> {
+    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await;
+    match collected.map_err(|_| Error::BodyTooSlow)? {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Error::BodyTooLarge { limit }),
+        Err(_) => Err(Error::BodyCutShort),
+    }
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}

@@ -1,0 +1,121 @@
+//! HTTP: axum, and nothing that is not about it.
+//!
+//! This page is the whole URL table. A handler translates and no more: it extracts a request, has `wire` read it, asks
+//! the service, and has `wire` write the answer. Errors leave through `error`, every request passes `observe`.
+
+mod caller;
+mod conditional;
+mod connection;
+mod error;
+mod extract;
+mod files;
+mod hangup;
+mod native;
+mod observe;
+mod probes;
+mod query;
+mod server;
+mod timing;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    http::{
+        HeaderValue,
+        header::{AUTHORIZATION, X_CONTENT_TYPE_OPTIONS},
+    },
+    middleware,
+    routing::{get, post},
+};
+use tower_http::{
+    catch_panic::CatchPanicLayer, sensitive_headers::SetSensitiveRequestHeadersLayer,
+    set_header::SetResponseHeaderLayer,
+};
+
+use crate::{service::PredictionService, wire::BaseUrl};
+use caller::X_API_KEY;
+use error::Error;
+
+pub use server::{listen, serve};
+
+/// How the API presents itself and what it puts up with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where clients find this server. Without it URLs repeat the host the client asked for, over plain HTTP.
+    pub public_url: Option<BaseUrl>,
+    /// Connections at once. Further ones wait in the kernel until one ends, rather than being turned away.
+    pub max_connections: usize,
+    /// How long a request's head may take from its first byte.
+    pub header_timeout: Duration,
+    /// Longest request body, bytes.
+    pub body_limit: usize,
+}
+
+/// What every handler has at hand.
+#[derive(Clone, Debug)]
+struct Api {
+    service: PredictionService,
+    settings: Arc<Settings>,
+}
+
+/// Every URL of the server.
+fn router(service: PredictionService, settings: Settings) -> Router {
+    let native = Router::new()
+        .route("/predictions", get(native::list).post(native::create))
+        .route("/predictions/{id}", get(native::get).put(native::create_with_id).delete(native::cancel))
+        .route("/predictions/{id}/cancel", post(native::cancel))
+        .route("/models", get(native::list_models))
+        .route("/models/{*name}", get(native::get_model));
+    // Whoever knows a file's key may read it, and a probe has no key at all.
+    let open = Router::new()
+        .route("/", get(probes::discover))
+        .route("/files/{*key}", get(files::get))
+        .route("/livez", get(probes::live))
+        .route("/readyz", get(probes::ready))
+        .route("/healthz", get(probes::ready))
+        .route("/health", get(probes::ready))
+        .route("/version", get(probes::version));
+
+    around(native.merge(open)).with_state(Api { service, settings: Arc::new(settings) })
+}
+
+/// What every route is wrapped in, and what answers where there is none.
+fn around<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
+    routes
+        .fallback(async || Error::NoRoute)
+        .method_not_allowed_fallback(async || Error::MethodNotAllowed)
+        // The last is the outermost.
+        .layer(middleware::from_fn(hangup::complete_writes))
+        .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(SetResponseHeaderLayer::if_not_present(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
+        .layer(middleware::from_fn(observe::observe))
+        .layer(SetSensitiveRequestHeadersLayer::new([AUTHORIZATION, X_API_KEY]))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{body::Body, extract::Request, response::Response};
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_handler_that_panics_is_a_problem_like_any_other() {
+        async fn panic() -> Response {
+            panic!("the secret reason")
+        }
+        let router = around(Router::<()>::new().route("/", get(panic).post(panic)));
+        for method in ["GET", "POST"] {
+            let request = Request::builder().method(method).header("X-Request-Id", "abc").body(Body::empty());
+            let response = router.clone().oneshot(request.expect("a request")).await.expect("infallible");
+            assert_eq!(response.status(), 500, "{method}");
+            assert_eq!(response.headers()["content-type"], "application/problem+json");
+            let body = response.into_body().collect().await.expect("a body").to_bytes();
+            let problem: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+            assert_eq!((&problem["code"], &problem["request_id"]), (&"internal".into(), &"abc".into()));
+            assert!(!problem.to_string().contains("secret"));
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The native face: its URLs, each a handler that extracts, asks and answers.
+//!
+//! A create is answered with 202 while its prediction is not terminal. With `wait` it may be: then with 201 if this
+//! request made it, and with 200 if an earlier one did. Everything else is 200, failed predictions included: failing is
+//! the prediction's, not the request's.
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    extract::State,
+    http::{
+        HeaderMap, StatusCode,
+        header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, LOCATION},
+    },
+    response::{IntoResponse, Response},
+};
+
+use super::{
+    Api, Error, conditional,
+    extract::{ChosenId, JsonBody, KnownId, Rest},
+    query::ListQuery,
+    timing::{CancelAfter, Wait},
+};
+use crate::{
+    domain::{Caller, Dialect, Model, Prediction, PredictionId},
+    service::{self, CreateRequest, Created, ListFilter},
+    wire::{
+        BaseUrl, cursor,
+        native::{self, CreatePrediction, Page},
+    },
+};
+
+/// `POST /predictions`
+pub(super) async fn create(
+    State(api): State<Api>,
+    caller: Caller,
+    base: BaseUrl,
+    wait: Wait,
+    CancelAfter(cancel_after): CancelAfter,
+    JsonBody(body): JsonBody,
+) -> Result<Response, Error> {
+    let request = create_request(None, CreatePrediction::parse(body)?, cancel_after);
+    let created = api.service.create(caller, request).await?;
+    Ok(answer_created(&api, caller, created, wait, &base).await)
+}
+
+/// `PUT /predictions/{id}`: a create that may be repeated.
+pub(super) async fn create_with_id(
+    State(api): State<Api>,
+    caller: Caller,
+    ChosenId(id): ChosenId,
+    base: BaseUrl,
+    wait: Wait,
+    CancelAfter(cancel_after): CancelAfter,
+    JsonBody(body): JsonBody,
+) -> Result<Response, Error> {
+    let request = create_request(Some(id), CreatePrediction::parse(body)?, cancel_after);
+    let created = api.service.create(caller, request).await?;
+    Ok(answer_created(&api, caller, created, wait, &base).await)
+}
+
+/// `GET /predictions/{id}`
+pub(super) async fn get(
+    State(api): State<Api>,
+    caller: Caller,
+    KnownId(id): KnownId,
+    base: BaseUrl,
+    wait: Wait,
+    headers: HeaderMap,
+) -> Result<Response, Error> {
+    let prediction = api.service.wait(caller, id, wait.patience.unwrap_or(Duration::ZERO)).await?;
+    let body = serde_json::to_vec(&document(&api, &prediction, &base).await)
+        .map_err(|error| service::Error::Internal(error.into()))?;
+    // Of the document and not of the row: a queued prediction moves up without a change to it.
+    let etag = conditional::etag(&body);
+    let is_known = conditional::is_known(&headers, &etag);
+    // Answers to one key must not be given to another by a cache that knows only of `Authorization`.
+    let cached = [(ETAG, etag), (CACHE_CONTROL, "private, no-cache".to_owned())];
+    if is_known {
+        return Ok((StatusCode::NOT_MODIFIED, wait, cached).into_response());
+    }
+    Ok((wait, cached, [(CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// `GET /predictions`
+pub(super) async fn list(
+    State(api): State<Api>,
+    caller: Caller,
+    base: BaseUrl,
+    query: ListQuery,
+) -> Result<Response, Error> {
+    // One more than asked for tells whether there is a next page.
+    let filter = ListFilter { status: query.status, after: query.after, limit: query.limit + 1 };
+    let mut predictions = api.service.list(caller, &filter).await?;
+    let limit = query.limit as usize;
+    let has_more = predictions.len() > limit;
+    predictions.truncate(limit);
+    let next = predictions.last().filter(|_| has_more).map(cursor::after);
+    let next = next.map(|cursor| format!("{base}/predictions?{}", query.next(&cursor)));
+    // Places in the queue are left out: each would be a question to the database.
+    let document = |prediction| native::Prediction::new(prediction, model_of(&api, prediction), None, &base);
+    Ok(Json(Page { results: predictions.iter().map(document).collect(), next }).into_response())
+}
+
+/// `POST /predictions/{id}/cancel` and `DELETE /predictions/{id}`
+pub(super) async fn cancel(
+    State(api): State<Api>,
+    caller: Caller,
+    KnownId(id): KnownId,
+    base: BaseUrl,
+) -> Result<Response, Error> {
+    let prediction = api.service.cancel(caller, id).await?;
+    Ok(Json(document(&api, &prediction, &base).await).into_response())
+}
+
+/// `GET /models`
+pub(super) async fn list_models(State(api): State<Api>, _: Caller, base: BaseUrl) -> Result<Response, Error> {
+    let mut results = Vec::new();
+    for model in api.service.catalog().models() {
+        results.push(native::Model::new(model, api.service.typical_run(&model.slug).await?, &base));
+    }
+    Ok(Json(Page { results, next: None }).into_response())
+}
+
+/// `GET /models/{name}`
+pub(super) async fn get_model(
+    State(api): State<Api>,
+    _: Caller,
+    Rest(name): Rest,
+    base: BaseUrl,
+) -> Result<Response, Error> {
+    let model = api.service.catalog().find(&name).ok_or(service::Error::NotFound)?;
+    let typical_run = api.service.typical_run(&model.slug).await?;
+    Ok(Json(native::Model::new(model, typical_run, &base)).into_response())
+}
+
+fn create_request(
+    id: Option<PredictionId>,
+    CreatePrediction { model, version, input }: CreatePrediction,
+    cancel_after: Option<Duration>,
+) -> CreateRequest {
+    CreateRequest { id, model, version, input, dialect: Dialect::Native, defaults: native::DEFAULTS, cancel_after }
+}
+
+/// The answer to a create that succeeded. Nothing after it can fail the request: its client would repeat it.
+async fn answer_created(api: &Api, caller: Caller, created: Created, wait: Wait, base: &BaseUrl) -> Response {
+    let (prediction, is_new) = match created {
+        Created::New(prediction) => (prediction, true),
+        Created::Existing(prediction) => (prediction, false),
+    };
+    let prediction = wait.for_result(&api.service, caller, prediction).await;
+    let status = match prediction.status.is_terminal() {
+        true if is_new => StatusCode::CREATED,
+        true => StatusCode::OK,
+        false => StatusCode::ACCEPTED,
+    };
+    let location = [(LOCATION, native::prediction_url(base, prediction.id))];
+    (status, wait, location, Json(document(api, &prediction, base).await)).into_response()
+}
+
+async fn document<'a>(api: &Api, prediction: &'a Prediction, base: &BaseUrl) -> native::Prediction<'a> {
+    let place = api.service.queue_place(prediction).await.unwrap_or_else(|error| {
+        // Worth less than the rest of the document.
+        tracing::warn!(%error, "A place in the queue could not be found out");
+        None
+    });
+    native::Prediction::new(prediction, model_of(api, prediction), place, base)
+}
+
+fn model_of<'a>(api: &'a Api, prediction: &Prediction) -> Option<&'a Model> {
+    api.service.catalog().by_slug(&prediction.model)
+}

@@ -1,0 +1,76 @@
+//! What a load balancer, an operator or a curious visitor asks first. None of it needs a key.
+
+use axum::{
+    Json,
+    extract::State,
+    http::{
+        StatusCode,
+        header::{CACHE_CONTROL, RETRY_AFTER},
+    },
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use super::{Api, Error, error::RETRY_SECONDS};
+use crate::wire::BaseUrl;
+
+#[derive(Serialize)]
+struct Live {
+    status: &'static str,
+}
+
+/// `GET /livez`: the process answers. Restarting it would not help with anything else.
+pub(super) async fn live() -> Response {
+    uncached(StatusCode::OK, Live { status: "ok" })
+}
+
+#[derive(Serialize)]
+struct Ready {
+    ready: bool,
+    phase: String,
+    percent: i16,
+}
+
+/// `GET /readyz`: a prediction made now will be run; until then 503, what is being waited for and how far it is.
+pub(super) async fn ready(State(api): State<Api>) -> Response {
+    let readiness = api.service.readiness().await;
+    let body = Ready { ready: readiness.ready, phase: readiness.phase, percent: readiness.percent };
+    if readiness.ready {
+        return uncached(StatusCode::OK, body);
+    }
+    ([(RETRY_AFTER, RETRY_SECONDS)], uncached(StatusCode::SERVICE_UNAVAILABLE, body)).into_response()
+}
+
+#[derive(Serialize)]
+struct Version {
+    name: &'static str,
+    version: &'static str,
+}
+
+const VERSION: Version = Version { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION") };
+
+/// `GET /version`
+pub(super) async fn version() -> Response {
+    uncached(StatusCode::OK, VERSION)
+}
+
+#[derive(Serialize)]
+struct Discovery {
+    #[serde(flatten)]
+    version: Version,
+    predictions: String,
+    models: String,
+    ready: String,
+}
+
+/// `GET /`: where everything is.
+pub(super) async fn discover(base: BaseUrl) -> Result<Response, Error> {
+    let url = |path| format!("{base}/{path}");
+    let discovery =
+        Discovery { version: VERSION, predictions: url("predictions"), models: url("models"), ready: url("readyz") };
+    Ok(uncached(StatusCode::OK, discovery))
+}
+
+fn uncached(status: StatusCode, body: impl Serialize) -> Response {
+    (status, [(CACHE_CONTROL, "no-store")], Json(body)).into_response()
+}
