@@ -1,0 +1,181 @@
+//! Puts the parts together and takes them apart in order.
+//!
+//! Up: listener, database, HTTP (not ready yet), schema, first key, workers, ready. Down: not ready, held requests
+//! answered, running predictions finished or handed back, HTTP closed, database stopped. Nothing else in the program
+//! knows what starts when.
+
+mod database;
+mod first_key;
+mod signals;
+mod workers;
+
+use std::{future::Future, path::PathBuf, pin::pin, time::Duration};
+
+use anyhow::Context;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub use self::workers::catalog;
+use self::{database::Database, signals::Shutdown, workers::Plan};
+use crate::{
+    artifacts::Artifacts,
+    config::Config,
+    http, hub,
+    service::{PredictionService, Readiness},
+    store::Store,
+    worker::WorkerPool,
+};
+
+/// How often a start looks whether it has succeeded.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What a started program can say of itself.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// Where to reach it; none for a process of workers alone.
+    pub url: Option<String>,
+    /// The file that holds the first API key, if there is one in this data folder.
+    pub key_file: Option<PathBuf>,
+    /// Which database, in words.
+    pub database: String,
+    /// Which model, in words.
+    pub model: String,
+}
+
+/// Runs the API, and workers beside it, until a signal or until something it cannot do without is lost.
+pub async fn serve(config: &Config, hub: &hub::Environment, on_ready: impl FnOnce(&Ready)) -> anyhow::Result<()> {
+    let mut shutdown = Shutdown::listen()?;
+    let plan = workers::plan(config, hub)?;
+    let model = plan.in_words.clone();
+    let settings = http_settings(config)?;
+    let listener =
+        http::listen(config.server.listen).with_context(|| format!("could not listen on {}", config.server.listen))?;
+    let address = listener.local_addr()?;
+    let url = config.server.public_url.clone().unwrap_or_else(|| format!("http://{address}"));
+    let artifacts = Artifacts::in_folder(&config.artifacts_folder(), config.artifacts.fsync)?;
+    let database = Database::open(config).await?;
+    let store = database.store();
+
+    let (draining, closing) = (CancellationToken::new(), CancellationToken::new());
+    let service = PredictionService::new(store.clone(), artifacts.clone(), plan.catalog.clone(), draining.clone());
+    let server = tokio::spawn(http::serve(listener, service.clone(), settings, closing.clone()));
+    let spreading = spread_changes(store);
+    let has_workers = !plan.loads.is_empty();
+    let mut pool = None;
+    let running = async {
+        come_up(config, store, &artifacts, plan, &mut pool).await?;
+        let pool = pool.as_mut().context("come_up starts the pool")?;
+        unless_failed(pool, until_ready(&service, has_workers)).await?;
+        on_ready(&Ready {
+            url: Some(url),
+            key_file: first_key::file(config),
+            database: database.in_words(),
+            model: model.clone(),
+        });
+        unless_failed(pool, std::future::pending()).await
+    };
+    let outcome = until_told(running, &database, &mut shutdown).await;
+
+    // Not ready from here on, and whoever waits is answered with what there is.
+    draining.cancel();
+    if let Some(pool) = pool {
+        pool.drain(store, config.server.shutdown).await;
+    }
+    closing.cancel();
+    server.await.context("the HTTP server panicked")?;
+    spreading.abort();
+    database.close().await;
+    outcome
+}
+
+/// Runs workers alone, against a database that others serve.
+pub async fn work(config: &Config, hub: &hub::Environment, on_ready: impl FnOnce(&Ready)) -> anyhow::Result<()> {
+    let mut shutdown = Shutdown::listen()?;
+    let plan = workers::plan(config, hub)?;
+    let model = plan.in_words.clone();
+    anyhow::ensure!(!plan.loads.is_empty(), "a worker process without workers has nothing to do: worker.count is 0");
+    let artifacts = Artifacts::in_folder(&config.artifacts_folder(), config.artifacts.fsync)?;
+    let database = Database::join(config)?;
+    let store = database.store();
+    let spreading = spread_changes(store);
+    let mut pool = None;
+    let running = async {
+        come_up(config, store, &artifacts, plan, &mut pool).await?;
+        let pool = pool.as_mut().context("come_up starts the pool")?;
+        let ready = pool.ready();
+        unless_failed(pool, ready).await?;
+        on_ready(&Ready { url: None, key_file: None, database: database.in_words(), model: model.clone() });
+        unless_failed(pool, std::future::pending()).await
+    };
+    let outcome = until_told(running, &database, &mut shutdown).await;
+    if let Some(pool) = pool {
+        pool.drain(store, config.server.shutdown).await;
+    }
+    spreading.abort();
+    database.close().await;
+    outcome
+}
+
+/// Schema, first key, workers.
+async fn come_up(
+    config: &Config,
+    store: &Store,
+    artifacts: &Artifacts,
+    plan: Plan,
+    pool: &mut Option<WorkerPool>,
+) -> anyhow::Result<()> {
+    database::migrate(store).await?;
+    first_key::ensure(config, store).await?;
+    *pool = Some(WorkerPool::start(store, artifacts, &plan.settings, plan.loads)?);
+    Ok(())
+}
+
+/// Waits until a prediction made now would be run; for an API without workers, until the database answers.
+async fn until_ready(service: &PredictionService, has_workers: bool) {
+    loop {
+        let Readiness { ready, phase, .. } = service.readiness().await;
+        if ready || (!has_workers && phase != "database") {
+            return;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+async fn unless_failed(pool: &mut WorkerPool, wanted: impl Future<Output = ()>) -> anyhow::Result<()> {
+    tokio::select! {
+        () = wanted => Ok(()),
+        error = pool.failed() => Err(error),
+    }
+}
+
+/// Runs until it ends, a signal comes, or the private database is lost.
+async fn until_told(
+    running: impl Future<Output = anyhow::Result<()>>,
+    database: &Database,
+    shutdown: &mut Shutdown,
+) -> anyhow::Result<()> {
+    let running = pin!(running);
+    tokio::select! {
+        ended = running => ended,
+        signal = shutdown.received() => {
+            tracing::info!("Received {signal}; shutting down");
+            Ok(())
+        }
+        lost = database.lost() => Err(lost),
+    }
+}
+
+fn spread_changes(store: &Store) -> JoinHandle<()> {
+    let store = store.clone();
+    tokio::spawn(async move { store.spread_changes().await })
+}
+
+fn http_settings(config: &Config) -> anyhow::Result<http::Settings> {
+    let public_url = config.server.public_url.as_deref().map(str::parse).transpose().context("server.public_url")?;
+    Ok(http::Settings {
+        public_url,
+        max_connections: config.server.max_connections,
+        header_timeout: config.server.header_timeout,
+        body_limit: config.server.body_limit_bytes,
+    })
+}

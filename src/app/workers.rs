@@ -1,0 +1,164 @@
+//! What the workers of this process run: which models, with which predictor, from which weights.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context, bail};
+use candle_core::{DType, Device};
+
+use crate::{
+    config::{Config, DeviceChoice, DtypeChoice, PredictorKind, WorkerCount},
+    domain::Catalog,
+    hub,
+    worker::{
+        Load, Settings,
+        predictor::{Mock, Sdxl, SdxlOptions},
+    },
+};
+
+/// The model that is made on the spot where there are no weights.
+const STAND_IN: &str = "tiny-random";
+const SHIPPED_CATALOG: &str = include_str!("../../config/models.toml");
+/// How often the progress of a running prediction is written to its row.
+const RECORD_LOGS: Duration = Duration::from_millis(500);
+
+/// Everything needed to start the workers, and the catalog as these workers change it.
+pub(super) struct Plan {
+    pub(super) catalog: Catalog,
+    pub(super) settings: Settings,
+    pub(super) loads: Vec<Load>,
+    /// For the start's summary.
+    pub(super) in_words: String,
+}
+
+/// What draws.
+enum Source {
+    /// No model at all.
+    Mock,
+    /// The weights in this folder.
+    Weights(PathBuf),
+    /// The model that stands in, made in this folder.
+    StandIn(PathBuf),
+}
+
+/// The models callers can name: the configured catalog, or the shipped one.
+pub fn catalog(config: &Config) -> anyhow::Result<Catalog> {
+    let Some(path) = &config.models.catalog else {
+        return Ok(Catalog::parse(SHIPPED_CATALOG)?);
+    };
+    let text = std::fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))?;
+    Catalog::parse(&text).with_context(|| path.display().to_string())
+}
+
+pub(super) fn plan(config: &Config, hub: &hub::Environment) -> anyhow::Result<Plan> {
+    let mut catalog = catalog(config)?;
+    let workers = match config.worker.count {
+        WorkerCount::Auto => 1,
+        WorkerCount::Exactly(count) => count,
+    };
+    let source = source(config, &catalog, hub);
+    let models = if workers == 0 { Vec::new() } else { models(config, &catalog, &source)? };
+    let in_words = match &source {
+        _ if workers == 0 => "none in this process".to_owned(),
+        Source::Mock => "mock: draws gradients, no model".to_owned(),
+        Source::Weights(folder) => format!("{} from {}", models.join(", "), folder.display()),
+        Source::StandIn(_) => {
+            tracing::warn!("No weights: {STAND_IN} stands in for every model; its pictures are noise");
+            catalog = catalog.standing_in(STAND_IN)?;
+            format!(
+                "{STAND_IN}, random weights: its pictures are noise (`fourstep pull` or --weights DIR for a real one)"
+            )
+        }
+    };
+    let loads = (0..workers).map(|_| load(config, &source)).collect::<anyhow::Result<_>>()?;
+    let settings = Settings {
+        models,
+        device_name: config.worker.device.to_string(),
+        host: nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        lease: config.queue.lease,
+        renew: config.queue.renew,
+        poll: config.queue.poll,
+        record_logs: RECORD_LOGS,
+        sweep: config.queue.sweep,
+        max_losses: config.queue.max_losses,
+        retention: config.queue.retention,
+    };
+    Ok(Plan { catalog, settings, loads, in_words })
+}
+
+/// The weights given, else those that were pulled, else none.
+fn source(config: &Config, catalog: &Catalog, hub: &hub::Environment) -> Source {
+    let wanted = config.worker.models.first().and_then(|slug| catalog.by_slug(slug));
+    let model = wanted.unwrap_or_else(|| catalog.default_model());
+    match (config.worker.predictor, &config.worker.weights) {
+        (PredictorKind::Mock, _) => Source::Mock,
+        (PredictorKind::Sdxl, Some(folder)) => Source::Weights(folder.clone()),
+        (PredictorKind::Sdxl, None) => match hub::find_model(model, hub) {
+            Some(folder) => Source::Weights(folder),
+            None => Source::StandIn(config.data.dir.join("models").join(STAND_IN)),
+        },
+    }
+}
+
+fn models(config: &Config, catalog: &Catalog, source: &Source) -> anyhow::Result<Vec<String>> {
+    let named = &config.worker.models;
+    if let Some(unknown) = named.iter().find(|slug| catalog.by_slug(slug).is_none()) {
+        bail!("worker.models names {unknown:?}, which the catalog does not have");
+    }
+    Ok(match source {
+        Source::StandIn(_) if config.worker.require_weights => {
+            bail!("the weights of {} are not here: `fourstep pull`, or --weights DIR", catalog.default_model().slug)
+        }
+        // A stand-in must not be sold under the name of a model that was asked for.
+        Source::StandIn(_) if named.iter().any(|slug| slug != STAND_IN) => {
+            bail!(
+                "worker.models names {}, whose weights are not here: `fourstep pull`, or --weights DIR",
+                named.join(", ")
+            )
+        }
+        Source::StandIn(_) => vec![STAND_IN.to_owned()],
+        _ if !named.is_empty() => named.clone(),
+        Source::Mock => catalog.models().iter().map(|model| model.slug.clone()).collect(),
+        Source::Weights(_) => vec![catalog.default_model().slug.clone()],
+    })
+}
+
+fn load(config: &Config, source: &Source) -> anyhow::Result<Load> {
+    let (weights, is_stand_in) = match source {
+        Source::Mock => {
+            let step = config.worker.mock_step;
+            return Ok(Box::new(move || Ok(Box::new(Mock::new(step)))));
+        }
+        Source::Weights(folder) => (folder.clone(), false),
+        Source::StandIn(folder) => (folder.clone(), true),
+    };
+    let device = device(config.worker.device)?;
+    let options =
+        SdxlOptions { weights, unet: config.worker.unet.clone(), dtype: dtype(config.worker.dtype, &device), device };
+    Ok(Box::new(move || {
+        if is_stand_in {
+            Sdxl::make_random(&options.weights)?;
+        }
+        Ok(Box::new(Sdxl::load(&options)?))
+    }))
+}
+
+/// The device of this choice, if this build can use it.
+fn device(choice: DeviceChoice) -> anyhow::Result<Device> {
+    match choice {
+        DeviceChoice::Auto | DeviceChoice::Cpu => Ok(Device::Cpu),
+        // A stream of its own: candle's default one is a different stream in every thread.
+        DeviceChoice::Cuda(number) => {
+            Device::new_cuda_with_stream(number).with_context(|| format!("could not use the GPU {choice}"))
+        }
+    }
+}
+
+/// On a GPU half precision is the rule, on a CPU it is slower.
+fn dtype(choice: DtypeChoice, device: &Device) -> DType {
+    match choice {
+        DtypeChoice::Auto if device.is_cpu() => DType::F32,
+        DtypeChoice::Auto | DtypeChoice::F16 => DType::F16,
+        DtypeChoice::F32 => DType::F32,
+        DtypeChoice::Bf16 => DType::BF16,
+    }
+}

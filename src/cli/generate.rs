@@ -1,0 +1,266 @@
+//! `fourstep generate`: one prompt to picture files, without server and database.
+//!
+//! The command line is the one checks and benchmarks are written against, and proof that the pipeline is a library.
+
+use std::{
+    fs,
+    io::{self, Write},
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use candle_core::{DType, Device};
+use clap::{Args, ValueEnum};
+use fourstep::pipeline::{Generation, Params, Pipeline, SchedulerName, Step, Weights, image};
+use nix::sys::resource::{UsageWho, getrusage};
+use serde::Serialize;
+
+/// What to draw, with which weights, and where to.
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArgs {
+    /// The model's folder, in the diffusers layout
+    #[arg(long, value_name = "DIR")]
+    weights: PathBuf,
+    /// Take the UNet from this safetensors file instead
+    #[arg(long, value_name = "FILE")]
+    unet: Option<PathBuf>,
+    /// What to draw
+    #[arg(long)]
+    prompt: String,
+    /// What to stay away from; needs a guidance scale above 1
+    #[arg(long)]
+    negative_prompt: Option<String>,
+    /// Pixels, a multiple of 8 [default: the model's own]
+    #[arg(long)]
+    width: Option<usize>,
+    /// Pixels, a multiple of 8 [default: the model's own]
+    #[arg(long)]
+    height: Option<usize>,
+    /// Denoising steps
+    #[arg(long, default_value_t = 4)]
+    num_inference_steps: usize,
+    /// Classifier-free guidance; 1 and below switch it off
+    #[arg(long, default_value_t = 0.0)]
+    guidance_scale: f64,
+    /// The sampling algorithm, by the hosted model's name
+    #[arg(long, value_name = "NAME", default_value_t)]
+    scheduler: SchedulerName,
+    /// The first picture's seed; each following picture's is one higher [default: a random one]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Pictures; the second goes to FILE-2.png, and so on
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    num_outputs: usize,
+    /// What the weights are kept in; on the CPU the arithmetic is f32 whatever they are kept in
+    #[arg(long, default_value = "f32")]
+    dtype: Precision,
+    /// `cpu`, or `cuda:0` for the first GPU
+    #[arg(long, default_value = "cpu", value_parser = parse_device_name)]
+    device: DeviceName,
+    /// Print one JSON object with the time of each stage
+    #[arg(long)]
+    timings: bool,
+    /// The picture to write
+    #[arg(long, value_name = "FILE.png")]
+    out: PathBuf,
+}
+
+/// The number formats weights can be kept in.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Precision {
+    F32,
+    Bf16,
+    F16,
+}
+
+impl From<Precision> for DType {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::Bf16 => Self::BF16,
+            Precision::F16 => Self::F16,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum DeviceName {
+    Cpu,
+    Cuda(usize),
+}
+
+fn parse_device_name(name: &str) -> Result<DeviceName, String> {
+    let cuda = |name: &str| match name.strip_prefix("cuda")? {
+        "" => Some(0),
+        number => number.strip_prefix(':')?.parse().ok(),
+    };
+    match name {
+        "cpu" => Ok(DeviceName::Cpu),
+        name => cuda(name).map(DeviceName::Cuda).ok_or_else(|| "the devices are cpu, cuda:0, cuda:1, ...".into()),
+    }
+}
+
+impl DeviceName {
+    fn open(self) -> Result<Device> {
+        match self {
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Cuda(number) => {
+                Device::new_cuda_with_stream(number).with_context(|| format!("could not use the GPU cuda:{number}"))
+            }
+        }
+    }
+}
+
+/// What `--timings` prints. Names and units are part of the command line.
+#[derive(Serialize)]
+struct Report {
+    load_s: f64,
+    encode_s: f64,
+    steps_s: Vec<f64>,
+    decode_s: f64,
+    png_s: f64,
+    total_s: f64,
+    peak_rss_mib: f64,
+    device: String,
+    dtype: &'static str,
+}
+
+/// Draws.
+pub(crate) fn run(args: GenerateArgs) -> Result<()> {
+    let started = Instant::now();
+    // A misspelled path is found before the model is loaded, not after it has drawn.
+    check_output(&args.out)?;
+    let device = args.device.open()?;
+    let pipeline = load(&args, &device)?;
+    let load = started.elapsed();
+
+    let params = params(&args, pipeline.native_size())?;
+    let generation = pipeline.generate(&params, &mut tell_progress)?;
+    for note in &generation.notes {
+        writeln!(io::stderr(), "note: {note}")?;
+    }
+    let encoding = Instant::now();
+    write_images(&args.out, &generation)?;
+    let png = encoding.elapsed();
+    if args.timings {
+        let report = report(&args, &generation, (load, png, started.elapsed()))?;
+        writeln!(io::stdout(), "{}", serde_json::to_string(&report)?)?;
+    }
+    Ok(())
+}
+
+fn load(args: &GenerateArgs, device: &Device) -> Result<Pipeline> {
+    let mut weights = Weights::new(&args.weights);
+    if let Some(unet) = &args.unet {
+        weights = weights.with_unet(unet);
+    }
+    Pipeline::load(&weights, device, args.dtype.into())
+        .with_context(|| format!("could not load the model in {}", args.weights.display()))
+}
+
+fn params(args: &GenerateArgs, native_size: usize) -> Result<Params> {
+    Ok(Params {
+        prompt: args.prompt.clone(),
+        negative_prompt: args.negative_prompt.clone(),
+        width: args.width.unwrap_or(native_size),
+        height: args.height.unwrap_or(native_size),
+        num_inference_steps: args.num_inference_steps,
+        guidance_scale: args.guidance_scale,
+        num_images: args.num_outputs,
+        seed: match args.seed {
+            Some(seed) => seed,
+            None => u64::from(getrandom::u32().context("could not draw a seed")?),
+        },
+        scheduler: args.scheduler,
+    })
+}
+
+fn check_output(out: &Path) -> Result<()> {
+    if out.extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("png")) {
+        bail!("--out must end in .png, not {}", out.display());
+    }
+    match out.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
+            bail!("the folder {} of --out is not there", folder.display())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn tell_progress(step: Step<'_>) -> ControlFlow<()> {
+    // Progress that nobody can see is no reason to stop drawing.
+    let _ = writeln!(io::stderr(), "step {} of {}", step.index + 1, step.total);
+    ControlFlow::Continue(())
+}
+
+fn write_images(out: &Path, generation: &Generation) -> Result<()> {
+    for (number, (picture, seed)) in generation.images.iter().zip(&generation.seeds).enumerate() {
+        let path = numbered(out, number);
+        let png = image::to_png(picture, &[])?;
+        fs::write(&path, png).with_context(|| format!("could not write {}", path.display()))?;
+        let (width, height) = picture.dimensions();
+        writeln!(io::stderr(), "{} ({width}x{height}, seed {seed})", path.display())?;
+    }
+    Ok(())
+}
+
+/// The file of picture `number`, counted from 0: the first has the name that was asked for.
+fn numbered(out: &Path, number: usize) -> PathBuf {
+    if number == 0 {
+        return out.into();
+    }
+    let stem = out.file_stem().unwrap_or_default().to_string_lossy();
+    let extension = out.extension().unwrap_or_default().to_string_lossy();
+    out.with_file_name(format!("{stem}-{}.{extension}", number + 1))
+}
+
+fn report(
+    args: &GenerateArgs,
+    generation: &Generation,
+    (load, png, total): (Duration, Duration, Duration),
+) -> Result<Report> {
+    let timings = &generation.timings;
+    Ok(Report {
+        load_s: load.as_secs_f64(),
+        encode_s: timings.encode.as_secs_f64(),
+        steps_s: timings.steps.iter().map(Duration::as_secs_f64).collect(),
+        decode_s: timings.decode.as_secs_f64(),
+        png_s: png.as_secs_f64(),
+        total_s: total.as_secs_f64(),
+        // Linux counts in KiB.
+        peak_rss_mib: getrusage(UsageWho::RUSAGE_SELF)?.max_rss() as f64 / 1024.0,
+        device: match args.device {
+            DeviceName::Cpu => "cpu".into(),
+            DeviceName::Cuda(number) => format!("cuda:{number}"),
+        },
+        dtype: match args.dtype {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+            Precision::F16 => "f16",
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_named_as_torch_names_them() {
+        assert!(matches!(parse_device_name("cpu"), Ok(DeviceName::Cpu)));
+        assert!(matches!(parse_device_name("cuda"), Ok(DeviceName::Cuda(0))));
+        assert!(matches!(parse_device_name("cuda:1"), Ok(DeviceName::Cuda(1))));
+        for name in ["", "gpu", "cuda:", "cuda1", "cuda:-1", "cpu:0"] {
+            assert!(parse_device_name(name).is_err(), "{name} was accepted");
+        }
+    }
+
+    #[test]
+    fn the_first_picture_has_the_name_that_was_asked_for() {
+        let out = Path::new("folder/cat.v1.png");
+        assert_eq!(numbered(out, 0), out);
+        assert_eq!(numbered(out, 1), Path::new("folder/cat.v1-2.png"));
+    }
+}

@@ -1,0 +1,105 @@
+//! The command line: one file for each command, and what they share.
+//!
+//! A command reads its flags into a `Config`, calls the library and prints what it learned: results on standard
+//! output, everything else on standard error. Nothing here decides anything about predictions.
+
+mod config;
+mod database;
+mod db;
+mod doctor;
+mod failure;
+mod generate;
+mod keys;
+mod logging;
+mod migrate;
+mod options;
+mod pull;
+mod serve;
+mod terminal;
+mod welcome;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use self::serve::ServeArgs;
+
+#[derive(Debug, Parser)]
+#[command(
+    version = fourstep::version(),
+    about,
+    after_help = "`fourstep config show` lists every option; each is also an environment variable, FOURSTEP_<SECTION>__<KEY>.",
+    args_conflicts_with_subcommands = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the API and, unless told otherwise, workers; the default
+    Serve(ServeArgs),
+    /// Run workers only, for the database of a server elsewhere
+    Worker(worker::WorkerArgs),
+    /// Draw one picture into a file, without server and database
+    Generate(generate::GenerateArgs),
+    /// Fetch a model's weights, verified, into the cache that Python's tools use
+    Pull(pull::PullArgs),
+    /// Bring the database's schema up to date
+    Migrate(migrate::MigrateArgs),
+    /// Make, list and revoke API keys
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
+    /// Check this machine and configuration; every fault with its fix
+    Doctor(doctor::DoctorArgs),
+    /// The database in use
+    #[command(subcommand)]
+    Db(db::DbCommand),
+    /// The configuration in use
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+}
+
+/// Runs the command that was typed.
+pub(crate) fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
+        Command::Serve(args) => serve::run(args),
+        Command::Worker(args) => worker::run(args),
+        Command::Generate(args) => generate::run(args),
+        Command::Pull(args) => pull::run(args),
+        Command::Migrate(args) => migrate::run(args),
+        Command::Keys(command) => keys::run(command),
+        Command::Doctor(args) => return failure::exit_code(doctor::run(args)),
+        Command::Db(command) => db::run(command),
+        Command::Config(command) => config::run(command),
+    };
+    failure::exit_code(result.map(|()| ExitCode::SUCCESS))
+}
+
+/// Runs a command's asynchronous part to its end.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_command_is_serve_with_its_flags() {
+        let cli = Cli::parse_from(["fourstep", "--listen", "127.0.0.1:9000"]);
+        assert!(cli.command.is_none());
+        assert_eq!(cli.serve.listen.as_deref(), Some("127.0.0.1:9000"));
+    }
+}

@@ -1,0 +1,93 @@
+//! Flags that several commands share, and how flags become the top layer of the configuration.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use fourstep::{
+    config::{Config, Layers, Override},
+    hub,
+};
+
+/// Where the configuration and the data are.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Place {
+    /// Configuration file with what differs from the defaults
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Folder of the database, the key and the outputs [default: ~/.local/share/fourstep]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<String>,
+}
+
+/// How predictions are run.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Device {
+    /// Folder of the model's weights, in the diffusers layout [default: what was pulled, else a model that stands in]
+    #[arg(long, value_name = "DIR")]
+    weights: Option<String>,
+    /// Never let another model stand in for one whose weights are absent
+    #[arg(long)]
+    require_weights: bool,
+    /// A safetensors file that replaces the UNet of the weights
+    #[arg(long, value_name = "FILE")]
+    unet: Option<String>,
+    /// Number of workers, or auto for one on each device [default: auto]
+    #[arg(long, value_name = "N")]
+    workers: Option<String>,
+    /// What runs predictions: sdxl, or mock for tests without a model [default: sdxl]
+    #[arg(long, value_name = "NAME")]
+    predictor: Option<String>,
+    /// auto, cpu or cuda:0 [default: auto]
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
+    /// Number format of the weights: auto, f32, f16 or bf16 [default: auto]
+    #[arg(long, value_name = "NAME")]
+    dtype: Option<String>,
+}
+
+impl Place {
+    /// The configuration with these flags and `more` on top.
+    pub(crate) fn load(&self, more: Vec<Override>) -> Result<Config> {
+        Ok(self.layers(more)?.resolve()?)
+    }
+
+    /// The settings with their origins.
+    pub(crate) fn layers(&self, mut more: Vec<Override>) -> Result<Layers> {
+        more.extend(flag("data.dir", "--data-dir", &self.data_dir));
+        Ok(Layers::read(self.config.as_deref(), environment(), more)?)
+    }
+}
+
+/// Where weights are fetched from and kept, as `HF_HOME` and its kin say.
+pub(crate) fn hub() -> Result<hub::Environment> {
+    Ok(hub::Environment::from_variables(environment())?)
+}
+
+/// The environment. A variable that is not text is none of ours.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+impl Device {
+    /// These flags as settings.
+    pub(crate) fn overrides(&self) -> Vec<Override> {
+        [
+            flag("worker.weights", "--weights", &self.weights),
+            flag("worker.require_weights", "--require-weights", &self.require_weights.then(|| "true".to_owned())),
+            flag("worker.unet", "--unet", &self.unet),
+            flag("worker.count", "--workers", &self.workers),
+            flag("worker.predictor", "--predictor", &self.predictor),
+            flag("worker.device", "--device", &self.device),
+            flag("worker.dtype", "--dtype", &self.dtype),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
+/// A flag as a setting, if it was given.
+pub(crate) fn flag(key: &'static str, flag: &'static str, value: &Option<String>) -> Option<Override> {
+    value.clone().map(|value| Override { key, flag, value })
+}

@@ -1,0 +1,9 @@
+//! The program `fourstep`: a command line around the library.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run()
+}
