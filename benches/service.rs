@@ -1,0 +1,156 @@
+//! What the service itself costs: a real server with the mock predictor at 0 ms a step, driven over HTTP from this
+//! process on the same machine.
+//!
+//! `cargo bench --bench service` prints one table. Times are taken from the rows' own timestamps, which are the start of
+//! the writing transaction, so each figure includes the commit before it. `benches/README.md` keeps results.
+#![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
+
+use std::{
+    io::{BufRead, BufReader},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+
+/// Predictions made one after the other to measure latency.
+const ALONE: usize = 500;
+/// Clients that create and wait without a pause, and how many predictions they make together.
+const CLIENTS: usize = 64;
+const TOGETHER: usize = 6000;
+const WORKERS: &str = "4";
+
+#[derive(Deserialize)]
+struct Prediction {
+    id: String,
+    status: String,
+    created_at: DateTime<Utc>,
+    started_at: Option<DateTime<Utc>>,
+    completed_at: Option<DateTime<Utc>>,
+}
+
+/// A server on a data folder of its own, both gone when dropped.
+struct Server {
+    process: Child,
+    folder: PathBuf,
+    url: String,
+    key: String,
+}
+
+impl Server {
+    fn start() -> anyhow::Result<Self> {
+        let folder = std::env::temp_dir().join(format!("fourstep-bench-{}", uuid::Uuid::new_v4()));
+        let mut process = Command::new(env!("CARGO_BIN_EXE_fourstep"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--predictor", "mock", "--workers", WORKERS, "--data-dir"])
+            .arg(&folder)
+            .env("FOURSTEP_MOCK_STEP_MS", "0")
+            .env("RUST_LOG", "warn")
+            .env_remove("DATABASE_URL")
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("could not start the server")?;
+        let stdout = process.stdout.take().context("piped above")?;
+        let url = BufReader::new(stdout)
+            .lines()
+            .map_while(Result::ok)
+            .find_map(|line| line.split_whitespace().find(|word| word.starts_with("http://")).map(str::to_owned))
+            .context("the server ended before it was ready")?;
+        let key = std::fs::read_to_string(folder.join("key")).context("could not read the first key")?;
+        Ok(Self { process, folder, url: url.trim_end_matches('/').to_owned(), key: key.trim().to_owned() })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let pid = nix::unistd::Pid::from_raw(self.process.id().cast_signed());
+        // It may have ended by itself; then there is nothing to stop and little to tidy.
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        let _ = self.process.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+#[derive(Clone)]
+struct Client {
+    http: reqwest::Client,
+    url: String,
+    key: String,
+}
+
+impl Client {
+    /// Creates a prediction and, with `wait`, holds the request until it is done.
+    async fn create(&self, wait: bool) -> anyhow::Result<Prediction> {
+        let query = if wait { "?wait=60" } else { "" };
+        let input = serde_json::json!({"input": {"prompt": "a lighthouse", "width": 256, "height": 256}});
+        let request = self.http.post(format!("{}/predictions{query}", self.url)).bearer_auth(&self.key).json(&input);
+        Ok(request.send().await?.error_for_status()?.json().await?)
+    }
+
+    async fn wait_for(&self, id: &str) -> anyhow::Result<Prediction> {
+        let request = self.http.get(format!("{}/predictions/{id}?wait=60", self.url)).bearer_auth(&self.key);
+        Ok(request.send().await?.error_for_status()?.json().await?)
+    }
+}
+
+#[tokio::main(worker_threads = 1)]
+async fn main() -> anyhow::Result<()> {
+    let server = Server::start()?;
+    let client = Client { http: reqwest::Client::new(), url: server.url.clone(), key: server.key.clone() };
+    for _ in 0..50 {
+        client.create(true).await?;
+    }
+
+    let (mut picked_up, mut answered, mut whole) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ALONE {
+        let begun = Instant::now();
+        let id = client.create(false).await?.id;
+        let done = client.wait_for(&id).await?;
+        let now = Utc::now();
+        whole.push(begun.elapsed());
+        ensure!(done.status == "succeeded", "prediction {id} is {}", done.status);
+        let started = done.started_at.context("it was started")?;
+        picked_up.push((started - done.created_at).to_std()?);
+        // A long poll that begins after the end is answered at once: it measures reading, not waking.
+        answered.push((now - done.completed_at.context("it is done")?).to_std()?);
+    }
+
+    let begun = Instant::now();
+    let left = Arc::new(AtomicUsize::new(TOGETHER));
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..CLIENTS {
+        let (client, left) = (client.clone(), Arc::clone(&left));
+        clients.spawn(async move {
+            while left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
+                let done = client.create(true).await?;
+                ensure!(done.status == "succeeded", "prediction {} is {}", done.id, done.status);
+            }
+            Ok(())
+        });
+    }
+    while let Some(ended) = clients.join_next().await {
+        ended??;
+    }
+    let rate = TOGETHER as f64 / begun.elapsed().as_secs_f64();
+
+    println!("mock predictor at 0 ms, 256 x 256 PNG, {WORKERS} workers, private Postgres with fsync\n");
+    println!("| one at a time, {ALONE} predictions | p50 | p95 | p99 |");
+    println!("|---|---|---|---|");
+    print_row("created → a worker has it", &mut picked_up);
+    print_row("completed → long poll answered", &mut answered);
+    print_row("POST and long poll, whole", &mut whole);
+    println!("\n{CLIENTS} clients, {TOGETHER} predictions: {rate:.0} predictions/s");
+    Ok(())
+}
+
+fn print_row(name: &str, times: &mut [Duration]) {
+    times.sort();
+    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
+    println!("| {name} | {:.2} ms | {:.2} ms | {:.2} ms |", at(0.5), at(0.95), at(0.99));
+}

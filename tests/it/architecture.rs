@@ -1,0 +1,114 @@
+//! The arrows between the rooms of the house: who may `use` whom. What the compiler would allow, this does not.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Each module and what it may use of ours. A longer path goes before a shorter one.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("app", &["artifacts", "config", "domain", "http", "hub", "postgres", "service", "store", "worker"]),
+    ("artifacts", &["domain"]),
+    ("config", &[]),
+    ("domain", &[]),
+    ("http", &["domain", "service", "version", "wire"]),
+    ("hub", &["domain"]),
+    ("pipeline", &[]),
+    ("postgres", &[]),
+    ("service", &["artifacts", "domain", "store"]),
+    ("store", &["domain"]),
+    ("version", &[]),
+    ("wire", &["domain"]),
+    ("worker/predictor", &["domain", "pipeline"]),
+    ("worker", &["artifacts", "domain", "store"]),
+];
+
+#[test]
+fn every_arrow_points_the_way_the_design_says() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut wrong = BTreeSet::new();
+    for file in rust_files(&source) {
+        let path = file.strip_prefix(&source).unwrap().to_str().unwrap().to_owned();
+        // The crate's root declares the modules; the program is outside the library.
+        if ["lib.rs", "main.rs"].contains(&path.as_str()) || path.starts_with("cli/") {
+            continue;
+        }
+        let module = path.trim_end_matches(".rs");
+        let (room, may_use) = MAY_USE
+            .iter()
+            .find(|(room, _)| module == *room || module.starts_with(&format!("{room}/")))
+            .unwrap_or_else(|| panic!("{path} is in no room: add its module to the table"));
+        for used in used_modules(&fs::read_to_string(&file).unwrap()) {
+            let own = room.split('/').next().unwrap();
+            if used != own && !may_use.contains(&used.as_str()) {
+                wrong.insert(format!("{room} may not use {used}: see {path}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn every_sql_statement_is_in_the_store() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for file in rust_files(&source) {
+        let text = fs::read_to_string(&file).unwrap();
+        let in_store = file.starts_with(source.join("store"));
+        assert!(in_store || !text.contains("sqlx::query"), "{} has a statement of its own", file.display());
+    }
+}
+
+/// The first word after each `crate::`, also inside `use crate::{…}`.
+fn used_modules(text: &str) -> BTreeSet<String> {
+    let word =
+        |text: &str| text.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect::<String>();
+    let code: String =
+        text.lines().filter(|line| !line.trim_start().starts_with("//")).flat_map(|line| [line, "\n"]).collect();
+    let mut used = BTreeSet::new();
+    for (_, rest) in code.match_indices("crate::").map(|(at, found)| code.split_at(at + found.len())) {
+        match rest.strip_prefix('{') {
+            None => {
+                used.insert(word(rest));
+            }
+            Some(group) => {
+                let mut depth = 0;
+                let mut starts = true;
+                for (at, letter) in group.char_indices() {
+                    match letter {
+                        '{' => depth += 1,
+                        '}' if depth == 0 => break,
+                        '}' => depth -= 1,
+                        ',' if depth == 0 => starts = true,
+                        letter if starts && depth == 0 && letter.is_alphabetic() => {
+                            used.insert(word(&group[at..]));
+                            starts = false;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+    used
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+#[test]
+fn imports_are_read_in_every_form() {
+    let text = "use crate::service;\nuse crate::{\n    domain::{Input, Model},\n    wire::native,\n};\nlet x = crate::store::Store;\n// crate::comment";
+    let expected = ["domain", "service", "store", "wire"].map(String::from);
+    assert_eq!(used_modules(text), expected.into());
+}

@@ -1,0 +1,102 @@
+//! Keys: who gets in, and that one owner's predictions do not exist for another.
+
+use fourstep::domain::ApiKey;
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::support::{TestApp, json};
+
+/// Every route that needs a key. `{id}` stands for a prediction's id.
+const GUARDED: [(Method, &str); 9] = [
+    (Method::POST, "/predictions"),
+    (Method::GET, "/predictions"),
+    (Method::GET, "/predictions/{id}"),
+    (Method::GET, "/predictions/{id}?wait=60"),
+    (Method::PUT, "/predictions/{id}"),
+    (Method::DELETE, "/predictions/{id}"),
+    (Method::POST, "/predictions/{id}/cancel"),
+    (Method::GET, "/models"),
+    (Method::GET, "/models/sdxl-lightning-4step"),
+];
+
+#[sqlx::test]
+async fn a_key_is_taken_from_each_of_three_headers(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let headers = [
+        ("Authorization", format!("Bearer {}", app.key)),
+        ("Authorization", format!("Token {}", app.key)),
+        ("X-API-Key", app.key.clone()),
+    ];
+    for (name, value) in headers {
+        let response = app.client.get(format!("{}/models", app.url)).header(name, value).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "{name}");
+    }
+}
+
+#[sqlx::test]
+async fn nobody_gets_in_without_a_valid_key(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let unknown = ApiKey::generate().unwrap();
+    // Found by its public part, and yet not it.
+    let mut forged = [2; 32];
+    forged[0] = 3;
+    let lookup = [9; 8];
+    app.store.create_key("other", "real", &ApiKey::from_entropy(lookup, [2; 32])).await.unwrap();
+    let forged = ApiKey::from_entropy(lookup, forged);
+    let credentials = [
+        None,
+        Some("Bearer".to_owned()),
+        Some("Bearer nonsense".to_owned()),
+        Some(format!("Basic {}", app.key)),
+        Some(format!("Bearer {}", unknown.expose())),
+        Some(format!("Bearer {}", forged.expose())),
+    ];
+    for (method, path) in GUARDED {
+        let url = format!("{}{}", app.url, path.replace("{id}", &Uuid::new_v4().to_string()));
+        for credentials in &credentials {
+            let mut request = app.client.request(method.clone(), &url).body("not even JSON");
+            if let Some(credentials) = credentials {
+                request = request.header("Authorization", credentials);
+            }
+            let response = request.send().await.unwrap();
+            assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{method} {path} {credentials:?}");
+            assert_eq!(response.headers()["www-authenticate"], "Bearer realm=\"fourstep\"");
+            assert_eq!(json(response).await["code"], "unauthorized");
+        }
+    }
+}
+
+#[sqlx::test]
+async fn a_foreign_prediction_does_not_exist(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let id = app.create_small().await;
+    let stranger = ApiKey::generate().unwrap();
+    app.store.create_key("stranger", "test", &stranger).await.unwrap();
+    for (method, path) in GUARDED.iter().filter(|(_, path)| path.contains("{id}")) {
+        let url = format!("{}{}", app.url, path.replace("{id}", &id));
+        let request = app.client.request(method.clone(), url).bearer_auth(stranger.expose()).json(&json!({}));
+        // An id that is taken cannot be had, whoever has it.
+        let expected = if *method == Method::PUT { StatusCode::CONFLICT } else { StatusCode::NOT_FOUND };
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), expected, "{method} {path}");
+        assert!(!response.text().await.unwrap().contains("a cat"));
+    }
+    let url = format!("{}/predictions", app.url);
+    let listed = json(app.client.get(url).bearer_auth(stranger.expose()).send().await.unwrap()).await;
+    assert_eq!(listed["results"], json!([]));
+    assert_eq!(app.prediction(&id).await["status"], "starting");
+}
+
+#[sqlx::test]
+async fn what_is_open_needs_no_key(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    for path in ["/", "/livez", "/version"] {
+        assert_eq!(
+            app.client.get(format!("{}{path}", app.url)).send().await.unwrap().status(),
+            StatusCode::OK,
+            "{path}"
+        );
+    }
+}

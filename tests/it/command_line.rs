@@ -1,0 +1,115 @@
+//! What a command does, told by the program itself: exit status, standard output, standard error.
+
+use std::process::{Command, Output};
+
+use fourstep::{domain::ApiKey, store::Store};
+use sqlx::{ConnectOptions, PgPool};
+
+use crate::process::TestFolder;
+
+/// The program with this database and a data folder of its own.
+fn fourstep(database_url: Option<&str>, folder: &TestFolder, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fourstep"));
+    command.args(arguments).arg("--data-dir").arg(&folder.0).env_remove("DATABASE_URL").env_remove("RUST_LOG");
+    if let Some(url) = database_url {
+        command.env("DATABASE_URL", url);
+    }
+    command.output().unwrap()
+}
+
+fn url_of(pool: &PgPool) -> String {
+    pool.connect_options().to_url_lossy().to_string()
+}
+
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[sqlx::test]
+async fn a_created_key_opens_the_service_until_it_is_revoked(pool: PgPool) {
+    let (folder, url) = (TestFolder::new(), url_of(&pool));
+    let run = |arguments: &[&str]| stdout(&fourstep(Some(&url), &folder, arguments));
+    let store = Store::with_pool(pool.clone());
+
+    let key = ApiKey::parse(run(&["keys", "create", "--name", "laptop", "--account", "ada"]).trim()).unwrap();
+    let stored = store.find_key(key.lookup()).await.unwrap().unwrap();
+    assert!(stored.caller(&key).is_some());
+
+    let list = run(&["keys", "list"]);
+    assert!(list.contains(key.lookup()) && list.contains("ada") && list.contains("laptop"), "{list}");
+    assert!(!list.contains(key.expose()), "a list shows no secret");
+
+    run(&["keys", "revoke", &format!("fs_{}", key.lookup())]);
+    assert!(store.find_key(key.lookup()).await.unwrap().is_none());
+    let again = stderr(&fourstep(Some(&url), &folder, &["keys", "revoke", key.expose()]));
+    assert!(again.contains("keys list") && !again.contains(key.expose()), "{again}");
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_database_of_somebody_elses_is_migrated_only_when_told_to(pool: PgPool) {
+    let (folder, url) = (TestFolder::new(), url_of(&pool));
+    let refused = stderr(&fourstep(Some(&url), &folder, &["keys", "list"]));
+    assert!(refused.contains("`fourstep migrate`"), "{refused}");
+    let doctor = stdout(&fourstep(Some(&url), &folder, &["doctor", "--listen", "127.0.0.1:0"]));
+    assert!(doctor.contains("migrations behind"), "{doctor}");
+
+    assert!(stdout(&fourstep(Some(&url), &folder, &["migrate"])).starts_with("Applied "));
+    assert_eq!(stdout(&fourstep(Some(&url), &folder, &["migrate"])), "The database is up to date.\n");
+    stdout(&fourstep(Some(&url), &folder, &["keys", "list"]));
+}
+
+#[test]
+fn the_private_database_serves_commands_while_no_server_runs() {
+    let folder = TestFolder::new();
+    let url = stderr(&fourstep(None, &folder, &["db", "url"]));
+    assert!(url.contains("fourstep serve --data-dir"), "{url}");
+
+    let key = stdout(&fourstep(None, &folder, &["keys", "create", "--name", "laptop"]));
+    let list = stdout(&fourstep(None, &folder, &["keys", "list"]));
+    assert!(list.contains(ApiKey::parse(key.trim()).unwrap().lookup()), "{list}");
+    stderr(&fourstep(None, &folder, &["db", "url"]));
+}
+
+#[test]
+fn doctor_names_every_fault_with_its_fix_and_fails() {
+    let folder = TestFolder::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let weights = folder.0.display().to_string();
+    let arguments = ["doctor", "--listen", &address, "--weights", &weights];
+    let output = fourstep(Some("postgres://nobody@127.0.0.1:1/none"), &folder, &arguments);
+
+    assert_eq!(output.status.code(), Some(1));
+    let report = String::from_utf8(output.stdout).unwrap();
+    for (fault, fix) in
+        [("BAD  database ", "correct DATABASE_URL"), ("BAD  port ", "--listen"), ("BAD  weights ", "--unet FILE")]
+    {
+        assert!(report.contains(fault) && report.contains(fix), "{report}");
+    }
+    assert!(report.contains("Connection refused"), "the reason itself: {report}");
+    assert!(!report.contains('\x1b'), "no colors where nobody sees them");
+}
+
+#[test]
+fn the_configuration_in_force_is_shown_without_its_secrets() {
+    let folder = TestFolder::new();
+    let shown = stdout(&fourstep(Some("postgres://user:hunter2@db/fourstep"), &folder, &["config", "show"]));
+    let line = shown.lines().find(|line| line.starts_with("url = ")).unwrap();
+    assert!(line.contains("***") && line.ends_with("# DATABASE_URL"), "{line}");
+    assert!(!shown.contains("hunter2"));
+}
+
+#[test]
+fn a_mistake_in_the_configuration_is_told_before_anything_starts() {
+    let folder = TestFolder::new();
+    let refused = stderr(&fourstep(None, &folder, &["serve", "--workers", "many"]));
+    assert!(refused.starts_with("error: worker.count: "), "{refused}");
+    assert!(refused.contains("--workers"), "{refused}");
+    assert!(std::fs::read_dir(&folder.0).unwrap().next().is_none(), "nothing was made");
+}

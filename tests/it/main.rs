@@ -1,0 +1,18 @@
+//! Tests of the whole program on a real Postgres and real sockets. `DATABASE_URL` names a server where the tests may
+//! create databases; each test gets its own.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod architecture;
+mod auth;
+mod command_line;
+mod faults;
+mod files;
+mod long_poll;
+mod malformed;
+mod native;
+mod probes;
+mod process;
+mod queue;
+mod server;
+mod support;
+mod worker;

@@ -1,0 +1,151 @@
+//! The real binary as real processes: what tests of faults start, kill and talk to.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::{Value, json};
+
+/// A folder that is gone when dropped.
+pub(crate) struct TestFolder(pub(crate) PathBuf);
+
+impl TestFolder {
+    pub(crate) fn new() -> Self {
+        let folder = std::env::temp_dir().join(format!("fourstep-test-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+}
+
+impl Drop for TestFolder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A running `fourstep`. Killed when dropped.
+pub(crate) struct Program {
+    process: Child,
+    /// What it is reached at, for `serve`.
+    pub(crate) url: String,
+}
+
+impl Program {
+    /// `fourstep serve` with the mock predictor on a free port, ready.
+    pub(crate) fn serve(folder: &Path, database_url: Option<&str>, arguments: &[&str]) -> Self {
+        let mut command = program(database_url);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--predictor", "mock", "--data-dir"]).arg(folder);
+        command.args(arguments);
+        let (process, line) = start(command, |line| line.contains("http://"));
+        let url = line.split_whitespace().find(|word| word.starts_with("http://")).unwrap();
+        Self { process, url: url.trim_end_matches('/').to_owned() }
+    }
+
+    /// `fourstep worker` with the mock predictor at this many milliseconds a step, ready.
+    pub(crate) fn worker(folder: &Path, database_url: &str, step_ms: u32) -> Self {
+        let mut command = program(Some(database_url));
+        command.args(["worker", "--predictor", "mock", "--data-dir"]).arg(folder);
+        command.env("FOURSTEP_MOCK_STEP_MS", step_ms.to_string());
+        let (process, _) = start(command, |line| line.contains("ready"));
+        Self { process, url: String::new() }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.process.id().cast_signed()), signal).unwrap();
+    }
+
+    /// SIGKILL, and waits until the process is gone.
+    pub(crate) fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Waits for the end, at most this long.
+    pub(crate) async fn ended_within(&mut self, patience: Duration) -> ExitStatus {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "still running after {patience:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn program(database_url: Option<&str>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fourstep"));
+    command.env_remove("DATABASE_URL").env("RUST_LOG", "warn").stdout(Stdio::piped());
+    if let Some(url) = database_url {
+        command.env("DATABASE_URL", url);
+    }
+    command
+}
+
+/// Starts a program and reads its standard output up to the line that says it is ready.
+fn start(mut command: Command, is_ready: impl Fn(&str) -> bool) -> (Child, String) {
+    let mut process = command.spawn().unwrap();
+    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let ready = lines.find(|line| is_ready(line));
+    // What it prints later must not block it.
+    std::thread::spawn(move || lines.for_each(drop));
+    let Some(line) = ready else { panic!("{command:?} ended before it was ready: {:?}", process.wait()) };
+    (process, line)
+}
+
+/// A client of a running server.
+#[derive(Clone)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    url: String,
+    key: String,
+}
+
+impl Client {
+    pub(crate) fn of(program: &Program, folder: &Path) -> Self {
+        let key = std::fs::read_to_string(folder.join("key")).unwrap().trim().to_owned();
+        Self { http: reqwest::Client::new(), url: program.url.clone(), key }
+    }
+
+    /// Creates a small prediction. An error means that it was not acknowledged.
+    pub(crate) async fn create(&self) -> Result<String, reqwest::Error> {
+        Ok(self.create_and_wait(0).await?["id"].as_str().unwrap().to_owned())
+    }
+
+    /// Creates a small prediction and holds the request for so many seconds.
+    pub(crate) async fn create_and_wait(&self, wait: u32) -> Result<Value, reqwest::Error> {
+        let input = json!({"input": {"prompt": "a cat", "width": 256, "height": 256}});
+        let url = format!("{}/predictions?wait={wait}", self.url);
+        self.http.post(url).bearer_auth(&self.key).json(&input).send().await?.error_for_status()?.json().await
+    }
+
+    pub(crate) async fn get(&self, id: &str, wait: u32) -> Result<Value, reqwest::Error> {
+        let request = self.http.get(format!("{}/predictions/{id}?wait={wait}", self.url)).bearer_auth(&self.key);
+        request.send().await?.error_for_status()?.json().await
+    }
+
+    /// The prediction when it is terminal.
+    pub(crate) async fn terminal(&self, id: &str) -> Value {
+        for _ in 0..3 {
+            let prediction = self.get(id, 60).await.unwrap();
+            if !prediction["completed_at"].is_null() {
+                return prediction;
+            }
+        }
+        panic!("prediction {id} does not end");
+    }
+}

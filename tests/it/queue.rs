@@ -1,0 +1,411 @@
+//! The laws of the queue, statement by statement, on a real database.
+
+use std::time::Duration;
+
+use fourstep::{
+    domain::{
+        ApiKey, Artifact, Caller, Dialect, Failure, FailureCode, Input, NanoUsd, NewPrediction, Outcome, Prediction,
+        PredictionId, PricePerSecond, Scheduler, Status,
+    },
+    store::{Claim, Error, Store, WorkerSession},
+};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+pub(crate) const MODEL: &str = "sdxl-lightning-4step";
+const LEASE: Duration = Duration::from_secs(15);
+const MAX_LOSSES: i16 = 5;
+const TWO_SECONDS: Duration = Duration::from_secs(2);
+
+/// A store with one account, and workers that can be killed.
+pub(crate) struct Queue {
+    pub(crate) store: Store,
+    pub(crate) pool: PgPool,
+    pub(crate) caller: Caller,
+}
+
+/// A worker that shows its sign of life until it is dropped, which is its `kill -9`.
+struct LiveWorker {
+    id: Uuid,
+    _session: WorkerSession,
+}
+
+impl Queue {
+    pub(crate) async fn new(pool: PgPool) -> Self {
+        let store = Store::with_pool(pool.clone());
+        let caller = store.create_key("owner", "test", &ApiKey::from_entropy([1; 8], [2; 32])).await.unwrap();
+        Self { store, pool, caller }
+    }
+
+    pub(crate) fn new_prediction(&self) -> NewPrediction {
+        NewPrediction {
+            id: PredictionId::generate(),
+            account_id: self.caller.account_id,
+            key_id: self.caller.key_id,
+            dialect: Dialect::Native,
+            model: MODEL.to_owned(),
+            version: "1".to_owned(),
+            raw_input: serde_json::json!({"prompt": "a cat"}),
+            input: Input {
+                prompt: "a cat".to_owned(),
+                negative_prompt: None,
+                width: 256,
+                height: 256,
+                num_outputs: 1,
+                scheduler: Scheduler::KEuler,
+                num_inference_steps: 4,
+                guidance_scale: 0.0,
+                seed: 7,
+                disable_safety_checker: false,
+            },
+            notes: Vec::new(),
+            price: PricePerSecond::new(1_540_000),
+            cancel_after: None,
+        }
+    }
+
+    pub(crate) async fn create(&self) -> Prediction {
+        self.store.create(&self.new_prediction()).await.unwrap().unwrap()
+    }
+
+    async fn live_worker(&self) -> LiveWorker {
+        let id = Uuid::new_v4();
+        let mut session = self.store.worker_session().await.unwrap();
+        assert!(session.try_hold(id).await.unwrap());
+        LiveWorker { id, _session: session }
+    }
+
+    async fn claim(&self, worker: &LiveWorker) -> Claim {
+        self.store.claim(MODEL, worker.id, LEASE).await.unwrap().expect("something to claim")
+    }
+
+    pub(crate) async fn get(&self, id: PredictionId) -> Prediction {
+        self.store.get(self.caller.account_id, id).await.unwrap().unwrap()
+    }
+
+    pub(crate) async fn charges(&self, id: PredictionId) -> Vec<i64> {
+        sqlx::query_scalar("select amount_nano from ledger where prediction_id = $1")
+            .bind(id.as_uuid())
+            .fetch_all(&self.pool)
+            .await
+            .unwrap()
+    }
+
+    /// Makes every lease run out now, as fifteen silent seconds would.
+    async fn expire_leases(&self) {
+        sqlx::query("update predictions set lease_until = now() - interval '1 s' where status = 'processing'")
+            .execute(&self.pool)
+            .await
+            .unwrap();
+    }
+
+    /// Sweeps until the database has noticed that a worker's session is gone.
+    async fn sweep_until_requeued(&self) {
+        let noticed = async {
+            while self.store.sweep(MAX_LOSSES).await.unwrap().requeued.is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(TWO_SECONDS, noticed).await.expect("the lost worker is noticed within two seconds");
+    }
+}
+
+fn succeeded() -> Outcome {
+    let artifact = Artifact {
+        key: "outputs/x/1-y/out-0.png".to_owned(),
+        content_type: "image/png".to_owned(),
+        width: 256,
+        height: 256,
+        bytes: 3,
+        seed: 7,
+    };
+    Outcome::Succeeded { output: vec![artifact], device_time: TWO_SECONDS }
+}
+
+#[sqlx::test]
+async fn a_prediction_is_claimed_once_and_in_order_of_creation(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    let (first, second) = (queue.create().await, queue.create().await);
+    let worker = queue.live_worker().await;
+    assert_eq!(queue.claim(&worker).await.id, first.id);
+    assert_eq!(queue.claim(&worker).await.id, second.id);
+    assert!(queue.store.claim(MODEL, worker.id, LEASE).await.unwrap().is_none());
+    assert!(queue.store.claim("another-model", worker.id, LEASE).await.unwrap().is_none());
+}
+
+#[sqlx::test]
+async fn many_workers_claiming_at_once_never_share_a_prediction(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    for _ in 0..40 {
+        queue.create().await;
+    }
+    let claims = futures_util::future::join_all((0..60).map(|_| queue.store.claim(MODEL, Uuid::new_v4(), LEASE))).await;
+    let mut claimed: Vec<PredictionId> = claims.into_iter().filter_map(Result::unwrap).map(|claim| claim.id).collect();
+    claimed.sort();
+    claimed.dedup();
+    assert_eq!(claimed.len(), 40);
+}
+
+#[sqlx::test]
+async fn finishing_charges_the_device_time_once(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    let prediction = queue.create().await;
+    let worker = queue.live_worker().await;
+    let claim = queue.claim(&worker).await;
+    let cost = queue.store.finish(&claim, &succeeded(), "done\n").await.unwrap();
+    assert_eq!(cost, NanoUsd::new(3_080_000));
+
+    let finished = queue.get(prediction.id).await;
+    assert_eq!(
+        (finished.status, finished.cost, finished.device_time),
+        (Status::Succeeded, Some(cost), Some(TWO_SECONDS))
+    );
+    assert_eq!((finished.output.map(|output| output.len()), finished.logs.as_str()), (Some(1), "done\n"));
+    assert_eq!(queue.charges(prediction.id).await, [3_080_000]);
+
+    let again = queue.store.finish(&claim, &succeeded(), "").await;
+    assert!(matches!(again, Err(Error::LeaseLost)));
+    assert_eq!(queue.charges(prediction.id).await.len(), 1);
+}
+
+#[sqlx::test]
+async fn a_failure_is_free_and_leaves_no_charge(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    let prediction = queue.create().await;
+    let worker = queue.live_worker().await;
+    let claim = queue.claim(&worker).await;
+    let failure = Failure { code: FailureCode::OutOfMemory, message: "not enough memory".to_owned() };
+    let outcome = Outcome::Failed { failure: failure.clone(), device_time: TWO_SECONDS };
+    assert_eq!(queue.store.finish(&claim, &outcome, "").await.unwrap(), NanoUsd::ZERO);
+    let failed = queue.get(prediction.id).await;
+    assert_eq!((failed.status, failed.failure, failed.cost), (Status::Failed, Some(failure), Some(NanoUsd::ZERO)));
+    assert!(queue.charges(prediction.id).await.is_empty());
+}
+
+#[sqlx::test]
+async fn a_live_worker_is_left_alone_by_the_sweep(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    queue.create().await;
+    let worker = queue.live_worker().await;
+    let claim = queue.claim(&worker).await;
+    assert!(queue.store.sweep(MAX_LOSSES).await.unwrap().requeued.is_empty());
+    queue.store.finish(&claim, &succeeded(), "").await.unwrap();
+}
+
+#[sqlx::test]
+async fn a_killed_worker_is_noticed_by_its_lock_and_its_late_finish_is_fenced(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    let prediction = queue.create().await;
+    let killed = queue.live_worker().await;
+    let stale = queue.claim(&killed).await;
+    drop(killed);
+    queue.sweep_until_requeued().await;
+
+    let rescuer = queue.live_worker().await;
+    let claim = queue.claim(&rescuer).await;
+    assert_eq!((claim.id, claim.attempt), (prediction.id, 2));
+    assert!(matches!(queue.store.finish(&stale, &succeeded(), "late").await, Err(Error::LeaseLost)));
+    assert!(matches!(queue.store.record_logs(&stale, "late").await, Err(Error::LeaseLost)));
+    assert!(matches!(queue.store.hand_back(&stale).await, Err(Error::LeaseLost)));
+    queue.store.finish(&claim, &succeeded(), "").await.unwrap();
+    assert_eq!(queue.charges(prediction.id).await.len(), 1);
+}
+
+#[sqlx::test]
+async fn a_hanging_worker_loses_its_lease_and_is_told_when_it_renews(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    queue.create().await;
+    let hanging = queue.live_worker().await;
+    let claim = queue.claim(&hanging).await;
+    let held = [(claim.id, claim.attempt)];
+    assert_eq!(queue.store.renew(hanging.id, &held, LEASE).await.unwrap().len(), 1);
+    queue.expire_leases().await;
+    assert_eq!(queue.store.sweep(MAX_LOSSES).await.unwrap().requeued, [claim.id]);
+    assert!(queue.store.renew(hanging.id, &held, LEASE).await.unwrap().is_empty());
+    assert!(matches!(queue.store.finish(&claim, &succeeded(), "").await, Err(Error::LeaseLost)));
+}
+
+#[sqlx::test]
+async fn a_prediction_that_kills_every_worker_fails_at_the_fifth_and_costs_nothing(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    let prediction = queue.create().await;
+    let worker = queue.live_worker().await;
+    for loss in 1..=MAX_LOSSES {
+        queue.claim(&worker).await;
+        queue.expire_leases().await;
+        let swept = queue.store.sweep(MAX_LOSSES).await.unwrap();
+        assert_eq!(swept.requeued.is_empty(), loss == MAX_LOSSES);
+    }
+    let failed = queue.get(prediction.id).await;
+    assert_eq!(failed.failure.map(|failure| failure.code), Some(FailureCode::WorkerLost));
+    assert_eq!((failed.status, failed.cost), (Status::Failed, Some(NanoUsd::ZERO)));
+    assert!(queue.charges(prediction.id).await.is_empty());
+}
+
+#[sqlx::test]
+async fn handing_back_does_not_count_as_a_loss(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    let prediction = queue.create().await;
+    let worker = queue.live_worker().await;
+    for _ in 0..2 * MAX_LOSSES {
+        let claim = queue.claim(&worker).await;
+        queue.store.hand_back(&claim).await.unwrap();
+    }
+    assert_eq!(queue.get(prediction.id).await.status, Status::Queued);
+}
+
+#[sqlx::test]
+async fn canceling_a_queued_prediction_ends_it_at_once_and_free(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    let prediction = queue.create().await;
+    let canceled = queue.store.request_cancel(queue.caller.account_id, prediction.id).await.unwrap().unwrap();
+    assert_eq!((canceled.status, canceled.cost, canceled.started_at), (Status::Canceled, Some(NanoUsd::ZERO), None));
+    assert!(queue.store.claim(MODEL, Uuid::new_v4(), LEASE).await.unwrap().is_none());
+}
+
+#[sqlx::test]
+async fn canceling_a_running_prediction_tells_its_worker_and_charges_the_time_used(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    let prediction = queue.create().await;
+    let worker = queue.live_worker().await;
+    let claim = queue.claim(&worker).await;
+    let asked = queue.store.request_cancel(queue.caller.account_id, prediction.id).await.unwrap().unwrap();
+    assert_eq!((asked.status, asked.cancel_requested), (Status::Processing, true));
+    let renewals = queue.store.renew(worker.id, &[(claim.id, claim.attempt)], LEASE).await.unwrap();
+    assert!(renewals[0].cancel_requested);
+
+    let outcome = Outcome::Canceled { device_time: Duration::from_millis(500) };
+    assert_eq!(queue.store.finish(&claim, &outcome, "").await.unwrap(), NanoUsd::new(770_000));
+    assert_eq!(queue.charges(prediction.id).await, [770_000]);
+    let canceled = queue.get(prediction.id).await;
+    assert_eq!((canceled.status, canceled.failure), (Status::Canceled, None));
+}
+
+#[sqlx::test]
+async fn a_terminal_prediction_never_changes(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    let prediction = queue.create().await;
+    let worker = queue.live_worker().await;
+    let claim = queue.claim(&worker).await;
+    queue.store.finish(&claim, &succeeded(), "done\n").await.unwrap();
+    let before = format!("{:?}", queue.get(prediction.id).await);
+
+    queue.store.request_cancel(queue.caller.account_id, prediction.id).await.unwrap();
+    queue.store.sweep(MAX_LOSSES).await.unwrap();
+    assert!(queue.store.hand_back(&claim).await.is_err());
+    assert!(queue.store.finish(&claim, &Outcome::Canceled { device_time: TWO_SECONDS }, "").await.is_err());
+    assert_eq!(format!("{:?}", queue.get(prediction.id).await), before);
+}
+
+#[sqlx::test]
+async fn a_cancel_asked_of_a_worker_that_died_ends_the_prediction_without_another_run(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    let prediction = queue.create().await;
+    let worker = queue.live_worker().await;
+    queue.claim(&worker).await;
+    queue.store.request_cancel(queue.caller.account_id, prediction.id).await.unwrap();
+    queue.expire_leases().await;
+    assert_eq!(queue.store.sweep(MAX_LOSSES).await.unwrap().ended, [prediction.id]);
+    let canceled = queue.get(prediction.id).await;
+    assert_eq!((canceled.status, canceled.cost), (Status::Canceled, Some(NanoUsd::ZERO)));
+}
+
+#[sqlx::test]
+async fn a_deadline_ends_a_queued_prediction_and_stops_a_running_one(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    let late = NewPrediction { cancel_after: Some(Duration::ZERO), ..queue.new_prediction() };
+    let worker = queue.live_worker().await;
+    queue.store.create(&late).await.unwrap();
+    let claim = queue.claim(&worker).await;
+    let queued = NewPrediction { id: PredictionId::generate(), ..late };
+    queue.store.create(&queued).await.unwrap();
+
+    let swept = queue.store.sweep(MAX_LOSSES).await.unwrap();
+    assert_eq!(swept.ended, [queued.id]);
+    let ended = queue.get(queued.id).await;
+    assert_eq!(ended.failure.map(|failure| failure.code), Some(FailureCode::DeadlineExceeded));
+    let renewals = queue.store.renew(worker.id, &[(claim.id, claim.attempt)], LEASE).await.unwrap();
+    assert!(renewals[0].cancel_requested);
+    queue.store.finish(&claim, &Outcome::Canceled { device_time: TWO_SECONDS }, "").await.unwrap();
+    let stopped = queue.get(claim.id).await;
+    assert_eq!(stopped.failure.map(|failure| failure.code), Some(FailureCode::DeadlineExceeded));
+}
+
+#[sqlx::test]
+async fn an_id_is_taken_once(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    let new = queue.new_prediction();
+    assert!(queue.store.create(&new).await.unwrap().is_some());
+    assert!(queue.store.create(&new).await.unwrap().is_none());
+}
+
+#[sqlx::test]
+async fn place_and_eta_count_those_ahead_and_the_workers_that_are_ready(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    for _ in 0..4 {
+        queue.create().await;
+    }
+    let last = queue.create().await;
+    let place = queue.store.queue_place(&last, TWO_SECONDS).await.unwrap();
+    assert_eq!((place.ahead, place.eta), (4, TWO_SECONDS * 5));
+}
+
+#[sqlx::test]
+async fn pruning_takes_the_data_and_leaves_the_charge(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    let (old, waiting) = (queue.create().await, queue.create().await);
+    let worker = queue.live_worker().await;
+    let claim = queue.claim(&worker).await;
+    queue.store.finish(&claim, &succeeded(), "done\n").await.unwrap();
+    assert!(queue.store.prune(Duration::from_secs(3600), 100).await.unwrap().is_empty());
+    assert_eq!(queue.store.prune(Duration::ZERO, 100).await.unwrap(), [old.id]);
+    let pruned = queue.get(old.id).await;
+    assert!(pruned.data_removed && pruned.output.is_none() && pruned.logs.is_empty());
+    assert!(pruned.input.prompt.is_empty() && pruned.raw_input == serde_json::json!({}));
+    assert_eq!(pruned.cost, Some(NanoUsd::new(3_080_000)));
+    assert_eq!(queue.get(waiting.id).await.status, Status::Queued);
+}
+
+#[sqlx::test]
+async fn the_table_refuses_rows_that_make_no_sense(pool: PgPool) {
+    let queue = Queue::new(pool.clone()).await;
+    let id = queue.create().await.id.as_uuid();
+    let nonsense = [
+        "update predictions set status = 'succeeded' where id = $1",
+        "update predictions set status = 'processing' where id = $1",
+        "update predictions set status = 'processing', lease_until = now() where id = $1",
+        "update predictions set completed_at = now() where id = $1",
+        "update predictions set cost_nano = 5 where id = $1",
+        "update predictions set status = 'failed', completed_at = now(), cost_nano = 0, device_us = 0 where id = $1",
+        "update predictions set output = '[]' where id = $1",
+        "update predictions set status = 'canceled', completed_at = now(), cost_nano = 5, device_us = 1 where id = $1",
+        "update predictions set status = 'lost' where id = $1",
+    ];
+    for statement in nonsense {
+        let refused = sqlx::query(statement).bind(id).execute(&pool).await;
+        let code =
+            refused.expect_err(statement).into_database_error().expect("from the database").code().map(String::from);
+        assert_eq!(code.as_deref(), Some("23514"), "{statement}");
+    }
+}
+
+#[sqlx::test]
+async fn news_of_work_reaches_another_process_by_notification(pool: PgPool) {
+    let queue = Queue::new(pool.clone()).await;
+    let elsewhere = Store::with_pool(pool);
+    let (here, there) = (queue.store.clone(), elsewhere.clone());
+    let spreading = tokio::spawn(async move { tokio::join!(here.spread_changes(), there.spread_changes()) });
+    // Nothing but a notification wakes this one: the regular re-reading is for predictions that are waited for.
+    let mut queued = elsewhere.changes().subscribe_queued();
+    let heard = async {
+        loop {
+            // What is said before the other side listens is lost, so it is said until it is heard.
+            queue.create().await;
+            if tokio::time::timeout(Duration::from_millis(100), queued.changed()).await.is_ok() {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), heard).await.expect("heard");
+    spreading.abort();
+}

@@ -1,0 +1,264 @@
+//! Workers over a real queue, with predictors that the tests hold by the hand.
+
+use std::{ops::ControlFlow, sync::mpsc, time::Duration};
+
+use fourstep::{
+    artifacts::Artifacts,
+    domain::{Failure, Input, NewPrediction, Prediction, PredictionId, Status},
+    worker::{
+        Load, Settings, WorkerPool,
+        predictor::{Drawn, Mock, PredictError, Predictor, Step},
+    },
+};
+use sqlx::PgPool;
+use tokio::sync::mpsc as channel;
+
+use crate::queue::{MODEL, Queue};
+
+/// Longer than anything here takes; only a failing test waits for it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn settings() -> Settings {
+    Settings {
+        models: vec![MODEL.to_owned()],
+        device_name: "test".to_owned(),
+        host: "here".to_owned(),
+        lease: Duration::from_secs(15),
+        renew: Duration::from_secs(5),
+        poll: Duration::from_secs(1),
+        record_logs: Duration::from_millis(500),
+        sweep: Duration::from_secs(1),
+        max_losses: 5,
+        retention: Duration::from_secs(3600),
+    }
+}
+
+fn mock() -> Load {
+    Box::new(|| Ok(Box::new(Mock::new(Duration::ZERO))))
+}
+
+/// So many steps that a stop is heard of long before the last, however the threads take turns.
+const MANY_STEPS: u32 = 100_000;
+
+/// Stops before each step until the test lets it go on, and says when it is there.
+struct Gated {
+    reached: channel::UnboundedSender<u32>,
+    gate: mpsc::Receiver<()>,
+}
+
+impl Predictor for Gated {
+    fn warm_up(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn predict(
+        &mut self,
+        input: &Input,
+        on_step: &mut dyn FnMut(Step) -> ControlFlow<()>,
+    ) -> Result<Drawn, PredictError> {
+        let total = input.num_inference_steps;
+        for done in 1..=total {
+            let _ = self.reached.send(done);
+            // A closed gate is an open one: the test is over.
+            let _ = self.gate.recv();
+            if on_step(Step { done, total, elapsed: Duration::from_secs(done.into()) }).is_break() {
+                return Err(PredictError::Canceled);
+            }
+        }
+        Ok(Drawn { images: vec![image::RgbImage::new(input.width, input.height)], notes: Vec::new() })
+    }
+}
+
+/// A gated predictor, where it has got to, and the hand that lets it take a step.
+fn gated() -> (Load, channel::UnboundedReceiver<u32>, mpsc::Sender<()>) {
+    let (reached_sender, reached) = channel::unbounded_channel();
+    let (open, gate) = mpsc::channel();
+    (Box::new(move || Ok(Box::new(Gated { reached: reached_sender, gate }))), reached, open)
+}
+
+fn artifacts() -> Artifacts {
+    let folder = std::env::temp_dir().join(format!("fourstep-worker-{}", uuid::Uuid::new_v4()));
+    Artifacts::in_folder(&folder, false).unwrap()
+}
+
+impl Queue {
+    fn start(&self, loads: Vec<Load>) -> WorkerPool {
+        WorkerPool::start(&self.store, &artifacts(), &settings(), loads).unwrap()
+    }
+
+    async fn create_long(&self) -> Prediction {
+        let mut new = self.new_prediction();
+        new.input.num_inference_steps = MANY_STEPS;
+        self.store.create(&new).await.unwrap().unwrap()
+    }
+
+    /// Waits for the end of a prediction.
+    async fn terminal(&self, id: PredictionId) -> Prediction {
+        let mut subscription = self.store.changes().subscribe(id);
+        let ended = async {
+            loop {
+                let prediction = self.get(id).await;
+                if prediction.status.is_terminal() {
+                    return prediction;
+                }
+                subscription.changed().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, ended).await.expect("the prediction ends")
+    }
+}
+
+#[sqlx::test]
+async fn a_worker_runs_a_prediction_from_the_queue_to_a_stored_png(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    let artifacts = artifacts();
+    let workers = WorkerPool::start(&queue.store, &artifacts, &settings(), vec![mock()]).unwrap();
+    let prediction = queue.create().await;
+    let ended = queue.terminal(prediction.id).await;
+    assert_eq!(ended.status, Status::Succeeded);
+    assert!(ended.logs.starts_with("Using seed: 7\n") && ended.logs.contains("4/4"), "{}", ended.logs);
+    let output = ended.output.unwrap();
+    let file = artifacts.find(&output[0].key).await.unwrap().expect("stored");
+    let bytes = artifacts.read(&file, 0..file.size).await.unwrap();
+    let bytes: Vec<u8> = futures_util::TryStreamExt::try_concat(bytes).await.unwrap();
+    let image = image::load_from_memory_with_format(&bytes, image::ImageFormat::Png).unwrap();
+    assert_eq!((image.width(), image.height(), bytes.len() as u64), (256, 256, output[0].bytes));
+    assert_eq!(queue.charges(prediction.id).await, [ended.cost.unwrap().get()]);
+    workers.drain(&queue.store, PATIENCE).await;
+}
+
+#[sqlx::test]
+async fn every_image_of_a_request_has_the_next_seed(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    let workers = queue.start(vec![mock()]);
+    let mut new = queue.new_prediction();
+    new.input.num_outputs = 3;
+    queue.store.create(&new).await.unwrap();
+    let output = queue.terminal(new.id).await.output.unwrap();
+    assert_eq!(output.iter().map(|artifact| artifact.seed).collect::<Vec<_>>(), [7, 8, 9]);
+    workers.drain(&queue.store, PATIENCE).await;
+}
+
+#[sqlx::test]
+async fn a_cancel_stops_a_running_prediction_before_its_next_step(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    let (load, mut reached, open) = gated();
+    let workers = queue.start(vec![load]);
+    let prediction = queue.create_long().await;
+    assert_eq!(reached.recv().await, Some(1));
+    queue.store.request_cancel(queue.caller.account_id, prediction.id).await.unwrap();
+    // The device goes on step by step until the worker has heard of it.
+    let ended = queue.terminal(prediction.id);
+    tokio::pin!(ended);
+    let ended = loop {
+        let _ = open.send(());
+        tokio::select! {
+            ended = &mut ended => break ended,
+            Some(step) = reached.recv() => assert!(step < MANY_STEPS, "ran to the end"),
+        }
+    };
+    assert_eq!(ended.status, Status::Canceled);
+    assert_eq!(queue.charges(prediction.id).await, [ended.cost.unwrap().get()]);
+    assert!(ended.device_time.is_some_and(|device_time| device_time > Duration::ZERO));
+    workers.drain(&queue.store, PATIENCE).await;
+}
+
+#[sqlx::test]
+async fn a_drain_finishes_what_runs_and_claims_nothing_more(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    let (load, mut reached, open) = gated();
+    let workers = queue.start(vec![load]);
+    let running = queue.create().await;
+    assert_eq!(reached.recv().await, Some(1));
+    let waiting = queue.create().await;
+    let store = queue.store.clone();
+    let draining = tokio::spawn(async move { workers.drain(&store, PATIENCE).await });
+    drop(open);
+    draining.await.unwrap();
+    assert_eq!(queue.get(running.id).await.status, Status::Succeeded);
+    assert_eq!(queue.get(waiting.id).await.status, Status::Queued);
+}
+
+#[sqlx::test]
+async fn a_drain_hands_back_what_takes_too_long_and_another_worker_finishes_it(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    let (load, mut reached, open) = gated();
+    let workers = queue.start(vec![load]);
+    let prediction = queue.create_long().await;
+    assert_eq!(reached.recv().await, Some(1));
+    let store = queue.store.clone();
+    let draining = tokio::spawn(async move { workers.drain(&store, Duration::ZERO).await });
+    // Patience is over at once; the step that runs ends and no other begins.
+    let mut last = 1;
+    let drained = async {
+        tokio::pin!(draining);
+        loop {
+            let _ = open.send(());
+            tokio::select! {
+                drained = &mut draining => break drained.unwrap(),
+                Some(step) = reached.recv() => last = step,
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, drained).await.expect("drained");
+    assert!(last < MANY_STEPS, "ran to the end");
+    let handed_back = queue.get(prediction.id).await;
+    assert_eq!((handed_back.status, handed_back.attempt), (Status::Queued, 1));
+    let successor = queue.start(vec![mock()]);
+    assert_eq!(queue.terminal(prediction.id).await.status, Status::Succeeded);
+    successor.drain(&queue.store, PATIENCE).await;
+}
+
+#[sqlx::test]
+async fn a_drain_does_not_wait_for_a_step_without_end(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    let (load, mut reached, open) = gated();
+    let workers = queue.start(vec![load]);
+    let prediction = queue.create().await;
+    assert_eq!(reached.recv().await, Some(1));
+    // The gate stays shut: the device is inside step one for as long as the test lasts.
+    workers.drain(&queue.store, Duration::ZERO).await;
+    assert_eq!(queue.get(prediction.id).await.status, Status::Queued);
+    drop(open);
+}
+
+#[sqlx::test]
+async fn the_device_takes_the_next_prediction_while_images_are_encoded(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    let workers = queue.start(vec![mock()]);
+    let mut ids = Vec::new();
+    for _ in 0..30 {
+        let new = NewPrediction { id: PredictionId::generate(), ..queue.new_prediction() };
+        queue.store.create(&new).await.unwrap();
+        ids.push(new.id);
+    }
+    let mut device_time = Duration::ZERO;
+    for id in ids {
+        let ended = queue.terminal(id).await;
+        assert_eq!(ended.status, Status::Succeeded);
+        device_time += ended.device_time.unwrap();
+    }
+    // What is billed is the device's time, not the encoder's.
+    assert!(device_time < PATIENCE);
+    workers.drain(&queue.store, PATIENCE).await;
+}
+
+#[sqlx::test]
+async fn a_model_that_cannot_be_loaded_ends_the_pool_with_the_reason(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    let mut workers = queue.start(vec![Box::new(|| anyhow::bail!("unet/config.json is missing"))]);
+    let error = tokio::time::timeout(PATIENCE, workers.failed()).await.expect("fails");
+    assert!(format!("{error:#}").contains("unet/config.json is missing"));
+}
+
+#[sqlx::test]
+async fn readiness_follows_the_worker(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    assert_eq!(queue.store.readiest_worker().await.unwrap(), None);
+    let workers = queue.start(vec![mock()]);
+    let prediction = queue.create().await;
+    queue.terminal(prediction.id).await;
+    assert_eq!(queue.store.readiest_worker().await.unwrap(), Some(("ready".to_owned(), 100)));
+    workers.drain(&queue.store, PATIENCE).await;
+    assert_eq!(queue.store.readiest_worker().await.unwrap(), None);
+}
