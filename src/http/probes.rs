@@ -47,11 +47,15 @@ struct Version {
     version: &'static str,
 }
 
-const VERSION: Version = Version { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION") };
+impl Version {
+    fn ours() -> Self {
+        Self { name: env!("CARGO_PKG_NAME"), version: crate::version() }
+    }
+}
 
 /// `GET /version`
 pub(super) async fn version() -> Response {
-    uncached(StatusCode::OK, VERSION)
+    uncached(StatusCode::OK, Version::ours())
 }
 
 #[derive(Serialize)]
@@ -66,8 +70,12 @@ struct Discovery {
 /// `GET /`: where everything is.
 pub(super) async fn discover(base: BaseUrl) -> Result<Response, Error> {
     let url = |path| format!("{base}/{path}");
-    let discovery =
-        Discovery { version: VERSION, predictions: url("predictions"), models: url("models"), ready: url("readyz") };
+    let discovery = Discovery {
+        version: Version::ours(),
+        predictions: url("predictions"),
+        models: url("models"),
+        ready: url("readyz"),
+    };
     Ok(uncached(StatusCode::OK, discovery))
 }
 

@@ -12,6 +12,8 @@ use fourstep::{
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use crate::process::TestFolder;
+
 pub(crate) const MODEL: &str = "sdxl-lightning-4step";
 const LEASE: Duration = Duration::from_secs(15);
 const MAX_LOSSES: i16 = 5;
@@ -22,6 +24,8 @@ pub(crate) struct Queue {
     pub(crate) store: Store,
     pub(crate) pool: PgPool,
     pub(crate) caller: Caller,
+    /// Where its workers store what they draw.
+    pub(crate) outputs: TestFolder,
 }
 
 /// A worker that shows its sign of life until it is dropped, which is its `kill -9`.
@@ -34,7 +38,7 @@ impl Queue {
     pub(crate) async fn new(pool: PgPool) -> Self {
         let store = Store::with_pool(pool.clone());
         let caller = store.create_key("owner", "test", &ApiKey::from_entropy([1; 8], [2; 32])).await.unwrap();
-        Self { store, pool, caller }
+        Self { store, pool, caller, outputs: TestFolder::new() }
     }
 
     pub(crate) fn new_prediction(&self) -> NewPrediction {

@@ -76,14 +76,13 @@ fn gated() -> (Load, channel::UnboundedReceiver<u32>, mpsc::Sender<()>) {
     (Box::new(move || Ok(Box::new(Gated { reached: reached_sender, gate }))), reached, open)
 }
 
-fn artifacts() -> Artifacts {
-    let folder = std::env::temp_dir().join(format!("fourstep-worker-{}", uuid::Uuid::new_v4()));
-    Artifacts::in_folder(&folder, false).unwrap()
-}
-
 impl Queue {
+    fn artifacts(&self) -> Artifacts {
+        Artifacts::in_folder(&self.outputs.0, false).unwrap()
+    }
+
     fn start(&self, loads: Vec<Load>) -> WorkerPool {
-        WorkerPool::start(&self.store, &artifacts(), &settings(), loads).unwrap()
+        WorkerPool::start(&self.store, &self.artifacts(), &settings(), loads).unwrap()
     }
 
     async fn create_long(&self) -> Prediction {
@@ -111,7 +110,7 @@ impl Queue {
 #[sqlx::test]
 async fn a_worker_runs_a_prediction_from_the_queue_to_a_stored_png(pool: PgPool) {
     let queue = Queue::new(pool).await;
-    let artifacts = artifacts();
+    let artifacts = queue.artifacts();
     let workers = WorkerPool::start(&queue.store, &artifacts, &settings(), vec![mock()]).unwrap();
     let prediction = queue.create().await;
     let ended = queue.terminal(prediction.id).await;

@@ -130,6 +130,15 @@ impl UNetConfig {
         if !lists_fit {
             return Err(unsupported("the settings for each block are not all of the same number".into()));
         }
+        for (block, &channels) in self.block_out_channels.iter().enumerate() {
+            let heads = self.attention_head_dim.at(block);
+            if !divides(self.norm_num_groups, channels) || !divides(heads, channels) {
+                let groups = self.norm_num_groups;
+                return Err(unsupported(format!(
+                    "{channels} channels do not split into {groups} groups, {heads} heads"
+                )));
+            }
+        }
         for kind in self.down_block_types.iter().chain(&self.up_block_types) {
             let known = ["DownBlock2D", "CrossAttnDownBlock2D", "UpBlock2D", "CrossAttnUpBlock2D"];
             if !known.contains(&kind.as_str()) {
@@ -175,4 +184,9 @@ impl UNetConfig {
         }
         Ok(())
     }
+}
+
+/// Whether `whole` splits into this many equal parts, none of them empty.
+fn divides(parts: usize, whole: usize) -> bool {
+    whole > 0 && parts > 0 && whole.is_multiple_of(parts)
 }

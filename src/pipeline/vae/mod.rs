@@ -67,6 +67,10 @@ impl VaeConfig {
         if self.block_out_channels.is_empty() {
             return unsupported("block_out_channels is empty");
         }
+        let groups = self.norm_num_groups;
+        if groups == 0 || self.block_out_channels.iter().any(|&channels| channels == 0 || channels % groups != 0) {
+            return unsupported("norm_num_groups does not divide every one of block_out_channels");
+        }
         if self.shift_factor.is_some_and(|shift| shift != 0.0) || self.latents_mean.is_some() {
             return unsupported("shift_factor and latents_mean are not supported");
         }
