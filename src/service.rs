@@ -159,6 +159,11 @@ impl PredictionService {
         stored.and_then(|stored| stored.caller(&key)).ok_or(Error::Unauthorized)
     }
 
+    /// The name of the caller's account.
+    pub async fn account_name(&self, caller: Caller) -> Result<String> {
+        self.shared.store.account_name(caller.account_id).await?.ok_or(Error::Unauthorized)
+    }
+
     /// Accepts a prediction: checks it, fixes its seed and price, and puts it in the queue.
     ///
     /// With an id of the client's, repeating the request returns the prediction made the first time.

@@ -91,7 +91,12 @@ pub(super) async fn list(
     query: ListQuery,
 ) -> Result<Response, Error> {
     // One more than asked for tells whether there is a next page.
-    let filter = ListFilter { status: query.status, after: query.after, limit: query.limit + 1 };
+    let filter = ListFilter {
+        statuses: query.status.map(|status| vec![status]),
+        after: query.after,
+        limit: query.limit + 1,
+        ..ListFilter::default()
+    };
     let mut predictions = api.service.list(caller, &filter).await?;
     let limit = query.limit as usize;
     let has_more = predictions.len() > limit;

@@ -92,10 +92,18 @@ impl TryFrom<Row> for Prediction {
 /// Which predictions to list.
 #[derive(Clone, Debug, Default)]
 pub struct ListFilter {
-    /// Only those in this status.
-    pub status: Option<Status>,
+    /// Only those in one of these statuses.
+    pub statuses: Option<Vec<Status>>,
+    /// Only those of the model with this slug.
+    pub model: Option<String>,
+    /// Only those created at this moment or later.
+    pub from: Option<DateTime<Utc>>,
+    /// Only those created before this moment.
+    pub until: Option<DateTime<Utc>>,
     /// Only those after this one in the list, which is newest first.
     pub after: Option<Cursor>,
+    /// Leaves out so many from the start.
+    pub offset: u32,
     /// At most this many.
     pub limit: u32,
 }
@@ -158,16 +166,23 @@ impl Store {
             columns!(),
             " from predictions
              where account_id = $1
-               and ($2::text is null or status = $2)
-               and ($3::timestamptz is null or (created_at, id) < ($3, $4))
+               and ($2::text[] is null or status = any ($2))
+               and ($3::text is null or model = $3)
+               and ($4::timestamptz is null or created_at >= $4)
+               and ($5::timestamptz is null or created_at < $5)
+               and ($6::timestamptz is null or (created_at, id) < ($6, $7))
              order by created_at desc, id desc
-             limit $5"
+             limit $8 offset $9"
         ))
         .bind(account_id)
-        .bind(filter.status.map(Status::as_str))
+        .bind(words(filter))
+        .bind(&filter.model)
+        .bind(filter.from)
+        .bind(filter.until)
         .bind(filter.after.map(|cursor| cursor.created_at))
         .bind(filter.after.map(|cursor| cursor.id.as_uuid()))
         .bind(i64::from(filter.limit))
+        .bind(i64::from(filter.offset))
         .fetch_all(&self.pool)
         .await?;
         rows.into_iter().map(Prediction::try_from).collect()
@@ -235,6 +250,10 @@ impl Store {
         .await?;
         Ok(median.filter(|_| runs >= 3).map(|microseconds| Duration::from_micros(microseconds as u64)))
     }
+}
+
+fn words(filter: &ListFilter) -> Option<Vec<&'static str>> {
+    filter.statuses.as_ref().map(|statuses| statuses.iter().map(|status| status.as_str()).collect())
 }
 
 /// A duration for a `bigint` of microseconds.

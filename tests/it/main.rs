@@ -13,6 +13,7 @@ mod native;
 mod probes;
 mod process;
 mod queue;
+mod replicate;
 mod server;
 mod support;
 mod worker;
