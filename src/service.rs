@@ -29,6 +29,8 @@ pub use crate::store::{Cursor, ListFilter};
 const KEY_CACHE: Duration = Duration::from_secs(5);
 /// How long a measured run time is believed.
 const RUN_TIME_CACHE: Duration = Duration::from_secs(5);
+/// Where counting ends: a list as long as this is paged through by nobody.
+const MOST_COUNTED: u32 = 10_000;
 /// Bounds each cache, against floods of made-up keys.
 const CACHE_ENTRIES: usize = 10_000;
 
@@ -74,6 +76,15 @@ pub enum Created {
     New(Prediction),
     /// The same request with the same id was made before; this is what became of it.
     Existing(Prediction),
+}
+
+/// How many there are of something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// As far as it was worth counting.
+    pub counted: u64,
+    /// Whether there are more.
+    pub has_more: bool,
 }
 
 /// How ready the server is to run predictions.
@@ -240,6 +251,13 @@ impl PredictionService {
     /// The caller's predictions, newest first.
     pub async fn list(&self, caller: Caller, filter: &ListFilter) -> Result<Vec<Prediction>> {
         Ok(self.shared.store.list(caller.account_id, filter).await?)
+    }
+
+    /// How many predictions the caller has that a filter lets through, whatever its place and limit.
+    pub async fn count(&self, caller: Caller, filter: &ListFilter) -> Result<Count> {
+        let counted = self.shared.store.count(caller.account_id, filter, MOST_COUNTED + 1).await?;
+        let has_more = counted > u64::from(MOST_COUNTED);
+        Ok(Count { counted: counted.min(MOST_COUNTED.into()), has_more })
     }
 
     /// Cancels a prediction; a terminal one stays as it is.

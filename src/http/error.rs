@@ -88,7 +88,7 @@ impl Error {
             Self::RangeNotSatisfiable { .. } => {
                 (StatusCode::RANGE_NOT_SATISFIABLE, "range_not_satisfiable", one("Range"))
             }
-            Self::NoRoute => (StatusCode::NOT_FOUND, "not_found", Vec::new()),
+            Self::NoRoute => (StatusCode::NOT_FOUND, "unknown_url", Vec::new()),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", Vec::new()),
             Self::NotBuilt(_) => (StatusCode::NOT_IMPLEMENTED, "not_implemented", Vec::new()),
             Self::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, "internal", Vec::new()),

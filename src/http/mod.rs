@@ -6,6 +6,7 @@
 mod caller;
 mod conditional;
 mod connection;
+mod eachlabs;
 mod error;
 mod extract;
 mod face;
@@ -74,7 +75,6 @@ fn router(service: PredictionService, settings: Settings) -> Router {
         .route("/predictions", get(replicate::list).post(replicate::create))
         .route("/predictions/{id}", get(replicate::get))
         .route("/predictions/{id}/cancel", post(replicate::cancel))
-        .route("/models", get(replicate::list_models))
         .route("/models/{owner}/{name}", get(replicate::get_model))
         .route("/models/{owner}/{name}/predictions", post(replicate::create_of_model))
         .route("/models/{owner}/{name}/versions", get(replicate::list_versions))
@@ -84,6 +84,14 @@ fn router(service: PredictionService, settings: Settings) -> Router {
         .route("/account", get(replicate::get_account))
         .route("/files", get(replicate::no_files).post(replicate::no_files))
         .route("/webhooks/default/secret", get(replicate::no_webhooks));
+    let eachlabs = Router::new()
+        .route("/prediction", post(eachlabs::create))
+        .route("/prediction/", post(eachlabs::create))
+        .route("/prediction/run", post(eachlabs::run))
+        .route("/prediction/{id}", get(eachlabs::get))
+        .route("/prediction/{id}/cancel", post(eachlabs::cancel))
+        .route("/executions", get(eachlabs::list))
+        .route("/model", get(eachlabs::get_model));
     // Whoever knows a file's key may read it, and a probe has no key at all.
     let open = Router::new()
         .route("/", get(probes::discover))
@@ -94,18 +102,19 @@ fn router(service: PredictionService, settings: Settings) -> Router {
         .route("/health", get(probes::ready))
         .route("/version", get(probes::version));
 
-    // A vendor's client is given the face's own path, or only the server: some add `/v1` by themselves.
-    let faces = Router::new()
-        .nest("/v1", mounted("/v1", replicate.clone()))
-        .nest("/v1/v1", mounted("/v1/v1", replicate.clone()))
-        .nest("/replicate/v1", mounted("/replicate/v1", replicate));
+    // A vendor's client is given its face's own path, or only the server; and some add `/v1` to what they are given.
+    let faces = mounted("/v1", replicate.clone().merge(eachlabs.clone()))
+        .merge(mounted("/v1/v1", replicate.clone()))
+        .merge(mounted("/replicate/v1", replicate))
+        .merge(mounted("/eachlabs/v1", eachlabs));
 
     around(native.merge(open).merge(faces)).with_state(Api { service, settings: Arc::new(settings) })
 }
 
-/// A vendor's face that knows its own path, for the URLs in its answers.
-fn mounted(path: &'static str, face: Router<Api>) -> Router<Api> {
-    face.layer(Extension(Mount(path)))
+/// Vendors' faces under a path, which they know for the URLs in their answers; with the one URL all vendors have.
+fn mounted(path: &'static str, faces: Router<Api>) -> Router<Api> {
+    let faces = faces.route("/models", get(face::list_models));
+    Router::new().nest(path, faces.layer(Extension(Mount(path))))
 }
 
 /// What every route is wrapped in, and what answers where there is none.

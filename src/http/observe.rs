@@ -22,10 +22,12 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_ID_LENGTH: usize = 128;
 
 /// The outermost layer.
-pub(super) async fn observe(request: Request, next: Next) -> Response {
+pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     let id = RequestId::of(request.headers());
     let span = tracing::info_span!("request", request_id = %id);
     let face = Face::of(&request);
+    // Inside a mount a request no longer knows its whole URL.
+    request.extensions_mut().insert(face);
     let mut line = LogLine::start(&request, span.clone());
     let mut response = next.run(request).instrument(span).await;
     line.status = Some(response.status());

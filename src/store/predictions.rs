@@ -22,6 +22,17 @@ macro_rules! columns {
 }
 pub(super) use columns;
 
+/// Which rows a [`ListFilter`] lets through.
+macro_rules! listed {
+    () => {
+        " where account_id = $1
+            and ($2::text[] is null or status = any ($2))
+            and ($3::text is null or model = $3)
+            and ($4::timestamptz is null or created_at >= $4)
+            and ($5::timestamptz is null or created_at < $5)"
+    };
+}
+
 /// A row as the database returns it.
 #[derive(Debug, FromRow)]
 pub(super) struct Row {
@@ -164,18 +175,14 @@ impl Store {
         let rows: Vec<Row> = sqlx::query_as(concat!(
             "select ",
             columns!(),
-            " from predictions
-             where account_id = $1
-               and ($2::text[] is null or status = any ($2))
-               and ($3::text is null or model = $3)
-               and ($4::timestamptz is null or created_at >= $4)
-               and ($5::timestamptz is null or created_at < $5)
-               and ($6::timestamptz is null or (created_at, id) < ($6, $7))
+            " from predictions",
+            listed!(),
+            " and ($6::timestamptz is null or (created_at, id) < ($6, $7))
              order by created_at desc, id desc
              limit $8 offset $9"
         ))
         .bind(account_id)
-        .bind(words(filter))
+        .bind(status_words(filter))
         .bind(&filter.model)
         .bind(filter.from)
         .bind(filter.until)
@@ -186,6 +193,25 @@ impl Store {
         .fetch_all(&self.pool)
         .await?;
         rows.into_iter().map(Prediction::try_from).collect()
+    }
+
+    /// How many predictions of the account a filter lets through, from whatever place and however many are listed at a
+    /// time. Counts no further than `most`.
+    pub async fn count(&self, account_id: i64, filter: &ListFilter, most: u32) -> Result<u64> {
+        let count: i64 = sqlx::query_scalar(concat!(
+            "select count(*) from (select from predictions",
+            listed!(),
+            " limit $6) as counted"
+        ))
+        .bind(account_id)
+        .bind(status_words(filter))
+        .bind(&filter.model)
+        .bind(filter.from)
+        .bind(filter.until)
+        .bind(i64::from(most))
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(count.unsigned_abs())
     }
 
     /// Cancels a prediction: a queued one at once and free of charge, a running one as soon as its worker hears of it.
@@ -252,7 +278,7 @@ impl Store {
     }
 }
 
-fn words(filter: &ListFilter) -> Option<Vec<&'static str>> {
+fn status_words(filter: &ListFilter) -> Option<Vec<&'static str>> {
     filter.statuses.as_ref().map(|statuses| statuses.iter().map(|status| status.as_str()).collect())
 }
 

@@ -5,6 +5,7 @@
 
 mod base_url;
 pub mod cursor;
+pub mod eachlabs;
 mod exact;
 mod input_schema;
 pub mod native;
