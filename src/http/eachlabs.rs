@@ -17,6 +17,7 @@ use super::{
     Api, Error,
     extract::{JsonBody, KnownId},
     hangup::Client,
+    idempotency::{IdempotencyKey, Replayed},
     query::Parameters,
     timing::hold,
 };
@@ -40,10 +41,11 @@ const LISTED_DAYS: i64 = 90;
 pub(super) async fn create(
     State(api): State<Api>,
     caller: Caller,
+    key: IdempotencyKey,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Error> {
-    let prediction = create_prediction(&api, caller, CreatePrediction::parse(body)?).await?;
-    Ok(Json(eachlabs::Created::new(prediction.id)).into_response())
+    let (prediction, replayed) = create_prediction(&api, caller, key, CreatePrediction::parse(body)?).await?;
+    Ok((replayed, Json(eachlabs::Created::new(prediction.id))).into_response())
 }
 
 /// `POST /prediction/run`: a create that is answered with the result.
@@ -52,13 +54,14 @@ pub(super) async fn run(
     caller: Caller,
     face: FaceUrl,
     client: Client,
+    key: IdempotencyKey,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Error> {
-    let prediction = create_prediction(&api, caller, CreatePrediction::parse(body)?).await?;
+    let (prediction, replayed) = create_prediction(&api, caller, key, CreatePrediction::parse(body)?).await?;
     let prediction = hold(&api.service, caller, prediction, RUN, &client).await;
     Ok(match Finished::new(&prediction, &face) {
-        Some(finished) => Json(finished).into_response(),
-        None => (StatusCode::REQUEST_TIMEOUT, Json(TimedOut::new(prediction.id))).into_response(),
+        Some(finished) => (replayed, Json(finished)).into_response(),
+        None => (StatusCode::REQUEST_TIMEOUT, replayed, Json(TimedOut::new(prediction.id))).into_response(),
     })
 }
 
@@ -114,7 +117,12 @@ pub(super) async fn list(
     Ok(Json(Executions { executions, total_count, total_capped, offset, limit }).into_response())
 }
 
-async fn create_prediction(api: &Api, caller: Caller, body: CreatePrediction) -> Result<Prediction, Error> {
+async fn create_prediction(
+    api: &Api,
+    caller: Caller,
+    IdempotencyKey(idempotency_key): IdempotencyKey,
+    body: CreatePrediction,
+) -> Result<(Prediction, Replayed), Error> {
     let defaults = body.defaults();
     let CreatePrediction { model, input } = body;
     let request = CreateRequest {
@@ -125,9 +133,12 @@ async fn create_prediction(api: &Api, caller: Caller, body: CreatePrediction) ->
         dialect: Dialect::Eachlabs,
         defaults,
         cancel_after: None,
+        idempotency_key,
     };
-    let (Created::New(prediction) | Created::Existing(prediction)) = api.service.create(caller, request).await?;
-    Ok(prediction)
+    let created = api.service.create(caller, request).await?;
+    let replayed = Replayed::of(&created);
+    let (Created::New(prediction) | Created::Existing(prediction)) = created;
+    Ok((prediction, replayed))
 }
 
 /// Which part of a list is wanted: `limit=&offset=`.

@@ -72,6 +72,9 @@ impl Error {
                     (StatusCode::UNPROCESSABLE_ENTITY, "unknown_version", one("version"))
                 }
                 service::Error::Conflict(_) => (StatusCode::CONFLICT, "conflict", one("id")),
+                service::Error::KeyReused => {
+                    (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", one("Idempotency-Key"))
+                }
                 service::Error::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", Vec::new()),
                 service::Error::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal", Vec::new()),
             },

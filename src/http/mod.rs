@@ -12,6 +12,7 @@ mod extract;
 mod face;
 mod files;
 mod hangup;
+mod idempotency;
 mod native;
 mod observe;
 mod probes;

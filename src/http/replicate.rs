@@ -17,6 +17,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::{
     Api, Error,
     extract::{JsonBody, KnownId},
+    idempotency::{IdempotencyKey, Replayed},
     query::Parameters,
     timing::{CancelAfter, Wait},
 };
@@ -37,18 +38,16 @@ pub(super) async fn create(
     State(api): State<Api>,
     caller: Caller,
     face: FaceUrl,
-    wait: Wait,
-    CancelAfter(cancel_after): CancelAfter,
+    terms: Terms,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Error> {
     let body = CreatePrediction::parse(body)?.with_version()?;
-    let created =
-        api.service.create(caller, create_request(body, cancel_after)).await.map_err(|error| match error {
-            // The version named the model.
-            service::Error::UnknownModel(name) => service::Error::UnknownVersion(name),
-            error => error,
-        })?;
-    Ok(answer_created(&api, caller, created, wait, &face).await)
+    let created = api.service.create(caller, create_request(body, &terms)).await.map_err(|error| match error {
+        // The version named the model.
+        service::Error::UnknownModel(name) => service::Error::UnknownVersion(name),
+        error => error,
+    })?;
+    Ok(answer_created(&api, caller, created, terms.wait, &face).await)
 }
 
 /// `POST /models/{owner}/{name}/predictions`
@@ -57,13 +56,12 @@ pub(super) async fn create_of_model(
     caller: Caller,
     NamedModel(model): NamedModel,
     face: FaceUrl,
-    wait: Wait,
-    CancelAfter(cancel_after): CancelAfter,
+    terms: Terms,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Error> {
     let body = CreatePrediction { model: Some(model.full_name()), ..CreatePrediction::parse(body)? };
-    let created = api.service.create(caller, create_request(body, cancel_after)).await?;
-    Ok(answer_created(&api, caller, created, wait, &face).await)
+    let created = api.service.create(caller, create_request(body, &terms)).await?;
+    Ok(answer_created(&api, caller, created, terms.wait, &face).await)
 }
 
 /// `GET /predictions/{id}`
@@ -165,6 +163,24 @@ pub(super) async fn no_webhooks(_: Caller) -> Error {
     Error::NotBuilt("webhooks")
 }
 
+/// What a create says in its headers.
+pub(super) struct Terms {
+    wait: Wait,
+    cancel_after: Option<Duration>,
+    idempotency_key: Option<String>,
+}
+
+impl FromRequestParts<Api> for Terms {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Error> {
+        let wait = Wait::from_request_parts(parts, api).await?;
+        let CancelAfter(cancel_after) = CancelAfter::from_request_parts(parts, api).await?;
+        let IdempotencyKey(idempotency_key) = IdempotencyKey::from_request_parts(parts, api).await?;
+        Ok(Self { wait, cancel_after, idempotency_key })
+    }
+}
+
 /// The model in a URL's path.
 pub(super) struct NamedModel(Model);
 
@@ -215,14 +231,22 @@ impl FromRequestParts<Api> for ListQuery {
     }
 }
 
-fn create_request(body: CreatePrediction, cancel_after: Option<Duration>) -> CreateRequest {
-    let CreatePrediction { model, version, input } = body;
-    let (dialect, defaults) = (Dialect::Replicate, replicate::DEFAULTS);
-    CreateRequest { id: None, model, version, input, dialect, defaults, cancel_after }
+fn create_request(CreatePrediction { model, version, input }: CreatePrediction, terms: &Terms) -> CreateRequest {
+    CreateRequest {
+        id: None,
+        model,
+        version,
+        input,
+        dialect: Dialect::Replicate,
+        defaults: replicate::DEFAULTS,
+        cancel_after: terms.cancel_after,
+        idempotency_key: terms.idempotency_key.clone(),
+    }
 }
 
 /// The answer to a create that succeeded. Nothing after it can fail the request: its client would repeat it.
 async fn answer_created(api: &Api, caller: Caller, created: Created, wait: Wait, face: &FaceUrl) -> Response {
+    let replayed = Replayed::of(&created);
     let (Created::New(prediction) | Created::Existing(prediction)) = created;
     let wait = wait.shortened();
     let prediction = wait.for_result(&api.service, caller, prediction).await;
@@ -233,7 +257,7 @@ async fn answer_created(api: &Api, caller: Caller, created: Created, wait: Wait,
         false => (StatusCode::CREATED, document.not_yet()),
     };
     let location = [(LOCATION, replicate::prediction_url(face, prediction.id))];
-    (status, wait, location, Json(document)).into_response()
+    (status, wait, replayed, location, Json(document)).into_response()
 }
 
 async fn document<'a>(api: &Api, prediction: &'a Prediction, face: &FaceUrl) -> replicate::Prediction<'a> {

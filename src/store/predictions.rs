@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use super::{Error, Result, Store};
 use crate::domain::{
-    Artifact, Failure, Input, NanoUsd, NewPrediction, Prediction, PredictionId, PricePerSecond, QueuePlace, Status,
+    Artifact, Failure, Idempotency, Input, NanoUsd, NewPrediction, Prediction, PredictionId, PricePerSecond,
+    QueuePlace, Status,
 };
 
 /// The columns of [`Row`]. Spelled out, because `*` in a prepared statement breaks when a newer version adds a column.
@@ -129,14 +130,16 @@ pub struct Cursor {
 }
 
 impl Store {
-    /// Puts a prediction in the queue. `None` when its id is taken, by whomever.
+    /// Puts a prediction in the queue. `None` when its id is taken, by whomever, or its idempotency key, by its account. Of
+    /// creates with the same key at the same time, one succeeds, and the others wait until it has.
     pub async fn create(&self, new: &NewPrediction) -> Result<Option<Prediction>> {
         let logs: String = new.notes.iter().map(|note| format!("{note}\n")).collect();
         let row: Option<Row> = sqlx::query_as(concat!(
             "insert into predictions
-                 (id, account_id, key_id, dialect, model, version, raw_input, input, price_nano, logs, deadline)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, now() + $11::bigint * interval '1 microsecond')
-             on conflict (id) do nothing
+                 (id, account_id, key_id, dialect, model, version, raw_input, input, price_nano, logs, deadline,
+                  idempotency_key, request_hash)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, now() + $11::bigint * interval '1 microsecond', $12, $13)
+             on conflict do nothing
              returning ",
             columns!()
         ))
@@ -151,11 +154,28 @@ impl Store {
         .bind(new.price.per_second().get())
         .bind(logs)
         .bind(new.cancel_after.map(microseconds))
+        .bind(new.idempotency.as_ref().map(|idempotency| idempotency.key.as_str()))
+        .bind(new.idempotency.as_ref().map(|idempotency| &idempotency.request_hash[..]))
         .fetch_optional(&self.pool)
         .await?;
         if row.is_some() {
             self.changes.announce_queued();
         }
+        row.map(Prediction::try_from).transpose()
+    }
+
+    /// The account's prediction that was made by this request under this key; none if another request used it.
+    pub async fn find_repeated(&self, account_id: i64, idempotency: &Idempotency) -> Result<Option<Prediction>> {
+        let row: Option<Row> = sqlx::query_as(concat!(
+            "select ",
+            columns!(),
+            " from predictions where account_id = $1 and idempotency_key = $2 and request_hash = $3"
+        ))
+        .bind(account_id)
+        .bind(&idempotency.key)
+        .bind(&idempotency.request_hash[..])
+        .fetch_optional(&self.pool)
+        .await?;
         row.map(Prediction::try_from).transpose()
     }
 

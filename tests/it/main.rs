@@ -8,6 +8,7 @@ mod command_line;
 mod eachlabs;
 mod faults;
 mod files;
+mod idempotency;
 mod long_poll;
 mod malformed;
 mod native;
