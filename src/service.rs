@@ -11,14 +11,15 @@ use std::{
 };
 
 use futures_util::stream::BoxStream;
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     artifacts::{self, Artifacts, StoredFile},
     domain::{
-        ApiKey, Caller, Catalog, Dialect, FaceDefaults, Input, InvalidInput, Model, NewPrediction, Prediction,
-        PredictionId, QueuePlace, Status,
+        ApiKey, Caller, Catalog, Dialect, FaceDefaults, Idempotency, Input, InvalidInput, Model, NewPrediction,
+        Prediction, PredictionId, QueuePlace, Status,
     },
     store::{self, Store, StoredKey},
 };
@@ -29,6 +30,8 @@ pub use crate::store::{Cursor, ListFilter};
 const KEY_CACHE: Duration = Duration::from_secs(5);
 /// How long a measured run time is believed.
 const RUN_TIME_CACHE: Duration = Duration::from_secs(5);
+/// Where counting ends: a list as long as this is paged through by nobody.
+const MOST_COUNTED: u32 = 10_000;
 /// Bounds each cache, against floods of made-up keys.
 const CACHE_ENTRIES: usize = 10_000;
 
@@ -65,6 +68,17 @@ pub struct CreateRequest {
     pub defaults: FaceDefaults,
     /// When to give up, counted from now.
     pub cancel_after: Option<Duration>,
+    /// The client's key for an idempotent create without an id.
+    pub idempotency_key: Option<String>,
+}
+
+impl CreateRequest {
+    /// What a repetition must have in common with the first request.
+    fn hash(&self) -> [u8; 32] {
+        // The fields of an object are in the order of their names, so that it does not matter how they came.
+        let what = serde_json::json!([self.dialect.as_str(), self.model, self.version, self.input]);
+        Sha256::digest(what.to_string()).into()
+    }
 }
 
 /// A create's result.
@@ -72,8 +86,17 @@ pub struct CreateRequest {
 pub enum Created {
     /// It is new.
     New(Prediction),
-    /// The same request with the same id was made before; this is what became of it.
+    /// The same request with the same id or idempotency key was made before; this is what became of it.
     Existing(Prediction),
+}
+
+/// How many there are of something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// As far as it was worth counting.
+    pub counted: u64,
+    /// Whether there are more.
+    pub has_more: bool,
 }
 
 /// How ready the server is to run predictions.
@@ -108,6 +131,9 @@ pub enum Error {
     /// The id is taken by a different request.
     #[error("the id {0} is already used by a different prediction")]
     Conflict(PredictionId),
+    /// The idempotency key belongs to a different request.
+    #[error("the Idempotency-Key was already used for a different request")]
+    KeyReused,
     /// The database or the artifact store is away; the request may be repeated.
     #[error("temporarily unavailable")]
     Unavailable(#[source] anyhow::Error),
@@ -159,11 +185,17 @@ impl PredictionService {
         stored.and_then(|stored| stored.caller(&key)).ok_or(Error::Unauthorized)
     }
 
+    /// The name of the caller's account.
+    pub async fn account_name(&self, caller: Caller) -> Result<String> {
+        self.shared.store.account_name(caller.account_id).await?.ok_or(Error::Unauthorized)
+    }
+
     /// Accepts a prediction: checks it, fixes its seed and price, and puts it in the queue.
     ///
-    /// With an id of the client's, repeating the request returns the prediction made the first time.
+    /// With an id or a key of the client's, repeating the request returns the prediction made the first time.
     pub async fn create(&self, caller: Caller, request: CreateRequest) -> Result<Created> {
         let asked = self.model_for(&request)?;
+        let request_hash = request.hash();
         let model = self.shared.catalog.answering(asked);
         let (input, mut notes) =
             Input::parse(&request.input, &model.limits, &request.defaults, random_seed().map_err(internal)?)?;
@@ -187,11 +219,16 @@ impl PredictionService {
             notes,
             price: model.price,
             cancel_after: request.cancel_after,
+            idempotency: request.idempotency_key.map(|key| Idempotency { key, request_hash }),
         };
         let service = self.clone();
         complete(async move {
             if let Some(created) = service.shared.store.create(&new).await? {
                 return Ok(Created::New(created));
+            }
+            if let Some(idempotency) = &new.idempotency {
+                let repeated = service.shared.store.find_repeated(new.account_id, idempotency).await?;
+                return repeated.map(Created::Existing).ok_or(Error::KeyReused);
             }
             // Taken, perhaps by somebody else, which must look the same as a different request.
             match service.shared.store.get(new.account_id, new.id).await? {
@@ -235,6 +272,13 @@ impl PredictionService {
     /// The caller's predictions, newest first.
     pub async fn list(&self, caller: Caller, filter: &ListFilter) -> Result<Vec<Prediction>> {
         Ok(self.shared.store.list(caller.account_id, filter).await?)
+    }
+
+    /// How many predictions the caller has that a filter lets through, whatever its place and limit.
+    pub async fn count(&self, caller: Caller, filter: &ListFilter) -> Result<Count> {
+        let counted = self.shared.store.count(caller.account_id, filter, MOST_COUNTED + 1).await?;
+        let has_more = counted > u64::from(MOST_COUNTED);
+        Ok(Count { counted: counted.min(MOST_COUNTED.into()), has_more })
     }
 
     /// Cancels a prediction; a terminal one stays as it is.

@@ -14,6 +14,6 @@ pub use cost::{NanoUsd, PricePerSecond};
 pub use input::{FaceDefaults, Input, InvalidField, InvalidInput, Scheduler, UnknownFields};
 pub use model::{Catalog, CatalogError, InputLimits, Model, WeightFile};
 pub use prediction::{
-    Artifact, Dialect, Failure, FailureCode, NewPrediction, Outcome, Prediction, PredictionId, QueuePlace, Status,
-    UnknownWord,
+    Artifact, Dialect, Failure, FailureCode, Idempotency, NewPrediction, Outcome, Prediction, PredictionId, QueuePlace,
+    Status, UnknownWord,
 };

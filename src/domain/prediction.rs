@@ -166,6 +166,17 @@ pub struct NewPrediction {
     pub price: PricePerSecond,
     /// When to give up if it has not finished, counted from creation.
     pub cancel_after: Option<Duration>,
+    /// Makes the create repeatable.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// A client's key for a create, and what it was used for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    /// Of the client's choice; unique within its account.
+    pub key: String,
+    /// SHA-256 of the request, which must be the same whenever the key is.
+    pub request_hash: [u8; 32],
 }
 
 /// A prediction as stored.

@@ -1,7 +1,7 @@
-//! Errors on their way out: what a request did wrong, or what went wrong with it, as a status and a [`Problem`].
+//! Errors on their way out: what a request did wrong, or what went wrong with it, as a [`Refusal`].
 //!
-//! One match decides. The problem travels as an extension of its response; `observe`, which knows the request's id,
-//! writes it into the body. What is our fault is logged here, once, and never shown.
+//! One match decides. The refusal travels as an extension of its response; `observe`, which knows the request's face and
+//! id, writes it into the body. What is our fault is logged here, once, and never shown.
 
 use std::any::Any;
 
@@ -17,7 +17,7 @@ use axum::{
 use crate::{
     domain::{InvalidField, InvalidInput},
     service,
-    wire::native::Problem,
+    wire::Refusal,
 };
 
 /// Seconds after which an unavailable server is worth another try.
@@ -49,6 +49,9 @@ pub(super) enum Error {
     NoRoute,
     #[error("this URL does not take this method; see the Allow header")]
     MethodNotAllowed,
+    /// Clients have another way when they are told that this one is not built, and none when it is merely not found.
+    #[error("{0} are not supported yet")]
+    NotBuilt(&'static str),
     #[error("internal error")]
     Panicked,
 }
@@ -69,6 +72,9 @@ impl Error {
                     (StatusCode::UNPROCESSABLE_ENTITY, "unknown_version", one("version"))
                 }
                 service::Error::Conflict(_) => (StatusCode::CONFLICT, "conflict", one("id")),
+                service::Error::KeyReused => {
+                    (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", one("Idempotency-Key"))
+                }
                 service::Error::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", Vec::new()),
                 service::Error::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal", Vec::new()),
             },
@@ -85,8 +91,9 @@ impl Error {
             Self::RangeNotSatisfiable { .. } => {
                 (StatusCode::RANGE_NOT_SATISFIABLE, "range_not_satisfiable", one("Range"))
             }
-            Self::NoRoute => (StatusCode::NOT_FOUND, "not_found", Vec::new()),
+            Self::NoRoute => (StatusCode::NOT_FOUND, "unknown_url", Vec::new()),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", Vec::new()),
+            Self::NotBuilt(_) => (StatusCode::NOT_IMPLEMENTED, "not_implemented", Vec::new()),
             Self::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, "internal", Vec::new()),
         }
     }
@@ -119,20 +126,11 @@ impl IntoResponse for Error {
             _ => {}
         }
         let (status, code, invalid_fields) = self.classify();
-        let problem = Problem {
-            // RFC 9457: nothing is to be known about this kind of problem beyond its status.
-            kind: "about:blank",
-            title: status.canonical_reason().unwrap_or("Error"),
-            status: status.as_u16(),
-            detail: self.to_string(),
-            code,
-            invalid_fields,
-            request_id: None,
-        };
+        let refusal = Refusal { status, code, detail: self.to_string(), invalid_fields };
         let mut response = Response::new(Body::empty());
         *response.status_mut() = status;
         response.headers_mut().extend(self.header());
-        response.extensions_mut().insert(problem);
+        response.extensions_mut().insert(refusal);
         response
     }
 }

@@ -18,7 +18,7 @@ use super::{Api, Error};
 use crate::{
     domain::{InvalidInput, PredictionId},
     service,
-    wire::BaseUrl,
+    wire::{BaseUrl, FaceUrl},
 };
 
 /// How long a body may take to arrive.
@@ -78,6 +78,19 @@ impl FromRequestParts<Api> for BaseUrl {
             None => text(&parts.headers, &HOST).unwrap_or_default(),
         };
         Ok(Self::from_host(host).map_err(|_| InvalidInput::one("Host", "must be a host name and perhaps a port"))?)
+    }
+}
+
+/// The path a vendor's face is mounted under, which its routes carry as an extension.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mount(pub(super) &'static str);
+
+impl FromRequestParts<Api> for FaceUrl {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Error> {
+        let server = BaseUrl::from_request_parts(parts, api).await?;
+        Ok(Self { server, mount: parts.extensions.get().map_or("", |Mount(path)| path) })
     }
 }
 

@@ -6,21 +6,25 @@
 mod caller;
 mod conditional;
 mod connection;
+mod eachlabs;
 mod error;
 mod extract;
+mod face;
 mod files;
 mod hangup;
+mod idempotency;
 mod native;
 mod observe;
 mod probes;
 mod query;
+mod replicate;
 mod server;
 mod timing;
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Router,
+    Extension, Router,
     http::{
         HeaderValue,
         header::{AUTHORIZATION, X_CONTENT_TYPE_OPTIONS},
@@ -36,6 +40,7 @@ use tower_http::{
 use crate::{service::PredictionService, wire::BaseUrl};
 use caller::X_API_KEY;
 use error::Error;
+use extract::Mount;
 
 pub use server::{listen, serve};
 
@@ -67,6 +72,27 @@ fn router(service: PredictionService, settings: Settings) -> Router {
         .route("/predictions/{id}/cancel", post(native::cancel))
         .route("/models", get(native::list_models))
         .route("/models/{*name}", get(native::get_model));
+    let replicate = Router::new()
+        .route("/predictions", get(replicate::list).post(replicate::create))
+        .route("/predictions/{id}", get(replicate::get))
+        .route("/predictions/{id}/cancel", post(replicate::cancel))
+        .route("/models/{owner}/{name}", get(replicate::get_model))
+        .route("/models/{owner}/{name}/predictions", post(replicate::create_of_model))
+        .route("/models/{owner}/{name}/versions", get(replicate::list_versions))
+        .route("/models/{owner}/{name}/versions/{id}", get(replicate::get_version))
+        .route("/collections", get(replicate::list_collections))
+        .route("/hardware", get(replicate::list_hardware))
+        .route("/account", get(replicate::get_account))
+        .route("/files", get(replicate::no_files).post(replicate::no_files))
+        .route("/webhooks/default/secret", get(replicate::no_webhooks));
+    let eachlabs = Router::new()
+        .route("/prediction", post(eachlabs::create))
+        .route("/prediction/", post(eachlabs::create))
+        .route("/prediction/run", post(eachlabs::run))
+        .route("/prediction/{id}", get(eachlabs::get))
+        .route("/prediction/{id}/cancel", post(eachlabs::cancel))
+        .route("/executions", get(eachlabs::list))
+        .route("/model", get(eachlabs::get_model));
     // Whoever knows a file's key may read it, and a probe has no key at all.
     let open = Router::new()
         .route("/", get(probes::discover))
@@ -77,7 +103,19 @@ fn router(service: PredictionService, settings: Settings) -> Router {
         .route("/health", get(probes::ready))
         .route("/version", get(probes::version));
 
-    around(native.merge(open)).with_state(Api { service, settings: Arc::new(settings) })
+    // A vendor's client is given its face's own path, or only the server; and some add `/v1` to what they are given.
+    let faces = mounted("/v1", replicate.clone().merge(eachlabs.clone()))
+        .merge(mounted("/v1/v1", replicate.clone()))
+        .merge(mounted("/replicate/v1", replicate))
+        .merge(mounted("/eachlabs/v1", eachlabs));
+
+    around(native.merge(open).merge(faces)).with_state(Api { service, settings: Arc::new(settings) })
+}
+
+/// Vendors' faces under a path, which they know for the URLs in their answers; with the one URL all vendors have.
+fn mounted(path: &'static str, faces: Router<Api>) -> Router<Api> {
+    let faces = faces.route("/models", get(face::list_models));
+    Router::new().nest(path, faces.layer(Extension(Mount(path))))
 }
 
 /// What every route is wrapped in, and what answers where there is none.

@@ -1,7 +1,7 @@
 //! The native face: its URLs, each a handler that extracts, asks and answers.
 //!
 //! A create is answered with 202 while its prediction is not terminal. With `wait` it may be: then with 201 if this
-//! request made it, and with 200 if an earlier one did. Everything else is 200, failed predictions included: failing is
+//! request made it, and with 200 if an earlier one with the same id or idempotency key did. Everything else is 200, failed predictions included: failing is
 //! the prediction's, not the request's.
 
 use std::time::Duration;
@@ -19,11 +19,12 @@ use axum::{
 use super::{
     Api, Error, conditional,
     extract::{ChosenId, JsonBody, KnownId, Rest},
+    idempotency::{IdempotencyKey, Replayed},
     query::ListQuery,
     timing::{CancelAfter, Wait},
 };
 use crate::{
-    domain::{Caller, Dialect, Model, Prediction, PredictionId},
+    domain::{Caller, Dialect, Model, Prediction},
     service::{self, CreateRequest, Created, ListFilter},
     wire::{
         BaseUrl, cursor,
@@ -38,9 +39,10 @@ pub(super) async fn create(
     base: BaseUrl,
     wait: Wait,
     CancelAfter(cancel_after): CancelAfter,
+    IdempotencyKey(idempotency_key): IdempotencyKey,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Error> {
-    let request = create_request(None, CreatePrediction::parse(body)?, cancel_after);
+    let request = CreateRequest { cancel_after, idempotency_key, ..create_request(CreatePrediction::parse(body)?) };
     let created = api.service.create(caller, request).await?;
     Ok(answer_created(&api, caller, created, wait, &base).await)
 }
@@ -55,7 +57,7 @@ pub(super) async fn create_with_id(
     CancelAfter(cancel_after): CancelAfter,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Error> {
-    let request = create_request(Some(id), CreatePrediction::parse(body)?, cancel_after);
+    let request = CreateRequest { id: Some(id), cancel_after, ..create_request(CreatePrediction::parse(body)?) };
     let created = api.service.create(caller, request).await?;
     Ok(answer_created(&api, caller, created, wait, &base).await)
 }
@@ -91,7 +93,12 @@ pub(super) async fn list(
     query: ListQuery,
 ) -> Result<Response, Error> {
     // One more than asked for tells whether there is a next page.
-    let filter = ListFilter { status: query.status, after: query.after, limit: query.limit + 1 };
+    let filter = ListFilter {
+        statuses: query.status.map(|status| vec![status]),
+        after: query.after,
+        limit: query.limit + 1,
+        ..ListFilter::default()
+    };
     let mut predictions = api.service.list(caller, &filter).await?;
     let limit = query.limit as usize;
     let has_more = predictions.len() > limit;
@@ -135,16 +142,22 @@ pub(super) async fn get_model(
     Ok(Json(native::Model::new(model, typical_run, &base)).into_response())
 }
 
-fn create_request(
-    id: Option<PredictionId>,
-    CreatePrediction { model, version, input }: CreatePrediction,
-    cancel_after: Option<Duration>,
-) -> CreateRequest {
-    CreateRequest { id, model, version, input, dialect: Dialect::Native, defaults: native::DEFAULTS, cancel_after }
+fn create_request(CreatePrediction { model, version, input }: CreatePrediction) -> CreateRequest {
+    CreateRequest {
+        id: None,
+        model,
+        version,
+        input,
+        dialect: Dialect::Native,
+        defaults: native::DEFAULTS,
+        cancel_after: None,
+        idempotency_key: None,
+    }
 }
 
 /// The answer to a create that succeeded. Nothing after it can fail the request: its client would repeat it.
 async fn answer_created(api: &Api, caller: Caller, created: Created, wait: Wait, base: &BaseUrl) -> Response {
+    let replayed = Replayed::of(&created);
     let (prediction, is_new) = match created {
         Created::New(prediction) => (prediction, true),
         Created::Existing(prediction) => (prediction, false),
@@ -156,7 +169,7 @@ async fn answer_created(api: &Api, caller: Caller, created: Created, wait: Wait,
         false => StatusCode::ACCEPTED,
     };
     let location = [(LOCATION, native::prediction_url(base, prediction.id))];
-    (status, wait, location, Json(document(api, &prediction, base).await)).into_response()
+    (status, wait, replayed, location, Json(document(api, &prediction, base).await)).into_response()
 }
 
 async fn document<'a>(api: &Api, prediction: &'a Prediction, base: &BaseUrl) -> native::Prediction<'a> {

@@ -7,46 +7,35 @@
 use std::{fmt, time::Instant};
 
 use axum::{
-    body::Body,
     extract::{MatchedPath, Request},
-    http::{
-        HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
-        header::{CONTENT_LENGTH, CONTENT_TYPE},
-    },
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode},
     middleware::Next,
     response::Response,
 };
 use tracing::{Instrument, Span};
 use uuid::Uuid;
 
-use crate::wire::native::Problem;
+use super::face::Face;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest id taken from a client.
 const MAX_ID_LENGTH: usize = 128;
 
 /// The outermost layer.
-pub(super) async fn observe(request: Request, next: Next) -> Response {
+pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     let id = RequestId::of(request.headers());
     let span = tracing::info_span!("request", request_id = %id);
+    let face = Face::of(&request);
+    // Inside a mount a request no longer knows its whole URL.
+    request.extensions_mut().insert(face);
     let mut line = LogLine::start(&request, span.clone());
     let mut response = next.run(request).instrument(span).await;
     line.status = Some(response.status());
-    if let Some(problem) = response.extensions_mut().remove() {
-        write_problem(&mut response, problem, &id);
+    if let Some(refusal) = response.extensions_mut().remove() {
+        face.write(refusal, id.to_string(), &mut response);
     }
     response.headers_mut().insert(X_REQUEST_ID, id.0);
     response
-}
-
-fn write_problem(response: &mut Response, mut problem: Problem, id: &RequestId) {
-    problem.request_id = Some(id.to_string());
-    let body = serde_json::to_vec(&problem).unwrap_or_default();
-    let headers = response.headers_mut();
-    // Of the empty body that this replaces.
-    headers.remove(CONTENT_LENGTH);
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    *response.body_mut() = Body::from(body);
 }
 
 /// Printable, short, and harmless in a log.

@@ -37,6 +37,15 @@ pub(super) struct Wait {
 }
 
 impl Wait {
+    /// The wait for clients that give up half a second after the time they ask for, as Replicate's do: a little less.
+    pub(super) fn shortened(self) -> Self {
+        let shortened = |patience: Duration| {
+            let margin = if patience >= Duration::from_secs(5) { 1000 } else { 200 };
+            patience.saturating_sub(Duration::from_millis(margin))
+        };
+        Self { patience: self.patience.map(shortened), ..self }
+    }
+
     /// The prediction as it is once it is terminal, or when the client's patience is at its end, or the client is gone.
     /// Should the database fail meanwhile, as it was before.
     pub(super) async fn for_result(
@@ -45,13 +54,28 @@ impl Wait {
         caller: Caller,
         prediction: Prediction,
     ) -> Prediction {
-        let Some(patience) = self.patience.filter(|_| !prediction.status.is_terminal()) else {
-            return prediction;
-        };
-        tokio::select! {
-            waited = service.wait(caller, prediction.id, patience) => waited.unwrap_or(prediction),
-            () = self.client.hung_up() => prediction,
+        match self.patience {
+            Some(patience) => hold(service, caller, prediction, patience, &self.client).await,
+            None => prediction,
         }
+    }
+}
+
+/// A new prediction as it is once it is terminal, or after `patience`, or when the client is gone. Should the database
+/// fail meanwhile, as it was before.
+pub(super) async fn hold(
+    service: &PredictionService,
+    caller: Caller,
+    prediction: Prediction,
+    patience: Duration,
+    client: &Client,
+) -> Prediction {
+    if prediction.status.is_terminal() {
+        return prediction;
+    }
+    tokio::select! {
+        waited = service.wait(caller, prediction.id, patience) => waited.unwrap_or(prediction),
+        () = client.hung_up() => prediction,
     }
 }
 

@@ -76,6 +76,14 @@ impl Store {
         .await?)
     }
 
+    /// The name of an account.
+    pub async fn account_name(&self, account_id: i64) -> Result<Option<String>> {
+        Ok(sqlx::query_scalar("select name from accounts where id = $1")
+            .bind(account_id)
+            .fetch_optional(&self.pool)
+            .await?)
+    }
+
     /// Whether there is any key, usable or not.
     pub async fn has_keys(&self) -> Result<bool> {
         Ok(sqlx::query_scalar("select exists (select from api_keys)").fetch_one(&self.pool).await?)

@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use super::{Error, Result, Store};
 use crate::domain::{
-    Artifact, Failure, Input, NanoUsd, NewPrediction, Prediction, PredictionId, PricePerSecond, QueuePlace, Status,
+    Artifact, Failure, Idempotency, Input, NanoUsd, NewPrediction, Prediction, PredictionId, PricePerSecond,
+    QueuePlace, Status,
 };
 
 /// The columns of [`Row`]. Spelled out, because `*` in a prepared statement breaks when a newer version adds a column.
@@ -21,6 +22,17 @@ macro_rules! columns {
     };
 }
 pub(super) use columns;
+
+/// Which rows a [`ListFilter`] lets through.
+macro_rules! listed {
+    () => {
+        " where account_id = $1
+            and ($2::text[] is null or status = any ($2))
+            and ($3::text is null or model = $3)
+            and ($4::timestamptz is null or created_at >= $4)
+            and ($5::timestamptz is null or created_at < $5)"
+    };
+}
 
 /// A row as the database returns it.
 #[derive(Debug, FromRow)]
@@ -92,10 +104,18 @@ impl TryFrom<Row> for Prediction {
 /// Which predictions to list.
 #[derive(Clone, Debug, Default)]
 pub struct ListFilter {
-    /// Only those in this status.
-    pub status: Option<Status>,
+    /// Only those in one of these statuses.
+    pub statuses: Option<Vec<Status>>,
+    /// Only those of the model with this slug.
+    pub model: Option<String>,
+    /// Only those created at this moment or later.
+    pub from: Option<DateTime<Utc>>,
+    /// Only those created before this moment.
+    pub until: Option<DateTime<Utc>>,
     /// Only those after this one in the list, which is newest first.
     pub after: Option<Cursor>,
+    /// Leaves out so many from the start.
+    pub offset: u32,
     /// At most this many.
     pub limit: u32,
 }
@@ -110,14 +130,16 @@ pub struct Cursor {
 }
 
 impl Store {
-    /// Puts a prediction in the queue. `None` when its id is taken, by whomever.
+    /// Puts a prediction in the queue. `None` when its id is taken, by whomever, or its idempotency key, by its account. Of
+    /// creates with the same key at the same time, one succeeds, and the others wait until it has.
     pub async fn create(&self, new: &NewPrediction) -> Result<Option<Prediction>> {
         let logs: String = new.notes.iter().map(|note| format!("{note}\n")).collect();
         let row: Option<Row> = sqlx::query_as(concat!(
             "insert into predictions
-                 (id, account_id, key_id, dialect, model, version, raw_input, input, price_nano, logs, deadline)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, now() + $11::bigint * interval '1 microsecond')
-             on conflict (id) do nothing
+                 (id, account_id, key_id, dialect, model, version, raw_input, input, price_nano, logs, deadline,
+                  idempotency_key, request_hash)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, now() + $11::bigint * interval '1 microsecond', $12, $13)
+             on conflict do nothing
              returning ",
             columns!()
         ))
@@ -132,11 +154,28 @@ impl Store {
         .bind(new.price.per_second().get())
         .bind(logs)
         .bind(new.cancel_after.map(microseconds))
+        .bind(new.idempotency.as_ref().map(|idempotency| idempotency.key.as_str()))
+        .bind(new.idempotency.as_ref().map(|idempotency| &idempotency.request_hash[..]))
         .fetch_optional(&self.pool)
         .await?;
         if row.is_some() {
             self.changes.announce_queued();
         }
+        row.map(Prediction::try_from).transpose()
+    }
+
+    /// The account's prediction that was made by this request under this key; none if another request used it.
+    pub async fn find_repeated(&self, account_id: i64, idempotency: &Idempotency) -> Result<Option<Prediction>> {
+        let row: Option<Row> = sqlx::query_as(concat!(
+            "select ",
+            columns!(),
+            " from predictions where account_id = $1 and idempotency_key = $2 and request_hash = $3"
+        ))
+        .bind(account_id)
+        .bind(&idempotency.key)
+        .bind(&idempotency.request_hash[..])
+        .fetch_optional(&self.pool)
+        .await?;
         row.map(Prediction::try_from).transpose()
     }
 
@@ -156,21 +195,43 @@ impl Store {
         let rows: Vec<Row> = sqlx::query_as(concat!(
             "select ",
             columns!(),
-            " from predictions
-             where account_id = $1
-               and ($2::text is null or status = $2)
-               and ($3::timestamptz is null or (created_at, id) < ($3, $4))
+            " from predictions",
+            listed!(),
+            " and ($6::timestamptz is null or (created_at, id) < ($6, $7))
              order by created_at desc, id desc
-             limit $5"
+             limit $8 offset $9"
         ))
         .bind(account_id)
-        .bind(filter.status.map(Status::as_str))
+        .bind(status_words(filter))
+        .bind(&filter.model)
+        .bind(filter.from)
+        .bind(filter.until)
         .bind(filter.after.map(|cursor| cursor.created_at))
         .bind(filter.after.map(|cursor| cursor.id.as_uuid()))
         .bind(i64::from(filter.limit))
+        .bind(i64::from(filter.offset))
         .fetch_all(&self.pool)
         .await?;
         rows.into_iter().map(Prediction::try_from).collect()
+    }
+
+    /// How many predictions of the account a filter lets through, from whatever place and however many are listed at a
+    /// time. Counts no further than `most`.
+    pub async fn count(&self, account_id: i64, filter: &ListFilter, most: u32) -> Result<u64> {
+        let count: i64 = sqlx::query_scalar(concat!(
+            "select count(*) from (select from predictions",
+            listed!(),
+            " limit $6) as counted"
+        ))
+        .bind(account_id)
+        .bind(status_words(filter))
+        .bind(&filter.model)
+        .bind(filter.from)
+        .bind(filter.until)
+        .bind(i64::from(most))
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(count.unsigned_abs())
     }
 
     /// Cancels a prediction: a queued one at once and free of charge, a running one as soon as its worker hears of it.
@@ -235,6 +296,10 @@ impl Store {
         .await?;
         Ok(median.filter(|_| runs >= 3).map(|microseconds| Duration::from_micros(microseconds as u64)))
     }
+}
+
+fn status_words(filter: &ListFilter) -> Option<Vec<&'static str>> {
+    filter.statuses.as_ref().map(|statuses| statuses.iter().map(|status| status.as_str()).collect())
 }
 
 /// A duration for a `bigint` of microseconds.

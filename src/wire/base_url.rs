@@ -23,6 +23,27 @@ impl BaseUrl {
     pub fn file(&self, key: &str) -> String {
         format!("{self}/files/{key}")
     }
+
+    /// Whether the server is reached over TLS.
+    pub fn is_https(&self) -> bool {
+        self.0.starts_with("https://")
+    }
+}
+
+/// Where a face is: the server, and the path under which a client reached the face. URLs in answers repeat that path, so
+/// that a client stays where its configuration put it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FaceUrl {
+    /// The server, whose files are the same for every face.
+    pub server: BaseUrl,
+    /// Begins with a slash and does not end with one: `/replicate/v1`.
+    pub mount: &'static str,
+}
+
+impl fmt::Display for FaceUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}{}", self.server, self.mount)
+    }
 }
 
 /// What `fourstep` is told of its public address.

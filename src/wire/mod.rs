@@ -1,13 +1,17 @@
 //! What the faces say: their JSON to domain values and back, and the few words only they know.
 //!
-//! Pure translation: no sockets, no database, no decisions. Each face is one file with the same three names in it,
-//! `CreatePrediction`, `Prediction` and its error body, so that the files can be read side by side.
+//! Pure translation: no sockets, no database, no decisions. Each face has the same three names, `CreatePrediction`,
+//! `Prediction` and its error body made of a [`Refusal`], so that they can be read side by side.
 
 mod base_url;
 pub mod cursor;
+pub mod eachlabs;
 mod exact;
 mod input_schema;
 pub mod native;
+mod refusal;
+pub mod replicate;
 
-pub use base_url::{BaseUrl, MalformedBaseUrl};
+pub use base_url::{BaseUrl, FaceUrl, MalformedBaseUrl};
 pub use input_schema::InputSchema;
+pub use refusal::Refusal;

@@ -100,3 +100,48 @@ async fn what_is_open_needs_no_key(pool: PgPool) {
         );
     }
 }
+
+/// Every route of the vendors' faces that needs a key, on one of its mounts.
+const VENDORS: [(Method, &str); 18] = [
+    (Method::POST, "/v1/predictions"),
+    (Method::GET, "/v1/predictions"),
+    (Method::GET, "/replicate/v1/predictions/{id}"),
+    (Method::POST, "/v1/v1/predictions/{id}/cancel"),
+    (Method::GET, "/replicate/v1/models"),
+    (Method::GET, "/v1/models/bytedance/sdxl-lightning-4step"),
+    (Method::POST, "/v1/models/bytedance/sdxl-lightning-4step/predictions"),
+    (Method::GET, "/v1/models/bytedance/sdxl-lightning-4step/versions"),
+    (Method::GET, "/v1/models/bytedance/sdxl-lightning-4step/versions/0"),
+    (Method::GET, "/v1/collections"),
+    (Method::GET, "/v1/hardware"),
+    (Method::GET, "/v1/account"),
+    (Method::POST, "/v1/files"),
+    (Method::POST, "/v1/prediction/"),
+    (Method::POST, "/eachlabs/v1/prediction/run"),
+    (Method::GET, "/v1/prediction/{id}"),
+    (Method::POST, "/eachlabs/v1/prediction/{id}/cancel"),
+    (Method::GET, "/v1/executions"),
+];
+
+#[sqlx::test]
+async fn the_vendors_faces_let_in_the_same_and_show_them_the_same(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let id = app.create_small().await;
+    let stranger = ApiKey::generate().unwrap();
+    app.store.create_key("stranger", "test", &stranger).await.unwrap();
+    for (method, path) in VENDORS {
+        let url = format!("{}{}", app.url, path.replace("{id}", &id));
+        let nobody = app.client.request(method.clone(), &url).body("not even JSON").send().await.unwrap();
+        assert_eq!(nobody.status(), StatusCode::UNAUTHORIZED, "{method} {path}");
+        assert_eq!(nobody.headers()["www-authenticate"], "Bearer realm=\"fourstep\"");
+        if path.contains("{id}") {
+            // What was made on one face is there on every other, for its owner.
+            let request = || app.client.request(method.clone(), &url);
+            assert_eq!(request().bearer_auth(stranger.expose()).send().await.unwrap().status(), 404, "{method} {path}");
+            assert_eq!(request().bearer_auth(&app.key).send().await.unwrap().status(), 200, "{method} {path}");
+        } else if method == Method::GET {
+            let listed = app.client.get(&url).bearer_auth(stranger.expose()).send().await.unwrap();
+            assert!(!listed.text().await.unwrap().contains(&id), "{path}");
+        }
+    }
+}

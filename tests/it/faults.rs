@@ -6,23 +6,13 @@ use nix::sys::signal::Signal;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::process::{Client, Program, TestFolder};
+use crate::process::{Client, Program, TestFolder, url_of};
 
 const KILLS: usize = 20;
 /// Four steps of a mock at 50 ms.
 const RUN_TIME: Duration = Duration::from_millis(200);
 /// From a kill to the end of the prediction that another worker takes over, besides its run time.
 const RESCUE: Duration = Duration::from_secs(3);
-
-/// The URL of a test's own database.
-pub(crate) async fn url_of(pool: &PgPool) -> String {
-    let database: String = sqlx::query_scalar("select current_database()").fetch_one(pool).await.unwrap();
-    let server = std::env::var("DATABASE_URL").unwrap();
-    let (base, query) =
-        server.split_once('?').map_or((server.as_str(), String::new()), |(base, query)| (base, format!("?{query}")));
-    let (authority, _) = base.rsplit_once('/').unwrap();
-    format!("{authority}/{database}{query}")
-}
 
 /// Σ of all charges against Σ of all costs, and at most one charge a prediction.
 async fn assert_books_agree(pool: &PgPool) {

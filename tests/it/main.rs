@@ -5,14 +5,17 @@
 mod architecture;
 mod auth;
 mod command_line;
+mod eachlabs;
 mod faults;
 mod files;
+mod idempotency;
 mod long_poll;
 mod malformed;
 mod native;
 mod probes;
 mod process;
 mod queue;
+mod replicate;
 mod server;
 mod support;
 mod worker;

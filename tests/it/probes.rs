@@ -84,7 +84,7 @@ async fn wrong_turns_are_problems_too(pool: PgPool) {
     assert_eq!(lost.headers()["content-type"], "application/problem+json");
     assert_json_snapshot!(json(lost).await, {".request_id" => "[request id]"}, @r#"
     {
-      "code": "not_found",
+      "code": "unknown_url",
       "detail": "there is nothing at this URL",
       "request_id": "[request id]",
       "status": 404,

@@ -12,6 +12,7 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::{Value, json};
+use sqlx::PgPool;
 
 /// A folder that is gone when dropped.
 pub(crate) struct TestFolder(pub(crate) PathBuf);
@@ -28,6 +29,16 @@ impl Drop for TestFolder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+/// The URL of a test's own database.
+pub(crate) async fn url_of(pool: &PgPool) -> String {
+    let database: String = sqlx::query_scalar("select current_database()").fetch_one(pool).await.unwrap();
+    let server = std::env::var("DATABASE_URL").unwrap();
+    let (base, query) =
+        server.split_once('?').map_or((server.as_str(), String::new()), |(base, query)| (base, format!("?{query}")));
+    let (authority, _) = base.rsplit_once('/').unwrap();
+    format!("{authority}/{database}{query}")
 }
 
 /// A running `fourstep`. Killed when dropped.

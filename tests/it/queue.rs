@@ -65,6 +65,7 @@ impl Queue {
             notes: Vec::new(),
             price: PricePerSecond::new(1_540_000),
             cancel_after: None,
+            idempotency: None,
         }
     }
 

@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::{
-    BaseUrl, InputSchema,
+    BaseUrl, InputSchema, Refusal,
     exact::{Dollars, Moment, Seconds},
 };
 use crate::domain::{self, FaceDefaults, InvalidField, InvalidInput, PredictionId, QueuePlace, Status, UnknownFields};
@@ -224,7 +224,24 @@ pub struct Problem {
     #[serde(serialize_with = "invalid_fields", skip_serializing_if = "Vec::is_empty")]
     pub invalid_fields: Vec<InvalidField>,
     /// By which the server's logs know the request.
-    pub request_id: Option<String>,
+    pub request_id: String,
+}
+
+impl Problem {
+    /// The problem a refusal is.
+    pub fn new(refusal: Refusal, request_id: String) -> Self {
+        let Refusal { status, code, detail, invalid_fields } = refusal;
+        Self {
+            // RFC 9457: nothing is to be known about this kind of problem beyond its status.
+            kind: "about:blank",
+            title: status.canonical_reason().unwrap_or("Error"),
+            status: status.as_u16(),
+            detail,
+            code,
+            invalid_fields,
+            request_id,
+        }
+    }
 }
 
 fn invalid_fields<S: Serializer>(fields: &[InvalidField], serializer: S) -> Result<S::Ok, S::Error> {

@@ -338,19 +338,17 @@ fn a_prediction_of_a_model_no_longer_in_the_catalog_keeps_its_slug() {
 
 #[test]
 fn a_problem() {
-    let problem = Problem {
-        kind: "about:blank",
-        title: "Unprocessable Content",
-        status: 422,
-        detail: "input.width: must be a multiple of 8".into(),
+    let refusal = Refusal {
+        status: http::StatusCode::UNPROCESSABLE_ENTITY,
         code: "invalid_request",
+        detail: "input.width: must be a multiple of 8".into(),
         invalid_fields: InvalidInput::one("input.width", "must be a multiple of 8").fields,
-        request_id: Some("abc".into()),
     };
+    let problem = Problem::new(refusal, "abc".into());
     assert_snapshot!(serde_json::to_string_pretty(&problem).expect("serializable"), @r#"
     {
       "type": "about:blank",
-      "title": "Unprocessable Content",
+      "title": "Unprocessable Entity",
       "status": 422,
       "detail": "input.width: must be a multiple of 8",
       "code": "invalid_request",

@@ -1,0 +1,227 @@
+//! Eachlabs' face: its URLs, each a handler that extracts, asks and answers.
+//!
+//! Its clients ask for a prediction again and again. Each time they are held for a few seconds, as many as the most
+//! impatient of them put up with, so that most are answered with the result the first time.
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    extract::{FromRequestParts, State},
+    http::{StatusCode, request::Parts},
+    response::{IntoResponse, Response},
+};
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{
+    Api, Error,
+    extract::{JsonBody, KnownId},
+    hangup::Client,
+    idempotency::{IdempotencyKey, Replayed},
+    query::Parameters,
+    timing::hold,
+};
+use crate::{
+    domain::{Caller, Dialect, InvalidInput, Prediction, Status},
+    service::{self, CreateRequest, Created, ListFilter},
+    wire::{
+        FaceUrl,
+        eachlabs::{self, Canceled, CreatePrediction, Execution, Executions, Finished, TimedOut},
+    },
+};
+
+/// How long a client that asks for a prediction is held.
+const POLL: Duration = Duration::from_secs(5);
+/// How long a client that runs a prediction is held.
+const RUN: Duration = Duration::from_secs(60);
+/// How far back executions are listed unless the client says otherwise.
+const LISTED_DAYS: i64 = 90;
+
+/// `POST /prediction`
+pub(super) async fn create(
+    State(api): State<Api>,
+    caller: Caller,
+    key: IdempotencyKey,
+    JsonBody(body): JsonBody,
+) -> Result<Response, Error> {
+    let (prediction, replayed) = create_prediction(&api, caller, key, CreatePrediction::parse(body)?).await?;
+    Ok((replayed, Json(eachlabs::Created::new(prediction.id))).into_response())
+}
+
+/// `POST /prediction/run`: a create that is answered with the result.
+pub(super) async fn run(
+    State(api): State<Api>,
+    caller: Caller,
+    face: FaceUrl,
+    client: Client,
+    key: IdempotencyKey,
+    JsonBody(body): JsonBody,
+) -> Result<Response, Error> {
+    let (prediction, replayed) = create_prediction(&api, caller, key, CreatePrediction::parse(body)?).await?;
+    let prediction = hold(&api.service, caller, prediction, RUN, &client).await;
+    Ok(match Finished::new(&prediction, &face) {
+        Some(finished) => (replayed, Json(finished)).into_response(),
+        None => (StatusCode::REQUEST_TIMEOUT, replayed, Json(TimedOut::new(prediction.id))).into_response(),
+    })
+}
+
+/// `GET /prediction/{id}`
+pub(super) async fn get(
+    State(api): State<Api>,
+    caller: Caller,
+    KnownId(id): KnownId,
+    face: FaceUrl,
+) -> Result<Response, Error> {
+    let prediction = api.service.wait(caller, id, POLL).await?;
+    Ok(Json(eachlabs::Prediction::new(&prediction, &face)).into_response())
+}
+
+/// `POST /prediction/{id}/cancel`. What has ended otherwise cannot be canceled; doing it twice is no mistake.
+pub(super) async fn cancel(State(api): State<Api>, caller: Caller, KnownId(id): KnownId) -> Result<Response, Error> {
+    let prediction = api.service.cancel(caller, id).await?;
+    match prediction.status {
+        Status::Succeeded | Status::Failed => Err(InvalidInput::one("Prediction", "already completed").into()),
+        Status::Queued | Status::Processing | Status::Canceled => Ok(Json(Canceled::new(id)).into_response()),
+    }
+}
+
+/// `GET /models`. What there is to run is no secret.
+pub(super) async fn list_models(State(api): State<Api>, query: ModelsQuery) -> Response {
+    let is_meant = |text: &str| text.to_lowercase().contains(&query.name);
+    let models = api.service.catalog().models().iter().filter(|model| is_meant(&model.slug) || is_meant(&model.title));
+    let page = models.skip(query.page.offset as usize).take(query.page.limit as usize);
+    Json(page.map(eachlabs::Model::new).collect::<Vec<_>>()).into_response()
+}
+
+/// `GET /model?slug=`
+pub(super) async fn get_model(State(api): State<Api>, Slug(slug): Slug) -> Result<Response, Error> {
+    let model = api.service.catalog().find(&slug).ok_or(service::Error::UnknownModel(slug))?;
+    Ok(Json(eachlabs::Model::new(model)).into_response())
+}
+
+/// `GET /executions`
+pub(super) async fn list(
+    State(api): State<Api>,
+    caller: Caller,
+    face: FaceUrl,
+    query: ExecutionsQuery,
+) -> Result<Response, Error> {
+    let ListFilter { offset, limit, .. } = query.filter;
+    let (predictions, total) = match query.of_workflow {
+        // No prediction belongs to one.
+        true => (Vec::new(), service::Count::default()),
+        false => (api.service.list(caller, &query.filter).await?, api.service.count(caller, &query.filter).await?),
+    };
+    let executions = predictions.iter().map(|prediction| Execution::new(prediction, &face.server)).collect();
+    let (total_count, total_capped) = (total.counted, total.has_more);
+    Ok(Json(Executions { executions, total_count, total_capped, offset, limit }).into_response())
+}
+
+async fn create_prediction(
+    api: &Api,
+    caller: Caller,
+    IdempotencyKey(idempotency_key): IdempotencyKey,
+    body: CreatePrediction,
+) -> Result<(Prediction, Replayed), Error> {
+    let defaults = body.defaults();
+    let CreatePrediction { model, input } = body;
+    let request = CreateRequest {
+        id: None,
+        model: Some(model),
+        version: None,
+        input,
+        dialect: Dialect::Eachlabs,
+        defaults,
+        cancel_after: None,
+        idempotency_key,
+    };
+    let created = api.service.create(caller, request).await?;
+    let replayed = Replayed::of(&created);
+    let (Created::New(prediction) | Created::Existing(prediction)) = created;
+    Ok((prediction, replayed))
+}
+
+/// Which part of a list is wanted: `limit=&offset=`.
+struct PageQuery {
+    offset: u32,
+    limit: u32,
+}
+
+impl PageQuery {
+    fn read(parameters: &Parameters, default_limit: u32, max_limit: u32) -> Result<Self, InvalidInput> {
+        let number = |name, default, least, most| match parameters.get(name).map(str::parse::<u32>) {
+            None => Ok(default),
+            Some(Ok(number)) if (least..=most).contains(&number) => Ok(number),
+            Some(_) => Err(InvalidInput::one(name, format!("must be an integer between {least} and {most}"))),
+        };
+        let most_offset = u32::MAX / 2;
+        Ok(Self { limit: number("limit", default_limit, 1, max_limit)?, offset: number("offset", 0, 0, most_offset)? })
+    }
+}
+
+/// Which models to list: `?name=&limit=&offset=`.
+pub(super) struct ModelsQuery {
+    /// In lower case; empty for all.
+    name: String,
+    page: PageQuery,
+}
+
+impl FromRequestParts<Api> for ModelsQuery {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Error> {
+        let parameters = Parameters::read(parts, &["name", "limit", "offset"])?;
+        let name = parameters.get("name").unwrap_or_default().to_lowercase();
+        Ok(Self { name, page: PageQuery::read(&parameters, 50, 500)? })
+    }
+}
+
+/// Which model is meant: `?slug=`.
+pub(super) struct Slug(String);
+
+impl FromRequestParts<Api> for Slug {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Error> {
+        let parameters = Parameters::read(parts, &["slug"])?;
+        let slug = parameters.get("slug").filter(|slug| !slug.is_empty());
+        Ok(Self(slug.ok_or_else(|| InvalidInput::one("slug", "parameter is required"))?.to_owned()))
+    }
+}
+
+/// Which executions to list.
+pub(super) struct ExecutionsQuery {
+    filter: ListFilter,
+    /// Asks for those of a workflow.
+    of_workflow: bool,
+}
+
+impl FromRequestParts<Api> for ExecutionsQuery {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Error> {
+        let known = ["limit", "offset", "model", "status", "workflow_id", "workflow_execution_id", "from", "to"];
+        let parameters = Parameters::read(parts, &known)?;
+        let page = PageQuery::read(&parameters, 20, 100)?;
+        let statuses = parameters.get("status").map(|words| words.split(',').map(eachlabs::parse_status).collect());
+        if statuses == Some(None) {
+            return Err(InvalidInput::one("status", "must be a list of created, starting, success, error").into());
+        }
+        let time = |name: &str| match parameters.get(name).map(str::parse::<DateTime<Utc>>) {
+            Some(Err(_)) => Err(InvalidInput::one(name, "must be a time like 2026-01-31T12:00:00Z")),
+            given => Ok(given.and_then(Result::ok)),
+        };
+        let from = time("from")?.unwrap_or_else(|| Utc::now() - TimeDelta::days(LISTED_DAYS));
+        let filter = ListFilter {
+            statuses: statuses.flatten(),
+            model: parameters.get("model").map(str::to_owned),
+            from: Some(from),
+            until: time("to")?,
+            offset: page.offset,
+            limit: page.limit,
+            ..ListFilter::default()
+        };
+        let of_workflow = ["workflow_id", "workflow_execution_id"].iter().any(|name| parameters.get(name).is_some());
+        Ok(Self { filter, of_workflow })
+    }
+}

@@ -1,0 +1,158 @@
+//! Which face a URL belongs to, what a refusal looks like there, and the one URL that belongs to several.
+//!
+//! URLs that are nobody's and methods that no route takes are refused in the language of the face they would belong to:
+//! a client understands only its own vendor's errors.
+
+use axum::{
+    Extension,
+    body::Body,
+    extract::{Request, State},
+    handler::Handler,
+    http::{
+        HeaderMap, HeaderValue, Method, Uri,
+        header::{CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT, VARY},
+    },
+    response::Response,
+};
+use serde::Serialize;
+
+use super::{Api, caller::X_API_KEY, eachlabs, replicate};
+use crate::{
+    domain::Dialect,
+    wire::{Refusal, eachlabs::Refused, native, replicate as replicate_wire},
+};
+
+/// The face a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Face {
+    dialect: Dialect,
+    /// Whether a client asks what has become of a prediction, perhaps again and again.
+    polls: bool,
+}
+
+impl Face {
+    /// By the request's URL, whether there is such a URL or not; and by its headers where that does not tell.
+    pub(super) fn of(request: &Request) -> Self {
+        let dialect = dialect(request.uri(), request.headers());
+        Self { dialect, polls: request.method() == Method::GET && request.uri().path().contains("/prediction/") }
+    }
+
+    /// Puts a refusal into its response.
+    pub(super) fn write(self, refusal: Refusal, request_id: String, response: &mut Response) {
+        const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
+        match self.dialect {
+            Dialect::Replicate => fill(response, PROBLEM, &replicate_wire::Problem::new(refusal)),
+            Dialect::Eachlabs => {
+                let (status, body) = Refused::new(refusal, self.polls);
+                *response.status_mut() = status;
+                fill(response, HeaderValue::from_static("application/json"), &body);
+            }
+            Dialect::Native | Dialect::OpenAi => fill(response, PROBLEM, &native::Problem::new(refusal, request_id)),
+        }
+    }
+}
+
+fn dialect(uri: &Uri, headers: &HeaderMap) -> Dialect {
+    let below = |mount: &str| uri.path().strip_prefix(mount).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+    if below("/eachlabs").is_some() {
+        return Dialect::Eachlabs;
+    }
+    if below("/replicate").is_some() {
+        return Dialect::Replicate;
+    }
+    let Some(below_v1) = below("/v1") else {
+        return Dialect::Native;
+    };
+    match below_v1.split('/').nth(1).unwrap_or_default() {
+        "prediction" | "model" | "executions" => Dialect::Eachlabs,
+        "models" if below_v1 == "/models" => lister_of_models(uri, headers),
+        _ => Dialect::Replicate,
+    }
+}
+
+/// Whose client asks for `/v1/models`: its answer is an array for one vendor and a page for the other. Replicate's clients
+/// say who they are; of Eachlabs' most do not.
+fn lister_of_models(uri: &Uri, headers: &HeaderMap) -> Dialect {
+    let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    let is_paged = uri.query().is_some_and(|query| {
+        query.split('&').any(|pair| ["name=", "limit=", "offset="].iter().any(|name| pair.starts_with(name)))
+    });
+    let is_replicates = agent.to_ascii_lowercase().starts_with("replicate");
+    if is_replicates && !is_paged && !headers.contains_key(X_API_KEY) { Dialect::Replicate } else { Dialect::Eachlabs }
+}
+
+/// `GET /models`, of whichever face.
+pub(super) async fn list_models(
+    State(api): State<Api>,
+    Extension(face): Extension<Face>,
+    request: Request,
+) -> Response {
+    let mut response = match face.dialect {
+        Dialect::Replicate => replicate::list_models.call(request, api).await,
+        _ => eachlabs::list_models.call(request, api).await,
+    };
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Authorization, X-API-Key, User-Agent"));
+    response
+}
+
+fn fill(response: &mut Response, content_type: HeaderValue, body: &impl Serialize) {
+    let headers = response.headers_mut();
+    // Of the empty body that this replaces.
+    headers.remove(CONTENT_LENGTH);
+    headers.insert(CONTENT_TYPE, content_type);
+    *response.body_mut() = Body::from(serde_json::to_vec(body).unwrap_or_default());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn face_of(path: &str, headers: &[(&'static str, &'static str)]) -> Dialect {
+        let mut request = Request::builder().uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Face::of(&request.body(Body::empty()).expect("a request")).dialect
+    }
+
+    #[test]
+    fn a_url_belongs_to_a_face_whether_it_exists_or_not() {
+        for (path, dialect) in [
+            ("/", Dialect::Native),
+            ("/predictions", Dialect::Native),
+            ("/v10/predictions", Dialect::Native),
+            ("/replicated", Dialect::Native),
+            ("/v1", Dialect::Replicate),
+            ("/v1/predictions/x", Dialect::Replicate),
+            ("/v1/v1/prediction", Dialect::Replicate),
+            ("/v1/models/a/b", Dialect::Replicate),
+            ("/v1/nothing", Dialect::Replicate),
+            ("/replicate", Dialect::Replicate),
+            ("/replicate/v1/prediction", Dialect::Replicate),
+            ("/v1/prediction", Dialect::Eachlabs),
+            ("/v1/prediction/x/y/z", Dialect::Eachlabs),
+            ("/v1/model?slug=x", Dialect::Eachlabs),
+            ("/v1/models", Dialect::Eachlabs),
+            ("/eachlabs/v1/predictions", Dialect::Eachlabs),
+        ] {
+            assert_eq!(face_of(path, &[]), dialect, "{path}");
+        }
+    }
+
+    #[test]
+    fn who_lists_the_models_is_known_by_key_query_and_name() {
+        let replicate = ("user-agent", "replicate-python/1.0.7");
+        for (path, headers, dialect) in [
+            ("/v1/models", vec![replicate], Dialect::Replicate),
+            ("/v1/models", vec![("user-agent", "Replicate/Python 2.0.0")], Dialect::Replicate),
+            ("/v1/models", vec![("user-agent", "each-js/0.0.3")], Dialect::Eachlabs),
+            ("/v1/models", vec![replicate, ("x-api-key", "k")], Dialect::Eachlabs),
+            ("/v1/models?limit=5", vec![replicate], Dialect::Eachlabs),
+            ("/v1/models?cursor=5", vec![replicate], Dialect::Replicate),
+            ("/replicate/v1/models?limit=5", vec![], Dialect::Replicate),
+            ("/eachlabs/v1/models", vec![replicate], Dialect::Eachlabs),
+        ] {
+            assert_eq!(face_of(path, &headers), dialect, "{path} {headers:?}");
+        }
+    }
+}

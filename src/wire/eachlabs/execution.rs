@@ -1,0 +1,79 @@
+//! Executions: the account's predictions as Eachlabs lists them, with what each cost.
+
+use serde::Serialize;
+
+use super::super::{
+    BaseUrl,
+    exact::{Dollars, Moment, Seconds},
+};
+use crate::domain::{NanoUsd, Prediction, PredictionId, Status};
+
+const fn status_word(status: Status) -> &'static str {
+    match status {
+        Status::Queued => "created",
+        // Not `processing`, as when the prediction is read.
+        Status::Processing => "starting",
+        Status::Succeeded => "success",
+        Status::Failed => "error",
+        Status::Canceled => "cancelled",
+    }
+}
+
+/// The status a word of a filter means. Canceled ones cannot be asked for, as at the vendor's.
+pub fn parse_status(word: &str) -> Option<Status> {
+    let canceled = |status: &Status| *status == Status::Canceled;
+    Status::ALL.into_iter().filter(|status| !canceled(status)).find(|status| status_word(*status) == word)
+}
+
+/// A prediction in the list.
+#[derive(Debug, Serialize)]
+pub struct Execution<'a> {
+    id: PredictionId,
+    model: &'a str,
+    requested_model: Option<String>,
+    status: &'static str,
+    workflow_id: Option<String>,
+    workflow_execution_id: Option<String>,
+    execution_cost: Dollars,
+    run_time: Seconds,
+    created_at: Moment,
+    started_at: Option<Moment>,
+    completed_at: Option<Moment>,
+    /// The first image.
+    output: Option<String>,
+}
+
+impl<'a> Execution<'a> {
+    /// The entry of a prediction.
+    pub fn new(prediction: &'a Prediction, server: &BaseUrl) -> Self {
+        Self {
+            id: prediction.id,
+            model: &prediction.model,
+            requested_model: None,
+            status: status_word(prediction.status),
+            workflow_id: None,
+            workflow_execution_id: None,
+            execution_cost: Dollars(prediction.cost.unwrap_or(NanoUsd::ZERO)),
+            run_time: Seconds(prediction.device_time.unwrap_or_default()),
+            created_at: Moment(prediction.created_at),
+            started_at: prediction.started_at.map(Moment),
+            completed_at: prediction.completed_at.map(Moment),
+            output: prediction.output.iter().flatten().next().map(|file| server.file(&file.key)),
+        }
+    }
+}
+
+/// Some of the list.
+#[derive(Debug, Serialize)]
+pub struct Executions<'a> {
+    /// Newest first.
+    pub executions: Vec<Execution<'a>>,
+    /// How many there are, as far as they were counted.
+    pub total_count: u64,
+    /// Whether there are more than were counted.
+    pub total_capped: bool,
+    /// How many were left out from the start.
+    pub offset: u32,
+    /// How many there are at most in an answer.
+    pub limit: u32,
+}

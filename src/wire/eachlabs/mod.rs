@@ -1,0 +1,158 @@
+//! Eachlabs' face: its JSON, as its clients read it.
+//!
+//! Four vocabularies for the same statuses, as the vendor has them: a prediction, a finished run and an execution each
+//! say it in their own words, and creating says `success` before anything has run.
+
+mod answer;
+mod create;
+mod execution;
+mod model;
+mod refused;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{
+    BaseUrl, FaceUrl,
+    exact::{Dollars, Seconds},
+};
+use crate::domain::{self, Artifact, FaceDefaults, Failure, FailureCode, NanoUsd, PredictionId, Status, UnknownFields};
+
+pub use answer::{Canceled, Created, Finished, TimedOut};
+pub use create::CreatePrediction;
+pub use execution::{Execution, Executions, parse_status};
+pub use model::Model;
+pub use refused::Refused;
+
+/// What Eachlabs fills in, by the page of the hosted model.
+pub const DEFAULTS: FaceDefaults = FaceDefaults {
+    prompt: "A superhero smiling",
+    negative_prompt: "worst quality, low quality",
+    disable_safety_checker: true,
+    unknown_fields: UnknownFields::Note,
+};
+
+/// The word for a prediction's status. The documentation has `starting` and `failed` as well; the vendor's server says
+/// neither.
+pub const fn status_word(status: Status) -> &'static str {
+    match status {
+        Status::Queued => "created",
+        Status::Processing => "processing",
+        Status::Succeeded => "success",
+        Status::Failed => "error",
+        Status::Canceled => "cancelled",
+    }
+}
+
+/// A prediction as Eachlabs' clients read it. Its error, if it has one, is its output.
+#[derive(Debug, Serialize)]
+pub struct Prediction<'a> {
+    id: PredictionId,
+    model: &'a str,
+    input: &'a Value,
+    status: &'static str,
+    output: Option<Output<'a>>,
+    /// Nothing but the reason of a failure, which is what the vendor's own samples print.
+    logs: Option<&'a str>,
+    metrics: Metrics,
+    urls: Urls,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Output<'a> {
+    Images(Vec<String>),
+    Error(ErrorEnvelope<'a>),
+}
+
+/// Both zero until the prediction has ended.
+#[derive(Debug, Serialize)]
+struct Metrics {
+    predict_time: Seconds,
+    cost: Dollars,
+}
+
+#[derive(Debug, Serialize)]
+struct Urls {
+    cancel: String,
+    get: String,
+}
+
+impl<'a> Prediction<'a> {
+    /// The document of a prediction.
+    pub fn new(prediction: &'a domain::Prediction, face: &FaceUrl) -> Self {
+        let url = format!("{face}/prediction/{}", prediction.id);
+        let failure = prediction.failure.as_ref();
+        let output = match (prediction.status, failure) {
+            (Status::Failed, Some(failure)) => Some(Output::Error(ErrorEnvelope::new(prediction, failure))),
+            _ => prediction.output.as_deref().map(|files| Output::Images(urls(files, &face.server))),
+        };
+        Self {
+            id: prediction.id,
+            model: &prediction.model,
+            input: &prediction.raw_input,
+            status: status_word(prediction.status),
+            output,
+            logs: failure.map(|failure| failure.message.as_str()),
+            metrics: Metrics {
+                predict_time: Seconds(prediction.device_time.unwrap_or_default()),
+                cost: Dollars(prediction.cost.unwrap_or(NanoUsd::ZERO)),
+            },
+            urls: Urls { cancel: format!("{url}/cancel"), get: url },
+        }
+    }
+}
+
+/// Where images can be read.
+fn urls(files: &[Artifact], server: &BaseUrl) -> Vec<String> {
+    files.iter().map(|file| server.file(&file.key)).collect()
+}
+
+/// What stands in the place of a failed prediction's output.
+#[derive(Debug, Serialize)]
+struct ErrorEnvelope<'a> {
+    classification: Classification,
+    error: &'static str,
+    error_code: &'static str,
+    error_message: &'a str,
+    error_step: &'static str,
+    execution_id: PredictionId,
+    model_id: &'a str,
+    model_slug: &'a str,
+    provider: &'static str,
+    retryable: bool,
+    status: &'static str,
+    success: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Classification {
+    category: &'static str,
+}
+
+impl<'a> ErrorEnvelope<'a> {
+    fn new(prediction: &'a domain::Prediction, failure: &'a Failure) -> Self {
+        // The vendor's categories and codes; whoever runs the model is its provider.
+        let (category, error_code, retryable) = match failure.code {
+            FailureCode::InvalidInput => ("VALIDATION", "INPUT_VALIDATION_ERROR", false),
+            FailureCode::OutOfMemory => ("PROVIDER", "PROVIDER_FAILED", false),
+            FailureCode::WorkerLost => ("PROVIDER", "PROVIDER_SERVER_ERROR", true),
+            FailureCode::DeadlineExceeded => ("TIMEOUT", "EXECUTION_TIMEOUT", true),
+            FailureCode::Internal => ("INTERNAL", "PROVIDER_SERVER_ERROR", true),
+        };
+        Self {
+            classification: Classification { category },
+            error: "Execution failed",
+            error_code,
+            error_message: &failure.message,
+            error_step: "execution",
+            execution_id: prediction.id,
+            model_id: &prediction.version,
+            model_slug: &prediction.model,
+            provider: "fourstep",
+            retryable,
+            status: "ERROR",
+            success: false,
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Why a request was refused, as Eachlabs says it.
+
+use http::StatusCode;
+use serde::Serialize;
+
+use super::super::Refusal;
+use crate::domain::InvalidField;
+
+/// The body of a refusal. Clients look for its text under `error` or under `message`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Refused {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    error: String,
+    message: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    details: Vec<Detail>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Detail {
+    field: String,
+    reason: String,
+}
+
+impl Refused {
+    /// The status and the body of a refusal. `of_a_poll` says that it answers a client that asks for a prediction over and
+    /// over: it compares the body's `status` with words that end its loop, and one that is there and is none of them, as
+    /// a number is, keeps it asking for ever what it may never have. What passes by itself is worth asking again.
+    pub fn new(refusal: Refusal, of_a_poll: bool) -> (StatusCode, Self) {
+        let Refusal { status, code, detail, invalid_fields } = refusal;
+        let (status, error) = match code {
+            "unauthorized" => (status, "Invalid or missing API key".to_owned()),
+            "not_found" => (status, "Prediction not found".to_owned()),
+            "unknown_model" => (StatusCode::NOT_FOUND, "Failed to fetch model: model not found".to_owned()),
+            "malformed_body" => (StatusCode::UNPROCESSABLE_ENTITY, "invalid request body".to_owned()),
+            "invalid_request" => (StatusCode::BAD_REQUEST, error(&invalid_fields)),
+            "internal" => (status, "Internal server error".to_owned()),
+            _ => (status, detail.clone()),
+        };
+        let is_final = of_a_poll && status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS;
+        let details = match code {
+            "invalid_request" => invalid_fields,
+            _ => Vec::new(),
+        };
+        let details = details.into_iter().map(|InvalidField { field, reason }| Detail { field, reason }).collect();
+        (status, Self { status: (!is_final).then_some(status.as_u16()), error, message: detail, details })
+    }
+}
+
+/// The vendor's sentence where it has one.
+fn error(fields: &[InvalidField]) -> String {
+    if fields.iter().any(|InvalidField { field, .. }| field.starts_with("input")) {
+        return "Invalid input for model".to_owned();
+    }
+    let sentences: Vec<String> =
+        fields.iter().map(|InvalidField { field, reason }| format!("{field} {reason}")).collect();
+    sentences.join("; ")
+}

@@ -1,0 +1,66 @@
+//! The vendors' real clients against a real server with the mock predictor: `tools/set-up --tests` installs Python and
+//! Node.js, and these tests install the clients, in the versions that are pinned beside them, under `target`.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod installed;
+#[path = "../it/process.rs"]
+#[expect(dead_code, reason = "only the server is needed here")]
+mod process;
+mod readme;
+
+use std::{fs, path::Path, process::Command};
+
+use sqlx::PgPool;
+
+use installed::{javascript, python};
+use process::{Program, TestFolder, url_of};
+
+/// Slow enough that a wait of a second runs out, if thirty steps are asked for.
+const STEP_MS: u32 = 100;
+
+/// A server for one client.
+struct Server {
+    program: Program,
+    folder: TestFolder,
+}
+
+impl Server {
+    async fn start(pool: &PgPool, step_ms: u32) -> Self {
+        let folder = TestFolder::new();
+        let config = folder.0.join("config.toml");
+        fs::write(&config, format!("[worker]\nmock_step_ms = {step_ms}\n")).unwrap();
+        let program = Program::serve(&folder.0, Some(&url_of(pool).await), &["--config", config.to_str().unwrap()]);
+        Self { program, folder }
+    }
+
+    fn key(&self) -> String {
+        fs::read_to_string(self.folder.0.join("key")).unwrap().trim().to_owned()
+    }
+
+    /// Runs a client to its end, which must be a good one.
+    fn satisfies(&self, mut client: Command) {
+        client.env("FOURSTEP_URL", &self.program.url).env("FOURSTEP_KEY", self.key()).env("NO_PROXY", "127.0.0.1");
+        let output = client.output().unwrap();
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{client:?}: {}\n{out}\n{err}", output.status);
+    }
+}
+
+fn here(file: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(file)
+}
+
+#[sqlx::test]
+async fn replicates_python_client_works_unchanged(pool: PgPool) {
+    Server::start(&pool, STEP_MS).await.satisfies(python(&here("replicate_python.py")));
+}
+
+#[sqlx::test]
+async fn replicates_javascript_client_works_unchanged(pool: PgPool) {
+    Server::start(&pool, STEP_MS).await.satisfies(javascript(&here("replicate_javascript.js")));
+}
+
+#[sqlx::test]
+async fn the_sample_of_eachlabs_page_works_unchanged(pool: PgPool) {
+    Server::start(&pool, STEP_MS).await.satisfies(python(&here("eachlabs_python.py")));
+}
