@@ -5,11 +5,13 @@
 mod architecture;
 mod auth;
 mod command_line;
+mod events;
 mod faults;
 mod files;
 mod long_poll;
 mod malformed;
 mod native;
+mod playground;
 mod probes;
 mod process;
 mod queue;
