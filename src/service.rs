@@ -19,9 +19,9 @@ use crate::{
     artifacts::{self, Artifacts, StoredFile},
     domain::{
         ApiKey, Caller, Catalog, Dialect, FaceDefaults, Idempotency, Input, InvalidInput, Model, NewPrediction,
-        Prediction, PredictionId, QueuePlace, Status,
+        Prediction, PredictionId, Progress, QueuePlace, Status,
     },
-    store::{self, Store, StoredKey},
+    store::{self, Store, StoredKey, Subscription},
 };
 
 pub use crate::store::{Cursor, ListFilter};
@@ -32,6 +32,10 @@ const KEY_CACHE: Duration = Duration::from_secs(5);
 const RUN_TIME_CACHE: Duration = Duration::from_secs(5);
 /// Where counting ends: a list as long as this is paged through by nobody.
 const MOST_COUNTED: u32 = 10_000;
+/// How often somebody who follows a running prediction looks at it when nothing is heard.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// How often, at least and at most, somebody who follows a queued prediction is told its place.
+const PLACE_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// Bounds each cache, against floods of made-up keys.
 const CACHE_ENTRIES: usize = 10_000;
 
@@ -269,6 +273,14 @@ impl PredictionService {
         }
     }
 
+    /// Follows a prediction until it is terminal.
+    pub async fn follow(&self, caller: Caller, id: PredictionId) -> Result<Follow> {
+        // Subscribed before the first look at it.
+        let subscription = self.shared.store.changes().subscribe_progress(id);
+        self.get(caller, id).await?;
+        Ok(Follow { service: self.clone(), caller, id, subscription, pause: Duration::ZERO })
+    }
+
     /// The caller's predictions, newest first.
     pub async fn list(&self, caller: Caller, filter: &ListFilter) -> Result<Vec<Prediction>> {
         Ok(self.shared.store.list(caller.account_id, filter).await?)
@@ -351,6 +363,51 @@ impl PredictionService {
                 if named.has_version(version) { Ok(named) } else { Err(unknown_version(version)) }
             }
         }
+    }
+}
+
+/// Somebody who follows a prediction. Holds no database connection between two looks.
+#[derive(Debug)]
+pub struct Follow {
+    service: PredictionService,
+    caller: Caller,
+    id: PredictionId,
+    subscription: Subscription,
+    /// Before the next look, should nothing be heard.
+    pause: Duration,
+}
+
+/// All that can be seen of a prediction.
+#[derive(Clone, Debug)]
+pub struct Sight {
+    /// As it is.
+    pub prediction: Prediction,
+    /// Where it stands, while it is queued.
+    pub place: Option<QueuePlace>,
+    /// How far it is, while it is processed.
+    pub progress: Option<Progress>,
+}
+
+impl Follow {
+    /// Looks at the prediction: the first time at once, then when it may have changed. `None` when the server shuts
+    /// down.
+    pub async fn next(&mut self) -> Result<Option<Sight>> {
+        let shared = &self.service.shared;
+        tokio::select! {
+            biased;
+            () = shared.draining.cancelled() => return Ok(None),
+            () = tokio::time::sleep(self.pause) => {}
+            () = self.subscription.changed() => {}
+        }
+        let prediction = self.service.get(self.caller, self.id).await?;
+        let place = self.service.queue_place(&prediction).await?;
+        let progress = match prediction.status {
+            Status::Processing => shared.store.progress(self.caller.account_id, self.id).await?,
+            _ => None,
+        };
+        // Nobody tells when those ahead move on, and the longer the queue the less does it matter.
+        self.pause = place.map_or(LOOK_AGAIN, |place| (place.eta / 8).clamp(PLACE_AGAIN.0, PLACE_AGAIN.1));
+        Ok(Some(Sight { prediction, place, progress }))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a server says when it is ready: to a program one line, to a person everything for the first picture.
 
-use std::path::Path;
+use std::{net::SocketAddr, path::Path};
 
 use fourstep::{app::Ready, config::Config};
 
@@ -33,10 +33,23 @@ fn welcome(data_dir: &Path, url: &str, ready: &Ready) -> String {
         None => ("one of yours; `fourstep keys create --name NAME` makes another".to_owned(), "$KEY".to_owned()),
     };
     let data = data_dir.display().to_string();
-    let rows = [("data", &data), ("database", &ready.database), ("model", &ready.model), ("key", &kept)];
+    let page = playground(url, ready.key_file.as_deref());
+    let rows =
+        [("page", &page), ("data", &data), ("database", &ready.database), ("model", &ready.model), ("key", &kept)];
     let rows: String = rows.iter().map(|(name, value)| format!("  {name:<9} {value}\n")).collect();
     let (ready, picture) = (ready_line(ready), first_picture(url, &key));
     format!("\n{rows}\n{ready}\nA first picture, into picture.png:\n\n{picture}\n")
+}
+
+/// The page, and on this machine with the first key in its fragment, which no browser sends anywhere: the page takes it
+/// out of the address when it opens.
+fn playground(url: &str, key_file: Option<&Path>) -> String {
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let is_here = authority.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback());
+    match key_file.filter(|_| is_here).and_then(|file| std::fs::read_to_string(file).ok()) {
+        Some(key) => format!("{url}/#key={}", key.trim()),
+        None => url.to_owned(),
+    }
 }
 
 /// Makes a picture, waits for it and stores it, with nothing but what every machine has.
@@ -74,6 +87,19 @@ mod tests {
     fn who_manages_keys_is_not_sent_to_a_file_that_is_not_there() {
         let shown = welcome(Path::new("/data"), "http://127.0.0.1:8000", &ready(None));
         assert!(shown.contains("Bearer $KEY\"") && shown.contains("fourstep keys create"), "{shown}");
+    }
+
+    #[test]
+    fn the_page_is_offered_with_its_key_on_this_machine_and_nowhere_else() {
+        let file = std::env::temp_dir().join(format!("fourstep-key-{}", uuid::Uuid::new_v4()));
+        std::fs::write(&file, "fs_abc\n").expect("a file");
+        assert_eq!(playground("http://127.0.0.1:8000", Some(&file)), "http://127.0.0.1:8000/#key=fs_abc");
+        assert_eq!(playground("http://[::1]:8000", Some(&file)), "http://[::1]:8000/#key=fs_abc");
+        for elsewhere in ["http://192.168.0.7:8000", "https://example.com"] {
+            assert_eq!(playground(elsewhere, Some(&file)), elsewhere);
+        }
+        std::fs::remove_file(&file).expect("removed");
+        assert_eq!(playground("http://127.0.0.1:8000", Some(&file)), "http://127.0.0.1:8000");
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod cost;
 mod input;
 mod model;
 mod prediction;
+mod progress;
 
 pub use api_key::{ApiKey, Caller, MalformedKey};
 pub use cost::{NanoUsd, PricePerSecond};
@@ -17,3 +18,4 @@ pub use prediction::{
     Artifact, Dialect, Failure, FailureCode, Idempotency, NewPrediction, Outcome, Prediction, PredictionId, QueuePlace,
     Status, UnknownWord,
 };
+pub use progress::Progress;

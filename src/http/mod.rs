@@ -8,6 +8,7 @@ mod conditional;
 mod connection;
 mod eachlabs;
 mod error;
+mod events;
 mod extract;
 mod face;
 mod files;
@@ -15,6 +16,7 @@ mod hangup;
 mod idempotency;
 mod native;
 mod observe;
+mod playground;
 mod probes;
 mod query;
 mod replicate;
@@ -70,6 +72,7 @@ fn router(service: PredictionService, settings: Settings) -> Router {
         .route("/predictions", get(native::list).post(native::create))
         .route("/predictions/{id}", get(native::get).put(native::create_with_id).delete(native::cancel))
         .route("/predictions/{id}/cancel", post(native::cancel))
+        .route("/predictions/{id}/events", get(events::follow))
         .route("/models", get(native::list_models))
         .route("/models/{*name}", get(native::get_model));
     let replicate = Router::new()
@@ -95,7 +98,8 @@ fn router(service: PredictionService, settings: Settings) -> Router {
         .route("/model", get(eachlabs::get_model));
     // Whoever knows a file's key may read it, and a probe has no key at all.
     let open = Router::new()
-        .route("/", get(probes::discover))
+        .route("/", get(playground::root))
+        .route("/playground/{digest}/{*path}", get(playground::asset))
         .route("/files/{*key}", get(files::get))
         .route("/livez", get(probes::live))
         .route("/readyz", get(probes::ready))

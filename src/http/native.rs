@@ -124,8 +124,10 @@ pub(super) async fn cancel(
 /// `GET /models`
 pub(super) async fn list_models(State(api): State<Api>, _: Caller, base: BaseUrl) -> Result<Response, Error> {
     let mut results = Vec::new();
-    for model in api.service.catalog().models() {
-        results.push(native::Model::new(model, api.service.typical_run(&model.slug).await?, &base));
+    let catalog = api.service.catalog();
+    for model in catalog.models() {
+        let typical_run = api.service.typical_run(&model.slug).await?;
+        results.push(native::Model::new(model, catalog.answering(model), typical_run, &base));
     }
     Ok(Json(Page { results, next: None }).into_response())
 }
@@ -137,9 +139,10 @@ pub(super) async fn get_model(
     Rest(name): Rest,
     base: BaseUrl,
 ) -> Result<Response, Error> {
-    let model = api.service.catalog().find(&name).ok_or(service::Error::NotFound)?;
+    let catalog = api.service.catalog();
+    let model = catalog.find(&name).ok_or(service::Error::NotFound)?;
     let typical_run = api.service.typical_run(&model.slug).await?;
-    Ok(Json(native::Model::new(model, typical_run, &base)).into_response())
+    Ok(Json(native::Model::new(model, catalog.answering(model), typical_run, &base)).into_response())
 }
 
 fn create_request(CreatePrediction { model, version, input }: CreatePrediction) -> CreateRequest {
@@ -181,6 +184,6 @@ async fn document<'a>(api: &Api, prediction: &'a Prediction, base: &BaseUrl) -> 
     native::Prediction::new(prediction, model_of(api, prediction), place, base)
 }
 
-fn model_of<'a>(api: &'a Api, prediction: &Prediction) -> Option<&'a Model> {
+pub(super) fn model_of<'a>(api: &'a Api, prediction: &Prediction) -> Option<&'a Model> {
     api.service.catalog().by_slug(&prediction.model)
 }

@@ -11,6 +11,7 @@ pub mod image;
 pub mod noise;
 pub mod ops;
 mod params;
+mod preview;
 pub mod random_model;
 mod resnet;
 pub mod scheduler;
@@ -31,8 +32,9 @@ use conditioning::{Conditioning, TextEncoders};
 pub use error::{Error, WeightsError};
 use noise::TorchCudaRng;
 pub use params::{Generation, Latents, Params, Step, Timings};
-use scheduler::SchedulerConfig;
+pub use preview::LatentPreview;
 pub use scheduler::SchedulerName;
+use scheduler::{CleanSample, SchedulerConfig};
 use unet::UNet;
 use vae::Vae;
 pub use weights::Weights;
@@ -94,9 +96,10 @@ impl Pipeline {
         let seeds: Vec<u64> = (0..params.num_images as u64).map(|i| params.seed.wrapping_add(i)).collect();
         let mut images = Vec::with_capacity(params.num_images);
         for (image_index, &seed) in seeds.iter().enumerate() {
-            let mut told = |latents: &Latents, elapsed: Duration| {
+            let mut told = |latents: &Latents, predicted: &Latents, elapsed: Duration| {
                 timings.steps.push(elapsed);
-                callback(Step { image_index, index: timings.steps.len() - 1, total: params.unet_calls(), latents })
+                let index = timings.steps.len() - 1;
+                callback(Step { image_index, index, total: params.unet_calls(), latents, predicted })
             };
             let latents = self.denoise(params, &conditioning, seed, &mut told)?;
 
@@ -114,10 +117,11 @@ impl Pipeline {
         params: &Params,
         conditioning: &Conditioning,
         seed: u64,
-        told: &mut dyn FnMut(&Latents, Duration) -> ControlFlow<()>,
+        told: &mut dyn FnMut(&Latents, &Latents, Duration) -> ControlFlow<()>,
     ) -> Result<Latents, Error> {
         // 2. Timesteps.
         let mut scheduler = scheduler::scheduler(params.scheduler, &self.scheduler_config, params.num_inference_steps)?;
+        let clean = CleanSample::new(&self.scheduler_config)?;
 
         // 3. Initial latents. Each image has a generator of its own, so that it does not depend on its neighbors.
         let mut rng = TorchCudaRng::new(seed);
@@ -141,7 +145,8 @@ impl Pipeline {
             if !latents.values.iter().all(|value| value.is_finite()) {
                 return Err(Error::NotFinite { stage: "the UNet" });
             }
-            if told(&latents, started.elapsed()).is_break() {
+            let predicted = Latents { values: clean.predict(&output, &input.values, timestep), ..input };
+            if told(&latents, &predicted, started.elapsed()).is_break() {
                 return Err(Error::Canceled);
             }
         }

@@ -67,12 +67,18 @@ pub struct Step<'a> {
     /// UNet calls in the whole generation.
     pub total: usize,
     pub(super) latents: &'a Latents,
+    pub(super) predicted: &'a Latents,
 }
 
 impl Step<'_> {
-    /// The latents after this call, for a preview.
+    /// The latents after this call.
     pub fn latents(&self) -> &Latents {
         self.latents
+    }
+
+    /// Where the UNet sees this going: what the latents would be without their noise, for a preview.
+    pub fn predicted(&self) -> &Latents {
+        self.predicted
     }
 }
 

@@ -23,6 +23,8 @@ use crate::domain::PredictionId;
 
 /// Payload: `<process> <id> <id> …`.
 const PREDICTION_CHANGED: &str = "prediction_changed";
+/// Payload: `<process> <id> <id> …`.
+const PREDICTION_PROGRESSED: &str = "prediction_progressed";
 /// Payload: `<process>`.
 const PREDICTION_QUEUED: &str = "prediction_queued";
 
@@ -45,24 +47,36 @@ pub struct Changes {
 struct Shared {
     /// Tells our own notifications from others'.
     process: Uuid,
-    /// One entry per prediction somebody waits for.
-    watched: Mutex<HashMap<PredictionId, watch::Sender<()>>>,
+    /// One entry per prediction somebody waits for, and another if somebody watches how it goes.
+    watched: Mutex<Watched>,
     queued: watch::Sender<()>,
     outbox: mpsc::UnboundedSender<News>,
     /// Taken by `run`.
     inbox: Mutex<Option<mpsc::UnboundedReceiver<News>>>,
 }
 
+type Watched = HashMap<(PredictionId, Topic), watch::Sender<()>>;
+
+/// What of a prediction somebody wants to hear of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Topic {
+    /// Its row: that it ended, or shall end.
+    Row,
+    /// That, and every step on the way.
+    Progress,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum News {
     Queued,
     Changed(PredictionId),
+    Progressed(PredictionId),
 }
 
 /// A place in the audience of one prediction, given up on drop.
 #[derive(Debug)]
 pub struct Subscription {
-    id: PredictionId,
+    key: (PredictionId, Topic),
     shared: Arc<Shared>,
     /// `None` only while dropping.
     receiver: Option<watch::Receiver<()>>,
@@ -84,7 +98,7 @@ impl Default for Changes {
 }
 
 impl Shared {
-    fn watched(&self) -> MutexGuard<'_, HashMap<PredictionId, watch::Sender<()>>> {
+    fn watched(&self) -> MutexGuard<'_, Watched> {
         // Nothing under the lock can leave the map half changed.
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -93,8 +107,17 @@ impl Shared {
 impl Changes {
     /// Starts to listen for changes of a prediction. Subscribe first, then read the row: a change in between is heard.
     pub fn subscribe(&self, id: PredictionId) -> Subscription {
-        let receiver = self.shared.watched().entry(id).or_default().subscribe();
-        Subscription { id, shared: Arc::clone(&self.shared), receiver: Some(receiver) }
+        self.subscribe_to(id, Topic::Row)
+    }
+
+    /// Starts to listen for changes of a prediction and for its progress.
+    pub fn subscribe_progress(&self, id: PredictionId) -> Subscription {
+        self.subscribe_to(id, Topic::Progress)
+    }
+
+    fn subscribe_to(&self, id: PredictionId, topic: Topic) -> Subscription {
+        let receiver = self.shared.watched().entry((id, topic)).or_default().subscribe();
+        Subscription { key: (id, topic), shared: Arc::clone(&self.shared), receiver: Some(receiver) }
     }
 
     /// Wakes on new work for any model.
@@ -120,8 +143,19 @@ impl Changes {
         let _ = self.shared.outbox.send(News::Changed(id));
     }
 
+    /// Spreads that a prediction is a step further. Call after the commit.
+    pub(super) fn announce_progress(&self, id: PredictionId) {
+        self.wake_topic(id, Topic::Progress);
+        let _ = self.shared.outbox.send(News::Progressed(id));
+    }
+
     fn wake(&self, id: PredictionId) {
-        if let Some(audience) = self.shared.watched().get(&id) {
+        self.wake_topic(id, Topic::Row);
+        self.wake_topic(id, Topic::Progress);
+    }
+
+    fn wake_topic(&self, id: PredictionId, topic: Topic) {
+        if let Some(audience) = self.shared.watched().get(&(id, topic)) {
             audience.send_replace(());
         }
     }
@@ -134,6 +168,10 @@ impl Changes {
         match channel {
             PREDICTION_QUEUED => {
                 self.shared.queued.send_replace(());
+            }
+            PREDICTION_PROGRESSED => {
+                let ids = words.filter_map(|word| word.parse().ok());
+                ids.for_each(|id| self.wake_topic(id, Topic::Progress));
             }
             _ => words.filter_map(|word| word.parse().ok()).for_each(|id| self.wake(id)),
         }
@@ -154,8 +192,8 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         let mut watched = self.shared.watched();
         self.receiver = None;
-        if watched.get(&self.id).is_some_and(|audience| audience.receiver_count() == 0) {
-            watched.remove(&self.id);
+        if watched.get(&self.key).is_some_and(|audience| audience.receiver_count() == 0) {
+            watched.remove(&self.key);
         }
     }
 }
@@ -183,17 +221,22 @@ async fn send_notifications(options: &PgConnectOptions, process: Uuid, mut inbox
     let mut batch = Vec::new();
     while inbox.recv_many(&mut batch, IDS_PER_NOTIFICATION).await > 0 {
         let queued = batch.contains(&News::Queued);
-        let mut changed = process.to_string();
-        let bare = changed.len();
+        let (mut changed, mut progressed) = (Vec::new(), Vec::new());
         for news in batch.drain(..) {
-            if let News::Changed(id) = news {
-                changed.push(' ');
-                changed.push_str(&id.to_string());
+            match news {
+                News::Queued => {}
+                News::Changed(id) => changed.push(id),
+                News::Progressed(id) => progressed.push(id),
             }
         }
-        let queued = queued.then(|| process.to_string());
-        let changed = (changed.len() > bare).then_some(changed);
-        if let Err(error) = notify(&options, &mut connection, queued, changed).await {
+        let payload =
+            |ids: &[PredictionId]| ids.iter().fold(process.to_string(), |payload, id| format!("{payload} {id}"));
+        let payloads = [
+            (PREDICTION_QUEUED, queued.then(|| payload(&[]))),
+            (PREDICTION_CHANGED, (!changed.is_empty()).then(|| payload(&changed))),
+            (PREDICTION_PROGRESSED, (!progressed.is_empty()).then(|| payload(&progressed))),
+        ];
+        if let Err(error) = notify(&options, &mut connection, payloads).await {
             // Not worth keeping: whoever waits reads again soon.
             tracing::debug!(%error, "A notification was lost");
             connection = None;
@@ -206,8 +249,7 @@ async fn send_notifications(options: &PgConnectOptions, process: Uuid, mut inbox
 async fn notify(
     options: &PgConnectOptions,
     connection: &mut Option<PgConnection>,
-    queued: Option<String>,
-    changed: Option<String>,
+    [(queued, to_queued), (changed, to_changed), (progressed, to_progressed)]: [(&str, Option<String>); 3],
 ) -> Result<()> {
     let connection = match connection {
         Some(connection) => connection,
@@ -215,13 +257,15 @@ async fn notify(
     };
     sqlx::query(
         "select pg_notify(channel, payload)
-         from (values ($1, $2), ($3, $4)) as news (channel, payload)
+         from (values ($1, $2), ($3, $4), ($5, $6)) as news (channel, payload)
          where payload is not null",
     )
-    .bind(PREDICTION_QUEUED)
     .bind(queued)
-    .bind(PREDICTION_CHANGED)
+    .bind(to_queued)
     .bind(changed)
+    .bind(to_changed)
+    .bind(progressed)
+    .bind(to_progressed)
     .execute(connection)
     .await?;
     Ok(())
@@ -243,7 +287,7 @@ async fn listen_until_lost(options: &PgConnectOptions, changes: &Changes) -> Res
         .idle_timeout(None)
         .connect_lazy_with(options.clone());
     let mut listener = PgListener::connect_with(&pool).await?;
-    listener.listen_all([PREDICTION_CHANGED, PREDICTION_QUEUED]).await?;
+    listener.listen_all([PREDICTION_CHANGED, PREDICTION_QUEUED, PREDICTION_PROGRESSED]).await?;
     loop {
         match listener.try_recv().await? {
             Some(notification) => changes.hear(notification.channel(), notification.payload()),
@@ -262,7 +306,7 @@ async fn read_again(pool: &PgPool, changes: &Changes) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let watched: Vec<Uuid> = changes.shared.watched().keys().map(|id| id.as_uuid()).collect();
+        let watched: Vec<Uuid> = changes.shared.watched().keys().map(|(id, _)| id.as_uuid()).collect();
         if watched.is_empty() {
             continue;
         }
@@ -302,6 +346,18 @@ mod tests {
         assert_eq!(changes.watched_predictions(), 1);
         drop(second);
         assert_eq!(changes.watched_predictions(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_step_wakes_those_who_watch_and_not_those_who_wait_for_the_end() {
+        let changes = Changes::default();
+        let id = PredictionId::generate();
+        let (waits, mut watches) = (changes.subscribe(id), changes.subscribe_progress(id));
+        changes.announce_progress(id);
+        watches.changed().await;
+        assert!(!waits.receiver.as_ref().expect("subscribed").has_changed().expect("open"));
+        changes.announce_changed(id);
+        watches.changed().await;
     }
 
     #[tokio::test]

@@ -1,12 +1,13 @@
 //! Every SQL statement of the program, and the news of what they changed.
 //!
-//! Grouped by who uses them: `predictions` and `keys` for the service, `queue` and `workers` for workers, `changes` for
-//! both. One function is one statement, named by the verb of the domain; the table's own constraints (`migrations/`)
+//! Grouped by who uses them: `predictions` and `keys` for the service, `queue` and `workers` for workers, `changes` and
+//! `progress` for both. One function is one statement, named by the verb of the domain; the table's own constraints (`migrations/`)
 //! stand behind each. Nothing here waits for anything but the database.
 
 mod changes;
 mod keys;
 mod predictions;
+mod progress;
 mod queue;
 mod workers;
 

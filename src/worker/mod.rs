@@ -10,6 +10,7 @@ mod device;
 mod encode;
 mod held;
 pub mod predictor;
+mod preview;
 mod progress;
 mod run;
 mod session;

@@ -23,8 +23,8 @@ impl Logs {
     }
 
     /// Adds the progress line of a step.
-    pub(super) fn step(&mut self, step: Step) {
-        let Step { done, total, elapsed } = step;
+    pub(super) fn step(&mut self, step: &Step) {
+        let &Step { done, total, elapsed, .. } = step;
         let seconds = elapsed.as_secs_f64();
         let rate = if seconds > 0.0 { f64::from(done) / seconds } else { 0.0 };
         let remaining = elapsed / done.max(1) * total.saturating_sub(done);
@@ -58,8 +58,8 @@ mod tests {
     #[test]
     fn a_step_is_a_line_tqdm_could_have_written() {
         let mut logs = Logs::continuing("Using seed: 7\n".to_owned());
-        logs.step(Step { done: 1, total: 4, elapsed: Duration::from_millis(500) });
-        logs.step(Step { done: 4, total: 4, elapsed: Duration::from_secs(62) });
+        logs.step(&Step { done: 1, total: 4, elapsed: Duration::from_millis(500), preview: None });
+        logs.step(&Step { done: 4, total: 4, elapsed: Duration::from_secs(62), preview: None });
         let expected = "Using seed: 7\n 25%|██        | 1/4 [00:00<00:01, 2.00it/s]\n100%|██████████| 4/4 [01:02<00:00, 0.06it/s]\n";
         assert_eq!(logs.text(), expected);
     }

@@ -16,6 +16,7 @@ use super::{
     conclude::conclude,
     device::{DevicePhase, DeviceThread, Run},
     held::{Held, HeldClaims},
+    preview,
     progress::Logs,
 };
 use crate::{
@@ -144,11 +145,17 @@ impl Worker {
         // The first tick is immediate.
         record.tick().await;
         let mut recorded = logs.text().len();
+        // Ends when the sender is dropped, which is when the device is done.
+        let shown = watch::Sender::new(None);
+        tokio::spawn(preview::show(self.store.clone(), claim.clone(), shown.subscribe()).in_current_span());
         let run = loop {
             tokio::select! {
                 biased;
                 run = &mut run => break run,
-                Some(step) = steps.recv() => logs.step(step),
+                Some(step) = steps.recv() => {
+                    logs.step(&step);
+                    shown.send_replace(Some(step));
+                }
                 // A cancel asked for before the subscription is heard of at the next re-reading of all waited-for rows.
                 () = changes.changed() => self.renew_one(claim).await,
                 _ = record.tick(), if logs.text().len() > recorded => {
@@ -160,7 +167,7 @@ impl Worker {
             }
         };
         while let Ok(step) = steps.try_recv() {
-            logs.step(step);
+            logs.step(&step);
         }
         run
     }

@@ -42,6 +42,9 @@ async fn sweep(store: &Store, settings: &Settings) {
     if let Err(error) = store.forget_silent_workers(settings.lease).await {
         tracing::debug!(%error, "Could not forget silent workers");
     }
+    if let Err(error) = store.forget_progress().await {
+        tracing::debug!(%error, "Could not forget the progress of ended predictions");
+    }
 }
 
 /// Deletes what is older than the retention, rows' data first: a file without a row is harmless, a row that promises a

@@ -216,6 +216,7 @@ async fn models_are_found_by_every_name_with_a_schema_of_their_input(pool: PgPoo
     let first = listed["results"][0].clone();
     assert_json_snapshot!(first, {".input_schema.properties" => "{…}", ".url" => "[url]", ".version" => "[version]"}, @r#"
     {
+      "answered_by": null,
       "description": "Text to image at 1024 pixels in four steps, by ByteDance.",
       "input_schema": {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

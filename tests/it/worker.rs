@@ -18,7 +18,7 @@ use crate::queue::{MODEL, Queue};
 /// Longer than anything here takes; only a failing test waits for it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     Settings {
         models: vec![MODEL.to_owned()],
         device_name: "test".to_owned(),
@@ -61,7 +61,7 @@ impl Predictor for Gated {
             let _ = self.reached.send(done);
             // A closed gate is an open one: the test is over.
             let _ = self.gate.recv();
-            if on_step(Step { done, total, elapsed: Duration::from_secs(done.into()) }).is_break() {
+            if on_step(Step { done, total, elapsed: Duration::from_secs(done.into()), preview: None }).is_break() {
                 return Err(PredictError::Canceled);
             }
         }

@@ -3,6 +3,7 @@
 //! One file an algorithm, none importing another; the names are the hosted model's. The arithmetic runs on the host in
 //! f32, on every device alike: a latent is small, and a trajectory that does not depend on the device is worth its copy.
 
+mod clean_sample;
 mod config;
 mod ddim;
 mod dpm_solver_multistep;
@@ -17,6 +18,7 @@ mod sigmas;
 use std::{fmt, str::FromStr};
 
 use super::error::Error;
+pub use clean_sample::CleanSample;
 pub use config::SchedulerConfig;
 use dpm_solver_multistep::DpmSolverMultistep;
 pub use prediction::PredictionType;

@@ -113,7 +113,7 @@ pub(super) fn variance_preserving(sample: &[f32], sigma: f32) -> Vec<f32> {
 }
 
 /// `numpy.interp(timestep, arange(len), sigmas)`.
-fn interpolate(sigmas: &[f32], timestep: f32) -> f32 {
+pub(super) fn interpolate(sigmas: &[f32], timestep: f32) -> f32 {
     let last = sigmas.len() - 1;
     let position = f64::from(timestep).clamp(0.0, last as f64);
     let below = (position.floor() as usize).min(last);

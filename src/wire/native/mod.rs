@@ -3,6 +3,8 @@
 //! What is more: the seed of each image, the place in the queue, the cost, and a code beside each error. Every field is
 //! always there, `null` while it has no value.
 
+pub mod events;
+
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
@@ -183,6 +185,7 @@ pub struct Model<'a> {
     title: &'a str,
     description: &'a str,
     version: &'a str,
+    answered_by: Option<&'a str>,
     price_per_second: Dollars,
     typical_run_seconds: Seconds,
     input_schema: InputSchema,
@@ -190,14 +193,21 @@ pub struct Model<'a> {
 }
 
 impl<'a> Model<'a> {
-    /// The document of a model whose runs typically take that long here.
-    pub fn new(model: &'a domain::Model, typical_run: std::time::Duration, base: &BaseUrl) -> Self {
+    /// The document of a model whose runs typically take that long here. `answering` is the model that draws when this
+    /// one is asked for: another where its weights are not here, and then its slug is said.
+    pub fn new(
+        model: &'a domain::Model,
+        answering: &'a domain::Model,
+        typical_run: std::time::Duration,
+        base: &BaseUrl,
+    ) -> Self {
         Self {
             name: model.full_name(),
             slug: &model.slug,
             title: &model.title,
             description: &model.description,
             version: &model.version,
+            answered_by: (answering.slug != model.slug).then_some(answering.slug.as_str()),
             price_per_second: Dollars(model.price.per_second()),
             typical_run_seconds: Seconds(typical_run),
             input_schema: InputSchema::new(&model.limits),

@@ -42,11 +42,13 @@ impl Predictor for Mock {
             if !self.step_time.is_zero() {
                 thread::sleep(self.step_time);
             }
-            if on_step(Step { done, total, elapsed: begun.elapsed() }).is_break() {
+            let preview = Some(preview(input, done, total));
+            if on_step(Step { done, total, elapsed: begun.elapsed(), preview }).is_break() {
                 return Err(PredictError::Canceled);
             }
         }
-        let images = input.seeds().map(|seed| gradient(input, seed)).collect();
+        let size = (input.width, input.height);
+        let images = input.seeds().map(|seed| gradient(input, size, seed)).collect();
         Ok(Drawn { images, notes: vec!["Drawn by the mock predictor: no model ran".to_owned()] })
     }
 }
@@ -61,16 +63,26 @@ fn unet_calls(input: &Input) -> u32 {
     }
 }
 
-fn gradient(input: &Input, seed: u64) -> RgbImage {
+/// The picture being drawn, small and still half in the dark.
+fn preview(input: &Input, done: u32, total: u32) -> RgbImage {
+    let steps = (total / input.num_outputs).max(1);
+    let seed = input.seed.wrapping_add(u64::from((done - 1) / steps));
+    let mut picture = gradient(input, (input.width / 8, input.height / 8), seed);
+    let light = (done - 1) % steps + 1;
+    picture.iter_mut().for_each(|value| *value = (u32::from(*value) * light / steps) as u8);
+    picture
+}
+
+fn gradient(input: &Input, (width, height): (u32, u32), seed: u64) -> RgbImage {
     let digest = Sha256::new().chain_update(&input.prompt).chain_update(seed.to_le_bytes()).finalize();
     let row = |y: u32| {
-        let share = y * 255 / input.height;
+        let share = y * 255 / height;
         [0, 1, 2].map(|channel| {
             let (top, bottom) = (u32::from(digest[channel]), u32::from(digest[channel + 3]));
             ((top * (255 - share) + bottom * share) / 255) as u8
         })
     };
-    let mut image = RgbImage::new(input.width, input.height);
+    let mut image = RgbImage::new(width, height);
     for (y, pixels) in image.enumerate_rows_mut() {
         let color = Rgb(row(y));
         pixels.for_each(|(_, _, pixel)| *pixel = color);

@@ -28,7 +28,7 @@ pub trait Predictor {
 }
 
 /// One finished UNet call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     /// How many are done.
     pub done: u32,
@@ -36,6 +36,8 @@ pub struct Step {
     pub total: u32,
     /// Since the run began.
     pub elapsed: Duration,
+    /// What the image being drawn looks like by now, an eighth its size or smaller, if that can be told cheaply.
+    pub preview: Option<RgbImage>,
 }
 
 /// What a run produced.

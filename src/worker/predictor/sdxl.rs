@@ -13,7 +13,7 @@ use candle_core::{DType, Device};
 use super::{Drawn, PredictError, Predictor, Step};
 use crate::{
     domain::{Failure, FailureCode, Input},
-    pipeline::{self, Params, Pipeline, Weights, random_model},
+    pipeline::{self, LatentPreview, Params, Pipeline, Weights, random_model},
 };
 
 /// The same weights for every server that makes them on the spot.
@@ -35,6 +35,8 @@ pub struct SdxlOptions {
 /// SDXL on one device.
 pub struct Sdxl {
     pipeline: Pipeline,
+    /// Found out when warming up.
+    preview: Option<LatentPreview>,
 }
 
 impl Sdxl {
@@ -69,7 +71,7 @@ impl Sdxl {
             "Loaded the model from {}",
             options.weights.display()
         );
-        Ok(Self { pipeline })
+        Ok(Self { pipeline, preview: None })
     }
 }
 
@@ -78,10 +80,15 @@ impl Predictor for Sdxl {
         // The smallest picture touches every weight and every kernel.
         let size = self.pipeline.native_size().min(256);
         let params = Params { width: size, height: size, num_inference_steps: 1, ..Params::new("") };
-        match self.pipeline.generate(&params, &mut |_| ControlFlow::Continue(())) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(failure(&error)),
-        }
+        self.pipeline.generate(&params, &mut |_| ControlFlow::Continue(())).map_err(|error| failure(&error))?;
+        self.preview = match self.pipeline.latent_preview() {
+            Ok(preview) => Some(preview),
+            Err(error) => {
+                tracing::warn!(%error, "There will be no previews");
+                None
+            }
+        };
+        Ok(())
     }
 
     fn predict(
@@ -92,7 +99,12 @@ impl Predictor for Sdxl {
         let params = params(input).map_err(PredictError::Failed)?;
         let begun = Instant::now();
         let mut callback = |step: pipeline::Step<'_>| {
-            on_step(Step { done: step.index as u32 + 1, total: step.total as u32, elapsed: begun.elapsed() })
+            on_step(Step {
+                done: step.index as u32 + 1,
+                total: step.total as u32,
+                elapsed: begun.elapsed(),
+                preview: self.preview.as_ref().map(|preview| preview.project(step.predicted())),
+            })
         };
         match self.pipeline.generate(&params, &mut callback) {
             Ok(generation) => Ok(Drawn { images: generation.images, notes: generation.notes }),

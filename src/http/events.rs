@@ -1,0 +1,90 @@
+//! A prediction as it happens: a stream of server-sent events.
+//!
+//! `queued` with the position, `started`, `step` with a preview, and in the end `finished` with the prediction itself,
+//! after which the stream ends. Every client hears how things are now, whenever it comes, so coming back after a broken
+//! connection needs no memory here. Waiting costs a socket and no database connection.
+
+use std::time::Duration;
+
+use axum::{
+    extract::State,
+    http::{HeaderMap, HeaderName, StatusCode, header::CACHE_CONTROL},
+    response::{
+        IntoResponse, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
+};
+use futures_util::{Stream, stream};
+
+use super::{Api, Error, extract::KnownId, native::model_of};
+use crate::{
+    domain::Caller,
+    service::{self, Follow, Sight},
+    wire::{
+        BaseUrl,
+        native::{self, events::Heard},
+    },
+};
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// nginx would keep the stream to itself until it has a buffer full.
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+/// Proxies give up on connections that are silent for a minute, some for half of one.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// How soon a client is to come back.
+const RECONNECT: Duration = Duration::from_secs(1);
+
+/// `GET /predictions/{id}/events`
+pub(super) async fn follow(
+    State(api): State<Api>,
+    caller: Caller,
+    KnownId(id): KnownId,
+    base: BaseUrl,
+    headers: HeaderMap,
+) -> Result<Response, Error> {
+    let last = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
+    let Ok(heard) = last.parse::<Heard>();
+    let follow = api.service.follow(caller, id).await?;
+    if heard == Heard::Finished {
+        // What tells a browser's EventSource that there is nothing to come back for.
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let events = Sse::new(events(Listener { api, base, follow, heard, greeted: false }));
+    let events = events.keep_alive(KeepAlive::new().interval(HEARTBEAT).text("still here"));
+    Ok(([(CACHE_CONTROL, "no-store"), (X_ACCEL_BUFFERING, "no")], events).into_response())
+}
+
+/// One client of one prediction.
+struct Listener {
+    api: Api,
+    base: BaseUrl,
+    follow: Follow,
+    heard: Heard,
+    greeted: bool,
+}
+
+fn events(listener: Listener) -> impl Stream<Item = Result<Event, service::Error>> {
+    stream::try_unfold(listener, async |mut listener| {
+        while listener.heard != Heard::Finished {
+            // A shutdown ends the stream; its client comes back to another server.
+            let Some(sight) = listener.follow.next().await? else { break };
+            if let Some(event) = listener.event(sight)? {
+                return Ok(Some((event, listener)));
+            }
+        }
+        Ok(None)
+    })
+}
+
+impl Listener {
+    fn event(&mut self, Sight { prediction, place, progress }: Sight) -> Result<Option<Event>, service::Error> {
+        let Some(news) = self.heard.news(&prediction, place, progress) else { return Ok(None) };
+        self.heard = news.heard();
+        let document = native::Prediction::new(&prediction, model_of(&self.api, &prediction), place, &self.base);
+        let data = news.data(&prediction, &document).map_err(|error| service::Error::Internal(error.into()))?;
+        let event = Event::default().event(news.name()).id(self.heard.to_string()).data(data);
+        // Once is enough.
+        let is_first = !std::mem::replace(&mut self.greeted, true);
+        Ok(Some(if is_first { event.retry(RECONNECT) } else { event }))
+    }
+}

@@ -1,0 +1,183 @@
+// The server as the page sees it. The key travels in a header and nowhere else.
+
+/**
+ * @typedef {{field: string, reason: string}} InvalidField
+ * @typedef {{[name: string]: any}} Input
+ * @typedef {{type: string, title?: string, description?: string, default?: any, minimum?: number, maximum?: number,
+ *   multipleOf?: number, enum?: string[], format?: string, "x-order"?: number}} Property
+ * @typedef {{name: string, slug: string, title: string, description: string, version: string, answered_by: string | null,
+ *   price_per_second: number, typical_run_seconds: number, input_schema: {properties: {[name: string]: Property}}}} Model
+ * @typedef {{id: string, model: string, version: string, status: string, input: Input, output: string[] | null,
+ *   error: string | null, error_code: string | null, logs: string, seeds: number[],
+ *   metrics: {predict_time: number, total_time: number, cost: number} | null, queue_position: number | null,
+ *   eta_seconds: number | null, created_at: string, started_at: string | null, completed_at: string | null,
+ *   data_removed: boolean}} Prediction
+ * @typedef {{type: "queued", position: number, eta_seconds: number}
+ *   | {type: "started", attempt: number, started_at: string}
+ *   | {type: "step", step: number, total: number, elapsed_seconds: number, preview: string | null}
+ *   | {type: "away"}
+ *   | ({type: "finished"} & Prediction)} Event
+ */
+
+const KEY = "fourstep-key";
+
+/** Where the server is, also behind a proxy that gives it a folder. */
+export const base = new URL(".", document.baseURI).href;
+
+/** A request that was refused, or, with status 0, that reached nobody. */
+export class Refusal extends Error {
+  /**
+   * @param {number} status
+   * @param {string} message
+   * @param {InvalidField[]} fields
+   */
+  constructor(status, message, fields = []) {
+    super(message);
+    this.status = status;
+    this.fields = fields;
+  }
+}
+
+/** @returns {string | null} */
+export function storedKey() {
+  return localStorage.getItem(KEY);
+}
+
+/** @param {string} key */
+export function storeKey(key) {
+  localStorage.setItem(KEY, key);
+}
+
+export function forgetKey() {
+  localStorage.removeItem(KEY);
+}
+
+/** Takes the key of a link like `/#key=fs_…`, and takes it out of the address at once. */
+export function takeKeyFromLink() {
+  const key = new URLSearchParams(location.hash.slice(1)).get("key");
+  if (!key) return;
+  storeKey(key);
+  history.replaceState(null, "", location.pathname);
+}
+
+/**
+ * @param {string} path
+ * @param {RequestInit} options
+ */
+async function request(path, options = {}) {
+  const headers = { ...options.headers, Authorization: `Bearer ${storedKey() ?? ""}` };
+  let response;
+  try {
+    response = await fetch(base + path, { ...options, headers, cache: "no-store" });
+  } catch (error) {
+    if (options.signal?.aborted) throw error;
+    throw new Refusal(0, "The server does not answer.");
+  }
+  if (response.ok) return response;
+  const problem = await response.json().catch(() => ({}));
+  throw new Refusal(response.status, explain(response, problem), problem.invalid_fields ?? []);
+}
+
+/**
+ * @param {Response} response
+ * @param {{detail?: string}} problem
+ */
+function explain(response, problem) {
+  const detail = problem.detail ?? response.statusText;
+  const again = response.headers.get("Retry-After");
+  const when = again ? ` Try again in ${again} s.` : "";
+  if (response.status === 401) return "This key is not known here.";
+  if (response.status === 402) return `The budget is spent: ${detail}.`;
+  if (response.status === 429) return `Too many requests at once.${when}`;
+  if (response.status === 503) return `The server is busy: ${detail}.${when}`;
+  return `${detail.charAt(0).toUpperCase()}${detail.slice(1)}.`;
+}
+
+/** @returns {Promise<Model[]>} */
+export async function models() {
+  return (await (await request("models")).json()).results;
+}
+
+/** What other APIs there are here. @returns {Promise<{[name: string]: string}>} */
+export async function discover() {
+  const response = await fetch(base, { headers: { Accept: "application/json" }, cache: "no-store" });
+  return response.json();
+}
+
+/**
+ * @param {string} model
+ * @param {Input} input
+ * @returns {Promise<Prediction>}
+ */
+export async function create(model, input) {
+  const body = JSON.stringify({ model, input });
+  const headers = { "Content-Type": "application/json" };
+  return (await request("predictions", { method: "POST", headers, body })).json();
+}
+
+/** @param {string} id @returns {Promise<Prediction>} */
+export async function cancel(id) {
+  return (await request(`predictions/${id}/cancel`, { method: "POST" })).json();
+}
+
+/**
+ * @param {string} query
+ * @returns {Promise<{results: Prediction[], next: string | null}>}
+ */
+export async function list(query) {
+  return (await request(`predictions${query}`)).json();
+}
+
+/** An output through the server this page came from, whatever the server calls itself. @param {string} url */
+export function local(url) {
+  return url.replace(/^https?:\/\/[^?]*?\/files\//, `${base}files/`);
+}
+
+/**
+ * Follows a prediction until it has ended, whatever happens to the connection.
+ * @param {string} id
+ * @param {AbortSignal} signal
+ * @param {(event: Event) => void} tell
+ */
+export async function follow(id, signal, tell) {
+  let last = "";
+  for (;;) {
+    try {
+      const headers = { Accept: "text/event-stream", ...(last && { "Last-Event-ID": last }) };
+      const response = await request(`predictions/${id}/events`, { headers, signal });
+      if (!response.body) return;
+      for await (const { event, id, data } of events(response.body)) {
+        last = id || last;
+        tell({ ...JSON.parse(data), type: event });
+        if (event === "finished") return;
+      }
+    } catch (error) {
+      if (signal.aborted) return;
+      if (error instanceof Refusal && error.status >= 400 && error.status < 500) throw error;
+      tell({ type: "away" });
+    }
+    await new Promise((resume) => setTimeout(resume, 1000));
+    if (signal.aborted) return;
+  }
+}
+
+/** The events of a stream. @param {ReadableStream<Uint8Array>} body */
+async function* events(body) {
+  const reader = body.pipeThrough(/** @type {any} */ (new TextDecoderStream())).getReader();
+  let text = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    text += value;
+    const blocks = text.split("\n\n");
+    text = blocks.pop() ?? "";
+    for (const block of blocks) {
+      const event = { event: "", id: "", data: "" };
+      for (const line of block.split("\n")) {
+        const [, name, content] = /^(event|id|data): ?(.*)$/.exec(line) ?? [];
+        if (name) event[/** @type {"event"} */ (name)] += content;
+      }
+      if (event.data) yield event;
+    }
+  }
+}

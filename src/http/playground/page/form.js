@@ -1,0 +1,138 @@
+// The input form, made from the model's JSON Schema: a field the server learns appears here by itself.
+
+import { html } from "./vendor/preact-htm.js";
+import { ImageInput } from "./image-input.js";
+
+/**
+ * @typedef {import("./api.js").Property} Property
+ * @typedef {import("./api.js").Input} Input
+ * @typedef {{name: string, property: Property, value: any, error?: string, set: (name: string, value: any) => void}} Field
+ */
+
+/** Width by height, as shares of the model's own size. */
+const SHAPES = /** @type {const} */ ([
+  ["Square", 1, 1], ["Portrait", 0.75, 1], ["Landscape", 1, 0.75], ["Tall", 0.5625, 1], ["Wide", 1, 0.5625],
+]);
+/** Shown elsewhere than in a row of their own. */
+const PLACED = ["prompt", "image", "prompt_strength", "width", "height", "seed"];
+
+/** @param {{properties: {[name: string]: Property}, values: Input, errors: {[name: string]: string},
+ *   set: (name: string, value: any) => void}} given */
+export function Fields({ properties, values, errors, set }) {
+  const field = (/** @type {string} */ name) => ({ name, property: properties[name], value: values[name], error: errors[name], set });
+  const rest = Object.keys(properties).filter((name) => !PLACED.includes(name));
+  rest.sort((one, other) => (properties[one]["x-order"] ?? 99) - (properties[other]["x-order"] ?? 99));
+  // What is said at length comes first and needs the room.
+  const [texts, others] = [rest.filter((name) => isText(properties[name])), rest.filter((name) => !isText(properties[name]))];
+  return html`
+    ${properties.prompt && html`<${Prompt} ...${field("prompt")} />`}
+    ${properties.image && html`<${ImageInput} ...${field("image")} strength=${properties.prompt_strength && field("prompt_strength")} />`}
+    <details class="advanced" open=${[...rest, "width", "height", "seed"].some((name) => errors[name])}>
+      <summary>Advanced controls</summary>
+      <div class="grid">
+        ${properties.width && properties.height && html`<${Size} width=${field("width")} height=${field("height")} />`}
+        ${properties.seed && html`<${Seed} ...${field("seed")} />`}
+        ${others.map((name) => html`<${Control} key=${name} ...${field(name)} />`)}
+        ${texts.map((name) => html`<${Control} key=${name} ...${field(name)} />`)}
+      </div>
+    </details>`;
+}
+
+/** @param {Property} property */
+function isText(property) {
+  return property.type === "string" && !property.enum;
+}
+
+/** @param {Field} field */
+export function Prompt({ name, value, error, set }) {
+  return html`<div class="field prompt">
+    <label for="field-prompt">Prompt</label>
+    <textarea id="field-prompt" rows="4" placeholder="A lighthouse at dusk, long exposure, calm sea" value=${value ?? ""}
+      aria-invalid=${error ? "true" : undefined} aria-describedby="about-prompt"
+      onInput=${(/** @type {any} */ event) => set(name, event.target.value || undefined)}></textarea>
+    <p id="about-prompt" class=${error ? "error" : "hint"}>${error ?? html`<kbd>Ctrl</kbd> <kbd>Enter</kbd> runs it.`}</p>
+  </div>`;
+}
+
+/** One field in a row of its own. @param {Field} field */
+export function Control({ name, property, value, error, set }) {
+  const id = `field-${name}`;
+  const shown = value ?? property.default ?? "";
+  const common = { id, "aria-invalid": error ? "true" : undefined, "aria-describedby": `about-${name}` };
+  const number = (/** @type {any} */ event) => set(name, event.target.value === "" ? undefined : Number(event.target.value));
+  const isNumber = ["integer", "number"].includes(property.type);
+  const hasRange = isNumber && property.minimum !== undefined && property.maximum !== undefined && property.maximum - property.minimum <= 100;
+  const step = property.multipleOf ?? (property.type === "integer" ? 1 : (property.maximum ?? 10) <= 1 ? 0.05 : 0.1);
+  const about = html`<p id=${`about-${name}`} class=${error ? "error" : "hint"}>${error ?? property.description}</p>`;
+  if (property.type === "boolean") {
+    return html`<div class="field switch">
+      <label><input type="checkbox" ...${common} checked=${Boolean(shown)}
+        onChange=${(/** @type {any} */ event) => set(name, event.target.checked)} /> ${property.title ?? name}</label>${about}
+    </div>`;
+  }
+  return html`<div class=${isText(property) ? "field whole" : "field"}>
+    <label for=${id}>${property.title ?? name}</label>
+    ${property.enum
+      ? html`<select ...${common} value=${shown} onChange=${(/** @type {any} */ event) => set(name, event.target.value)}>
+          ${property.enum.map((choice) => html`<option value=${choice} selected=${choice === shown}>${choice}</option>`)}</select>`
+      : hasRange
+        ? html`<div class="range">
+            <input type="range" aria-label=${`${property.title ?? name}, slider`} min=${property.minimum} max=${property.maximum} step=${step} value=${shown} onInput=${number} />
+            <input type="number" ...${common} min=${property.minimum} max=${property.maximum} step=${step} value=${shown} onInput=${number} /></div>`
+        : isNumber
+          ? html`<input type="number" ...${common} min=${property.minimum} max=${property.maximum} step=${step} value=${shown} onInput=${number} />`
+          : html`<textarea ...${common} rows="2" value=${shown} onInput=${(/** @type {any} */ event) => set(name, event.target.value)}></textarea>`}
+    ${about}
+  </div>`;
+}
+
+/** Shapes to choose from, and the two numbers. @param {{width: Field, height: Field}} fields */
+function Size({ width, height }) {
+  const full = width.property.default ?? width.property.maximum ?? 1024;
+  const [wide, high] = [width.value ?? width.property.default, height.value ?? height.property.default];
+  const choose = (/** @type {number} */ w, /** @type {number} */ h) => {
+    width.set("width", w);
+    height.set("height", h);
+  };
+  const error = width.error ?? height.error;
+  const shapes = SHAPES.map(([label, w, h]) => [label, fit(full * w, width.property), fit(full * h, height.property)]);
+  return html`<fieldset class="field whole size">
+    <legend>Size</legend>
+    <div class="shapes">
+      ${shapes.map(([label, w, h]) => html`<button type="button" class="chip" aria-pressed=${w === wide && h === high}
+          onClick=${() => choose(Number(w), Number(h))}>
+        <i class="shape" style=${{ aspectRatio: `${w} / ${h}` }}></i>${label}</button>`)}
+    </div>
+    <div class="row">
+      ${[width, height].map(({ name, property, value, error, set }) => html`<label class="inline">${property.title}
+        <input id=${`field-${name}`} type="number" min=${property.minimum} max=${property.maximum} step=${property.multipleOf ?? 1}
+          value=${value ?? property.default} aria-invalid=${error ? "true" : undefined} aria-describedby="about-size"
+          onInput=${(/** @type {any} */ event) => set(name, event.target.value === "" ? undefined : Number(event.target.value))} /></label>`)}
+    </div>
+    <p id="about-size" class=${error ? "error" : "hint"}>${error ? `${width.error ? "Width" : "Height"} ${error}` :
+      `Pixels, ${width.property.minimum} to ${width.property.maximum}, in steps of ${width.property.multipleOf ?? 1}.`}</p>
+  </fieldset>`;
+}
+
+/** The nearest size there is. @param {number} size @param {Property} property */
+function fit(size, property) {
+  const step = property.multipleOf ?? 1;
+  return Math.min(property.maximum ?? size, Math.max(property.minimum ?? 0, Math.round(size / step) * step));
+}
+
+/** @param {Field} field */
+function Seed({ name, value, error, set }) {
+  const locked = value !== undefined;
+  return html`<div class="field whole">
+    <label for="field-seed">Seed</label>
+    <div class="row">
+      <input id="field-seed" type="number" min="0" step="1" placeholder="random" value=${value ?? ""}
+        aria-invalid=${error ? "true" : undefined} aria-describedby="about-seed"
+        onInput=${(/** @type {any} */ event) => set(name, event.target.value === "" ? undefined : Number(event.target.value))} />
+      <button type="button" onClick=${() => set(name, crypto.getRandomValues(new Uint32Array(1))[0])}>Roll</button>
+      <button type="button" disabled=${!locked} onClick=${() => set(name, undefined)}>Unlock</button>
+    </div>
+    <p id="about-seed" class=${error ? "error" : "hint"}>${error ?? (locked
+      ? "Locked: the same picture every time." : "A new one for every run. The result says which.")}</p>
+  </div>`;
+}

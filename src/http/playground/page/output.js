@@ -1,0 +1,165 @@
+// What a run looks like: the queue, the steps with their previews, the pictures, and what can be done with them.
+
+import { html, useEffect, useState } from "./vendor/preact-htm.js";
+import { local } from "./api.js";
+import { copy, fileName, money, seconds } from "./format.js";
+
+/** @typedef {import("./run.js").Run} Run */
+
+const EXAMPLES = [
+  "A lighthouse at dusk, long exposure, calm sea",
+  "An old bookshop on a rainy street, warm light in the windows",
+  "A red circle on a blue background",
+  "Macro photograph of dew on a spider's web, morning sun",
+];
+
+/** @param {{run: Run | null, price: number, canUseAsInput: boolean, onExample: (prompt: string) => void, onStop: () => void,
+ *   onRetry: () => void, onVary: () => void, onKeepSeed: (seed: number) => void, onUse: (url: string) => void}} given */
+export function Output({ run, price, canUseAsInput, onExample, onStop, onRetry, onVary, onKeepSeed, onUse }) {
+  if (!run) return html`<${Empty} onExample=${onExample} />`;
+  const { phase, prediction, refusal } = run;
+  const isRunning = ["sending", "queued", "running"].includes(phase);
+  const pictures = phase === "ended" ? prediction?.output ?? [] : [];
+  const drawn = pictures.length > 0 || isRunning;
+  return html`<section class="card output" aria-labelledby="output-title">
+    <header class="row spread">
+      <h2 id="output-title">Output</h2>
+      <${State} run=${run} />
+    </header>
+    ${drawn
+      ? html`<div class=${`stage count-${run.outputs}`} style=${{ "--ratio": `${run.width} / ${run.height}` }}>
+          ${Array.from({ length: run.outputs }, (_, index) => html`<${Tile} key=${`${prediction?.id}-${index}`} run=${run} index=${index} url=${pictures[index]}
+            canUseAsInput=${canUseAsInput} onUse=${onUse} onKeepSeed=${onKeepSeed} />`)}
+        </div>`
+      : html`<${Trouble} run=${run} />`}
+    ${isRunning && html`<${Progress} run=${run} price=${price} />`}
+    <footer class="row">
+      ${isRunning
+        ? html`<button type="button" disabled=${!prediction || run.canceling} onClick=${onStop}>${run.canceling ? "Canceling …" : "Cancel"}</button>`
+        : html`<button type="button" onClick=${onRetry}>${refusal || prediction?.status === "failed" ? "Try again" : "Run again"}</button>
+            ${pictures.length > 0 && html`<button type="button" onClick=${onVary}>Vary</button>
+              <${Copy} text=${parameters(run)} label="Copy parameters" />`}`}
+    </footer>
+    ${phase === "ended" && prediction && html`<${Receipt} prediction=${prediction} />`}
+  </section>`;
+}
+
+/** @param {Run} run */
+function parameters({ input, prediction }) {
+  return JSON.stringify({ ...input, ...(prediction?.seeds[0] !== undefined && { seed: prediction.seeds[0] }) }, null, 2);
+}
+
+/** Nothing yet. @param {{onExample: (prompt: string) => void}} given */
+function Empty({ onExample }) {
+  return html`<section class="card output empty" aria-labelledby="output-title">
+    <header><h2 id="output-title">Output</h2></header>
+    <div class="blank">
+      <svg viewBox="0 0 128 56" aria-hidden="true"><g>${[0, 1, 2, 3].map((step) => html`<rect x=${4 + step * 31} y=${32 - step * 9} width="26" height=${20 + step * 9} rx="6" />`)}</g></svg>
+      <p>Four steps from noise to a picture. Yours appears here.</p>
+      <ul class="examples" aria-label="Examples">
+        ${EXAMPLES.map((prompt) => html`<li><button type="button" class="chip" onClick=${() => onExample(prompt)}>${prompt}</button></li>`)}
+      </ul>
+    </div>
+  </section>`;
+}
+
+/** The state in a word, also for those who listen. @param {{run: Run}} given */
+function State({ run: { phase, prediction, away } }) {
+  const word = away ? "Reconnecting"
+    : phase === "ended" ? { succeeded: "Done", failed: "Failed", canceled: "Canceled" }[prediction?.status ?? ""] ?? ""
+    : { sending: "Sending", queued: "Queued", running: "Drawing", refused: "Refused" }[phase];
+  const tone = away ? "waiting" : phase === "refused" || prediction?.status === "failed" ? "bad" : word === "Done" ? "good" : "waiting";
+  return html`<span class=${`pill ${tone}`} role="status">${word}</span>`;
+}
+
+/** Why there is no picture. @param {{run: Run}} given */
+function Trouble({ run: { refusal, prediction } }) {
+  if (prediction?.data_removed) return html`<div class="trouble"><p>This one's pictures have been deleted: they are kept for a while only.</p></div>`;
+  if (!refusal && prediction?.status === "canceled") return html`<div class="trouble"><p>Canceled${prediction.error ? `: ${prediction.error}` : ""}.</p></div>`;
+  return html`<div class="trouble bad" role="alert">
+    <p><strong>${refusal ? refusal.message : prediction?.error}</strong></p>
+    ${refusal?.fields.map(({ field, reason }) => html`<p><code>${field}</code> ${reason}</p>`)}
+    ${refusal?.status === 0 && html`<p>Is it still running? Nothing was lost: what it had accepted it still has.</p>`}
+  </div>`;
+}
+
+/** @param {{run: Run, price: number}} given */
+function Progress({ run, price }) {
+  const total = run.total || 4;
+  const text = run.phase === "running" ? (run.step ? `Step ${run.step} of ${run.total}` : "Starting")
+    : run.position ? `Position ${run.position} in the queue${run.eta ? `, about ${seconds(run.eta)}` : ""}` : "Sending";
+  return html`<div class="progress">
+    <div class="steps" role="progressbar" aria-label="Steps" aria-valuemin="0" aria-valuemax=${total} aria-valuenow=${run.step}>
+      ${Array.from({ length: Math.min(total, 40) }, (_, index) => html`<i class=${index < (run.step * Math.min(total, 40)) / total ? "done" : ""}></i>`)}
+    </div>
+    <p class="row spread"><span>${text}</span>${run.since !== undefined && html`<${Meter} since=${run.since} price=${price} />`}</p>
+  </div>`;
+}
+
+/** Time and money as they pass. @param {{since: number, price: number}} given */
+function Meter({ since, price }) {
+  const [now, setNow] = useState(performance.now());
+  useEffect(() => {
+    const timer = setInterval(() => setNow(performance.now()), 100);
+    return () => clearInterval(timer);
+  }, []);
+  const elapsed = Math.max(0, (now - since) / 1000);
+  return html`<span class="figures" data-meter>${elapsed.toFixed(1)} s · ${money(elapsed * price)}</span>`;
+}
+
+/** One picture: its place, its previews, itself. @param {{run: Run, index: number, url?: string, canUseAsInput: boolean,
+ *   onUse: (url: string) => void, onKeepSeed: (seed: number) => void}} given */
+function Tile({ run, index, url, canUseAsInput, onUse, onKeepSeed }) {
+  const [loaded, setLoaded] = useState(false);
+  const preview = run.previews[index];
+  const picture = url && local(url);
+  const prompt = run.input.prompt ?? "A picture";
+  const seed = run.prediction?.seeds[index] ?? 0;
+  // The nearer the end, the sharper.
+  const blur = run.total ? 1 - (run.step % (run.total / run.outputs || 1)) / (run.total / run.outputs || 1) : 1;
+  return html`<figure class="tile">
+    <div class=${preview || picture ? "frame" : "frame waiting"}>
+      ${preview && !loaded && html`<img class="preview" data-preview src=${preview} alt="" style=${{ filter: `blur(${(blur * 6).toFixed(1)}px)` }} />`}
+      ${picture && html`<img class=${loaded ? "picture loaded" : "picture"} src=${picture} width=${run.width} height=${run.height} alt=${prompt} onLoad=${() => setLoaded(true)} />`}
+    </div>
+    ${picture && html`<figcaption class="row">
+      <button type="button" class="quiet" onClick=${() => onKeepSeed(seed)} title="Keep this seed">Seed ${seed}</button>
+      <span class="grow"></span>
+      ${canUseAsInput && html`<button type="button" class="quiet" onClick=${() => onUse(picture)}>Use as input</button>`}
+      <${Copy} text=${picture} label="Copy link" quiet />
+      <button type="button" class="quiet" onClick=${() => download(picture, fileName(prompt, seed, picture))}>Download</button>
+    </figcaption>`}
+  </figure>`;
+}
+
+/** @param {string} url @param {string} name */
+async function download(url, name) {
+  const file = URL.createObjectURL(await (await fetch(url)).blob());
+  const link = Object.assign(document.createElement("a"), { href: file, download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(file), 10_000);
+}
+
+/** What it took. @param {{prediction: import("./api.js").Prediction}} given */
+function Receipt({ prediction: { metrics, model, logs } }) {
+  const standIn = logs.split("\n").find((line) => line.includes("stands in"));
+  return html`<dl class="receipt">
+    ${metrics && html`
+      <div><dt>Device time</dt><dd>${seconds(metrics.predict_time)}</dd></div>
+      <div><dt>In all</dt><dd>${seconds(metrics.total_time)}</dd></div>
+      <div><dt>Cost</dt><dd data-cost>${money(metrics.cost)}</dd></div>`}
+    <div><dt>Drawn by</dt><dd>${model}</dd></div>
+    ${standIn && html`<p class="hint">${standIn}.</p>`}
+  </dl>`;
+}
+
+/** @param {{text: string, label: string, quiet?: boolean}} given */
+export function Copy({ text, label, quiet }) {
+  const [done, setDone] = useState(false);
+  const click = async () => {
+    if (!(await copy(text))) return;
+    setDone(true);
+    setTimeout(() => setDone(false), 1500);
+  };
+  return html`<button type="button" class=${quiet ? "quiet" : ""} onClick=${click}><span aria-live="polite">${done ? "Copied" : label}</span></button>`;
+}

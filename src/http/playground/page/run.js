@@ -1,0 +1,87 @@
+// One run as the page knows it, from the click to the picture.
+
+import { useCallback, useEffect, useRef, useState } from "./vendor/preact-htm.js";
+import { Refusal, cancel, create, follow } from "./api.js";
+
+/**
+ * @typedef {import("./api.js").Prediction} Prediction
+ * @typedef {import("./api.js").Input} Input
+ * @typedef {{
+ *   phase: "sending" | "queued" | "running" | "ended" | "refused",
+ *   input: Input, width: number, height: number, outputs: number,
+ *   prediction?: Prediction, position?: number, eta?: number, step: number, total: number, previews: string[],
+ *   since?: number, away: boolean, canceling: boolean, refusal?: Refusal,
+ * }} Run
+ */
+
+const ENDED = ["succeeded", "failed", "canceled"];
+
+/**
+ * @param {(input: Input) => {width: number, height: number, outputs: number}} shape what an input will draw
+ * @param {(refusal: Refusal) => void} onRefusal
+ */
+export function useRun(shape, onRefusal) {
+  const [run, setRun] = useState(/** @type {Run | null} */ (null));
+  const following = useRef(/** @type {AbortController | null} */ (null));
+  const change = (/** @type {Partial<Run>} */ news) => setRun((run) => run && { ...run, ...news });
+  const refuse = (/** @type {any} */ error) => {
+    if (!(error instanceof Refusal)) throw error;
+    change({ phase: "refused", refusal: error });
+    onRefusal(error);
+  };
+
+  const watch = useCallback(async (/** @type {string} */ id) => {
+    following.current?.abort();
+    const controller = (following.current = new AbortController());
+    await follow(id, controller.signal, (event) => {
+      if (controller.signal.aborted) return;
+      if (event.type === "away") return change({ away: true });
+      if (event.type === "queued") return change({ phase: "queued", away: false, position: event.position, eta: event.eta_seconds });
+      if (event.type === "started") return change({ phase: "running", away: false, since: performance.now() });
+      if (event.type === "finished") return change({ phase: "ended", away: false, prediction: event });
+      setRun((run) => {
+        if (!run) return run;
+        const previews = [...run.previews];
+        const image = Math.min(run.outputs - 1, Math.floor((event.step - 1) / Math.max(1, event.total / run.outputs)));
+        if (event.preview) previews[image] = event.preview;
+        const since = run.since ?? performance.now() - 1000 * event.elapsed_seconds;
+        return { ...run, phase: "running", away: false, step: event.step, total: event.total, since, previews };
+      });
+    }).catch(refuse);
+  }, []);
+
+  /** @param {Prediction} prediction */
+  const show = (prediction) => {
+    following.current?.abort();
+    const phase = ENDED.includes(prediction.status) ? "ended" : "queued";
+    setRun({ ...fresh(prediction.input), phase, prediction });
+    if (phase !== "ended") watch(prediction.id);
+  };
+
+  /** @param {Input} input @returns {Run} */
+  const fresh = (input) =>
+    ({ phase: "sending", input, ...shape(input), step: 0, total: 0, previews: [], away: false, canceling: false });
+
+  /** @param {string} model @param {Input} input */
+  const start = async (model, input) => {
+    following.current?.abort();
+    setRun(fresh(input));
+    try {
+      const prediction = await create(model, input);
+      change({ phase: "queued", prediction, position: prediction.queue_position ?? undefined, eta: prediction.eta_seconds ?? undefined });
+      await watch(prediction.id);
+    } catch (error) {
+      refuse(error);
+    }
+  };
+
+  const stop = async () => {
+    if (!run?.prediction) return;
+    change({ canceling: true });
+    // What comes of it is told by the events.
+    await cancel(run.prediction.id).catch(() => change({ canceling: false }));
+  };
+
+  useEffect(() => () => following.current?.abort(), []);
+  return { run, start, show, stop };
+}

@@ -1,0 +1,119 @@
+//! The files of the page as they are sent: with their types, compressed where that makes them smaller, and known by one
+//! digest together.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    sync::LazyLock,
+};
+
+use axum::body::Bytes;
+use flate2::{Compression, write::GzEncoder};
+use rust_embed::Embed;
+use sha2::{Digest, Sha256};
+
+/// In place of the folder that the page's files are below.
+const FOLDER: &str = "{folder}";
+
+/// `page/`, built into the program.
+#[derive(Embed)]
+#[folder = "src/http/playground/page"]
+struct Page;
+
+/// Everything there is, made ready once.
+pub(super) static SITE: LazyLock<Site> = LazyLock::new(Site::load);
+
+/// The page.
+pub(super) struct Site {
+    digest: String,
+    files: BTreeMap<String, File>,
+}
+
+/// One file of it.
+pub(super) struct File {
+    pub(super) content_type: String,
+    pub(super) bytes: Bytes,
+    /// The same, compressed; `None` where that is no gain.
+    pub(super) gzip: Option<Bytes>,
+}
+
+impl Site {
+    fn load() -> Self {
+        let mut embedded: Vec<_> = Page::iter().filter_map(|path| Some((Page::get(&path)?, path))).collect();
+        embedded.sort_by(|(_, one), (_, other)| one.cmp(other));
+        let mut all = Sha256::new();
+        for (file, path) in &embedded {
+            all.update(path.as_bytes());
+            all.update(file.metadata.sha256_hash());
+        }
+        let digest: String = all.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let files = embedded.into_iter().map(|(file, path)| {
+            let bytes = match path.as_ref() {
+                "index.html" => {
+                    let html = String::from_utf8_lossy(&file.data);
+                    Bytes::from(html.replace(FOLDER, &format!("playground/{digest}")))
+                }
+                _ => Bytes::from(file.data.into_owned()),
+            };
+            (path.into_owned(), File::new(file.metadata.mimetype(), bytes))
+        });
+        Self { files: files.collect(), digest }
+    }
+
+    /// A file by its path in `page/`.
+    pub(super) fn file(&self, path: &str) -> Option<&File> {
+        self.files.get(path)
+    }
+
+    /// Of all files together, for their URLs.
+    pub(super) fn digest(&self) -> &str {
+        &self.digest
+    }
+}
+
+impl File {
+    fn new(mime_type: &str, bytes: Bytes) -> Self {
+        let charset = if mime_type.starts_with("text/") { "; charset=utf-8" } else { "" };
+        // Writing to memory cannot fail; if it did, the file would be sent as it is.
+        let gzip = gzip(&bytes).ok().filter(|gzip| gzip.len() < bytes.len()).map(Bytes::from);
+        Self { content_type: format!("{mime_type}{charset}"), bytes, gzip }
+    }
+}
+
+fn gzip(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(bytes)?;
+    encoder.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_is_small_and_fetches_all_its_files_at_once() {
+        let index = &SITE.file("index.html").expect("a page").bytes;
+        let index = std::str::from_utf8(index).expect("UTF-8");
+        assert!(!index.contains(FOLDER));
+        let (mut plain, mut sent) = (0, 0);
+        for (path, file) in &SITE.files {
+            if path.ends_with(".js") || path.ends_with(".css") {
+                // Else the browser hears of it only when another file that imports it has arrived.
+                assert!(index.contains(&format!("playground/{}/{path}", SITE.digest())), "{path} is not in the page");
+            }
+            plain += file.bytes.len();
+            sent += file.gzip.as_ref().unwrap_or(&file.bytes).len();
+        }
+        assert!(plain < 150_000 && sent < 60_000, "{plain} bytes, {sent} compressed");
+    }
+
+    #[test]
+    fn nothing_in_the_page_is_inline_or_from_elsewhere() {
+        let index = &SITE.file("index.html").expect("a page").bytes;
+        let index = std::str::from_utf8(index).expect("UTF-8");
+        for forbidden in ["<style", " style=", "javascript:", " onclick", "http:", "https:"] {
+            assert!(!index.contains(forbidden), "{forbidden}");
+        }
+        assert_eq!(index.matches("<script").count(), index.matches("<script type=\"module\" src=").count());
+    }
+}
