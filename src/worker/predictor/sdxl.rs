@@ -120,6 +120,8 @@ fn params(input: &Input) -> Result<Params, Failure> {
             code: FailureCode::InvalidInput,
             message: format!("this model does not know the scheduler {scheduler}"),
         })?,
+        image: None,
+        ..Params::new("")
     })
 }
 

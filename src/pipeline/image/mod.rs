@@ -1,10 +1,21 @@
-//! Pixels: from the VAE's numbers to bytes, and bytes to PNG.
+//! Pixels: from bytes to the VAE's numbers and back, and bytes to PNG.
+
+mod resize;
 
 use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
 use png::{BitDepth, ColorType, Compression, Encoder, Filter};
 
 use super::error::Error;
+pub use resize::resize;
+
+/// An image as the VAE's input `(1, h, w, 3)` in [-1, 1], in f32 on the host.
+///
+/// diffusers: `image_processor.py`, `VaeImageProcessor.pil_to_numpy` and `normalize`.
+pub fn to_tensor(image: &RgbImage) -> Result<Tensor, Error> {
+    let values: Vec<f32> = image.as_raw().iter().map(|&byte| 2.0 * (f32::from(byte) / 255.0) - 1.0).collect();
+    Ok(Tensor::from_vec(values, (1, image.height() as usize, image.width() as usize, 3), &Device::Cpu)?)
+}
 
 /// The VAE's output `(1, h, w, 3)` in [-1, 1] as pixels.
 ///
