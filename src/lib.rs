@@ -52,6 +52,7 @@ pub mod config;
 pub mod domain;
 pub mod http;
 pub mod hub;
+pub mod picture;
 pub mod pipeline;
 pub mod postgres;
 pub mod service;

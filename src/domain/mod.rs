@@ -8,6 +8,7 @@ mod cost;
 mod input;
 mod model;
 mod prediction;
+mod start_image;
 
 pub use api_key::{ApiKey, Caller, MalformedKey};
 pub use cost::{NanoUsd, PricePerSecond};
@@ -17,3 +18,4 @@ pub use prediction::{
     Artifact, Dialect, Failure, FailureCode, NewPrediction, Outcome, Prediction, PredictionId, QueuePlace, Status,
     UnknownWord,
 };
+pub use start_image::{ImageSource, size_from_image};
