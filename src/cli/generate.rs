@@ -10,14 +10,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ::image::RgbImage;
 use anyhow::{Context, Result, anyhow, bail};
 use candle_core::{DType, Device};
 use clap::{Args, ValueEnum};
 use fourstep::{
-    domain, picture,
-    pipeline::{Generation, Params, Pipeline, SchedulerName, Step, Weights, image},
+    domain,
+    picture::{self, Format},
+    pipeline::{Generation, Params, Pipeline, SchedulerName, Step, Weights},
 };
+use image::RgbImage;
 use nix::sys::resource::{UsageWho, getrusage};
 use serde::Serialize;
 
@@ -222,11 +223,11 @@ fn tell_progress(step: Step<'_>) -> ControlFlow<()> {
 }
 
 fn write_images(out: &Path, generation: &Generation) -> Result<()> {
-    for (number, (picture, seed)) in generation.images.iter().zip(&generation.seeds).enumerate() {
+    for (number, (image, seed)) in generation.images.iter().zip(&generation.seeds).enumerate() {
         let path = numbered(out, number);
-        let png = image::to_png(picture, &[])?;
+        let png = picture::write(image, Format::Png, None)?;
         fs::write(&path, png).with_context(|| format!("could not write {}", path.display()))?;
-        let (width, height) = picture.dimensions();
+        let (width, height) = image.dimensions();
         writeln!(io::stderr(), "{} ({width}x{height}, seed {seed})", path.display())?;
     }
     Ok(())

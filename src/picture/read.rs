@@ -61,6 +61,9 @@ pub fn read(bytes: &[u8]) -> Result<RgbImage, Unreadable> {
     if width > MAX_SIDE || height > MAX_SIDE {
         return Err(Unreadable::TooLarge { width, height });
     }
+    if width == 0 || height == 0 {
+        return Err(Unreadable::Broken("it has no pixels".to_owned()));
+    }
     // What the camera says of itself may be nonsense; the pixels still stand.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut image = DynamicImage::from_decoder(decoder).map_err(broken)?;

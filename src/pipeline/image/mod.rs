@@ -1,10 +1,9 @@
-//! Pixels: from bytes to the VAE's numbers and back, and bytes to PNG.
+//! Pixels: from bytes to the VAE's numbers and back, and to another size.
 
 mod resize;
 
 use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
-use png::{BitDepth, ColorType, Compression, Encoder, Filter};
 
 use super::error::Error;
 pub use resize::resize;
@@ -31,26 +30,4 @@ pub fn from_tensor(pixels: &Tensor) -> Result<RgbImage, Error> {
     let bytes = values.into_iter().map(|x| (255.0 * (x / 2.0 + 0.5).clamp(0.0, 1.0)).round_ties_even() as u8).collect();
     RgbImage::from_raw(width as u32, height as u32, bytes)
         .ok_or_else(|| Error::Image("the VAE gave another number of channels than 3".into()))
-}
-
-/// An image as PNG, with these keyword and text pairs in it.
-///
-/// Generated pictures barely shrink further at higher levels, and a level that takes ten times as long would be felt.
-pub fn to_png(image: &RgbImage, texts: &[(&str, &str)]) -> Result<Vec<u8>, Error> {
-    let mut bytes = Vec::with_capacity(image.len() / 2);
-    let mut encoder = Encoder::new(&mut bytes, image.width(), image.height());
-    encoder.set_color(ColorType::Rgb);
-    encoder.set_depth(BitDepth::Eight);
-    encoder.set_compression(Compression::Fast);
-    encoder.set_filter(Filter::Adaptive);
-    let write = move || -> Result<(), png::EncodingError> {
-        for (keyword, text) in texts {
-            encoder.add_itxt_chunk((*keyword).into(), (*text).into())?;
-        }
-        let mut writer = encoder.write_header()?;
-        writer.write_image_data(image)?;
-        writer.finish()
-    };
-    write().map_err(|error| Error::Image(error.to_string()))?;
-    Ok(bytes)
 }
