@@ -5,6 +5,7 @@
 
 mod api_key;
 mod cost;
+mod fields;
 mod input;
 mod model;
 mod prediction;
@@ -12,7 +13,7 @@ mod start_image;
 
 pub use api_key::{ApiKey, Caller, MalformedKey};
 pub use cost::{NanoUsd, PricePerSecond};
-pub use input::{FaceDefaults, Input, InvalidField, InvalidInput, Scheduler, UnknownFields};
+pub use input::{FaceDefaults, Input, InvalidField, InvalidInput, OutputFormat, Scheduler, UnknownFields};
 pub use model::{Catalog, CatalogError, InputLimits, Model, WeightFile};
 pub use prediction::{
     Artifact, Dialect, Failure, FailureCode, NewPrediction, Outcome, Prediction, PredictionId, QueuePlace, Status,

@@ -43,11 +43,11 @@ impl<'a> ImageSource<'a> {
         }
     }
 
-    /// The image of an input that `Input::parse` accepted, and the name of the field it is in.
-    pub fn of(raw: &'a Value) -> Option<(&'static str, Self)> {
-        ["image", "image_url"].into_iter().find_map(|field| {
-            let text = raw.get(field)?.as_str()?;
-            Some((field, Self::parse(text).ok()?))
+    /// Takes the image out of an input that `Input::parse` accepted, with the name of its field.
+    pub fn take(raw: &mut Value) -> Option<(&'static str, String)> {
+        ["image", "image_url"].into_iter().find_map(|field| match raw.get_mut(field)? {
+            Value::String(text) if !text.is_empty() => Some((field, std::mem::take(text))),
+            _ => None,
         })
     }
 

@@ -300,7 +300,7 @@ impl Store {
              )
              update predictions set
                  data_removed_at = now(), output = null, logs = '', raw_input = '{}',
-                 input = input || '{"prompt": "", "negative_prompt": null}'
+                 input = input || '{"prompt": "", "negative_prompt": null, "image": null}'
              from old where id = old_id
              returning id"#,
         )

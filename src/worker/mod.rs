@@ -13,6 +13,7 @@ pub mod predictor;
 mod progress;
 mod run;
 mod session;
+mod start_image;
 mod sweep;
 
 use std::time::Duration;

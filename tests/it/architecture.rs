@@ -22,7 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("version", &[]),
     ("wire", &["domain"]),
     ("worker/predictor", &["domain", "picture", "pipeline"]),
-    ("worker", &["artifacts", "domain", "store"]),
+    ("worker", &["artifacts", "domain", "picture", "store"]),
 ];
 
 #[test]

@@ -7,6 +7,7 @@ mod auth;
 mod command_line;
 mod faults;
 mod files;
+mod image_to_image;
 mod long_poll;
 mod malformed;
 mod native;

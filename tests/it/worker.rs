@@ -18,7 +18,7 @@ use crate::queue::{MODEL, Queue};
 /// Longer than anything here takes; only a failing test waits for it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     Settings {
         models: vec![MODEL.to_owned()],
         device_name: "test".to_owned(),
@@ -54,6 +54,7 @@ impl Predictor for Gated {
     fn predict(
         &mut self,
         input: &Input,
+        _: Option<&image::RgbImage>,
         on_step: &mut dyn FnMut(Step) -> ControlFlow<()>,
     ) -> Result<Drawn, PredictError> {
         let total = input.num_inference_steps;
