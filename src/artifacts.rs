@@ -1,7 +1,8 @@
-//! The bytes of outputs, behind `object_store`: a local folder, and any other store it knows later.
+//! The bytes of inputs and outputs, behind `object_store`: a local folder, and any other store it knows later.
 //!
 //! A key is `outputs/<prediction>/<attempt>-<random>/out-<n>.png`. The attempt keeps a late worker from overwriting the
-//! winner's files; the random part makes the key, and so the URL, a permission to read.
+//! winner's files; the random part makes the key, and so the URL, a permission to read. An input's is
+//! `inputs/<prediction>/<random>`, and no permission at all: nobody but a worker reads it.
 
 use std::{ops::Range, path::Path as FilePath, sync::Arc};
 
@@ -11,7 +12,7 @@ use object_store::{GetOptions, ObjectStore, ObjectStoreExt, PutPayload, local::L
 
 use crate::domain::PredictionId;
 
-/// Where outputs are kept. Cheap to clone.
+/// Where inputs and outputs are kept. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Artifacts {
     store: Arc<dyn ObjectStore>,
@@ -60,9 +61,13 @@ impl Artifacts {
 
     /// The folder of one attempt's outputs, new and unguessable each time it is asked for.
     pub fn attempt_folder(prediction: PredictionId, attempt: i32) -> Result<String, getrandom::Error> {
-        let mut random = [0; 16];
-        getrandom::fill(&mut random)?;
-        Ok(format!("outputs/{prediction}/{attempt}-{}", BASE64_URL_SAFE_NO_PAD.encode(random)))
+        Ok(format!("outputs/{prediction}/{attempt}-{}", random_name()?))
+    }
+
+    /// A place for a file that a prediction starts from, new each time it is asked for: two creates with the same id do
+    /// not touch each other's.
+    pub fn input_key(prediction: PredictionId) -> Result<String, getrandom::Error> {
+        Ok(format!("inputs/{prediction}/{}", random_name()?))
     }
 
     /// Stores a file whole: a reader sees all of it or none.
@@ -71,7 +76,13 @@ impl Artifacts {
         Ok(())
     }
 
-    /// Finds a stored file. `None` when there is none, whatever the key looks like.
+    /// Reads a stored file whole, by a key of ours.
+    pub async fn load(&self, key: &str) -> Result<Vec<u8>, Error> {
+        let path = Path::parse(key).map_err(object_store::Error::from)?;
+        Ok(self.store.get(&path).await?.bytes().await?.into())
+    }
+
+    /// Finds a stored output. `None` when there is none, whatever the key looks like.
     pub async fn find(&self, key: &str) -> Result<Option<StoredFile>, Error> {
         let Some(path) = Path::parse(key).ok().filter(|_| is_output_key(key)) else {
             return Ok(None);
@@ -112,11 +123,20 @@ impl Artifacts {
 
     /// Deletes everything stored for a prediction, by any attempt.
     pub async fn delete_prediction(&self, prediction: PredictionId) -> Result<(), Error> {
-        let folder = Path::from(format!("outputs/{prediction}"));
-        let files = self.store.list(Some(&folder)).map_ok(|file| file.location).boxed();
-        self.store.delete_stream(files).try_collect::<Vec<_>>().await?;
+        for kind in ["inputs", "outputs"] {
+            let folder = Path::from(format!("{kind}/{prediction}"));
+            let files = self.store.list(Some(&folder)).map_ok(|file| file.location).boxed();
+            self.store.delete_stream(files).try_collect::<Vec<_>>().await?;
+        }
         Ok(())
     }
+}
+
+/// Nobody guesses it.
+fn random_name() -> Result<String, getrandom::Error> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random)?;
+    Ok(BASE64_URL_SAFE_NO_PAD.encode(random))
 }
 
 /// Whether a key has the shape of an output's. Only outputs are public; `Path::parse` refuses `..` and empty segments,
@@ -154,8 +174,14 @@ mod tests {
             assert_eq!(bytes, expected.as_bytes());
         }
 
+        let input = Artifacts::input_key(prediction).expect("entropy");
+        artifacts.put(&input, b"photo".to_vec()).await.expect("stored");
+        assert_eq!(artifacts.load(&input).await.expect("readable"), b"photo");
+        assert!(artifacts.find(&input).await.expect("readable").is_none(), "an input is public");
+
         artifacts.delete_prediction(prediction).await.expect("deleted");
         assert!(artifacts.find(&key).await.expect("readable").is_none());
+        assert!(artifacts.load(&input).await.is_err());
         std::fs::remove_dir_all(folder).expect("the test's own folder");
     }
 

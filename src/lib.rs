@@ -11,15 +11,15 @@
 //! ```text
 //!  1  http/native.rs         create: extracts caller, headers and body
 //!  2  wire/native            JSON into a request, and nothing else knows the words of this face
-//!  3  service.rs             create: finds the model, checks the input, fixes seed and price
+//!  3  service                create: finds the model, checks the input and its image, fixes seed and price
 //!  4  store/predictions.rs   inserts the row                                        ── queued
-//!  5  service.rs             wait: subscribes to changes, then reads, until the row is terminal
+//!  5  service                wait: subscribes to changes, then reads, until the row is terminal
 //!  6  worker/run.rs          store/queue.rs claims the row, with a lease            ── processing
 //!  7  worker/device.rs       the thread that owns the device runs the predictor
 //!  8  pipeline               tokenizer → text encoders → noise → (scheduler ⇄ unet) × steps → vae → image
-//!  9  artifacts.rs           the PNG becomes a file, stored before anybody is told
+//!  9  artifacts.rs           the image becomes a file, stored before anybody is told
 //! 10  store/queue.rs         finish: output, device time and cost in one transaction ── succeeded
-//! 11  service.rs             wait wakes and reads the row again
+//! 11  service                wait wakes and reads the row again
 //! 12  wire/native            the row into JSON, and http sends it
 //! ```
 //!
@@ -40,10 +40,11 @@
 //! ```text
 //! http → service → store → domain        worker → store, artifacts, domain
 //! http → wire → domain                   worker::predictor → pipeline
+//! service, worker → picture
 //! ```
 //!
 //! [`domain`] and [`pipeline`] import nothing of ours: the first is pure values, the second a library that knows nothing
-//! of servers. [`config`] is a leaf as well. [`app`] puts everything together, and the command line (`src/cli`, part of
+//! of servers. [`config`] and [`picture`], which reads and writes image files, are leaves as well. [`app`] puts everything together, and the command line (`src/cli`, part of
 //! the program and not of the library) calls it.
 
 pub mod app;
@@ -52,6 +53,7 @@ pub mod config;
 pub mod domain;
 pub mod http;
 pub mod hub;
+pub mod picture;
 pub mod pipeline;
 pub mod postgres;
 pub mod service;

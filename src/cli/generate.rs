@@ -10,10 +10,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use candle_core::{DType, Device};
 use clap::{Args, ValueEnum};
-use fourstep::pipeline::{Generation, Params, Pipeline, SchedulerName, Step, Weights, image};
+use fourstep::{
+    domain,
+    picture::{self, Format},
+    pipeline::{Generation, Params, Pipeline, SchedulerName, Step, Weights},
+};
+use image::RgbImage;
 use nix::sys::resource::{UsageWho, getrusage};
 use serde::Serialize;
 
@@ -32,12 +37,12 @@ pub(crate) struct GenerateArgs {
     /// What to stay away from; needs a guidance scale above 1
     #[arg(long)]
     negative_prompt: Option<String>,
-    /// Pixels, a multiple of 8 [default: the model's own]
+    /// Pixels, a multiple of 8 [default: the image's, or else the model's own]
     #[arg(long)]
-    width: Option<usize>,
-    /// Pixels, a multiple of 8 [default: the model's own]
+    width: Option<u32>,
+    /// Pixels, a multiple of 8 [default: the image's, or else the model's own]
     #[arg(long)]
-    height: Option<usize>,
+    height: Option<u32>,
     /// Denoising steps
     #[arg(long, default_value_t = 4)]
     num_inference_steps: usize,
@@ -50,6 +55,12 @@ pub(crate) struct GenerateArgs {
     /// The first picture's seed; each following picture's is one higher [default: a random one]
     #[arg(long)]
     seed: Option<u64>,
+    /// Start from this PNG, JPEG or WebP file instead of pure noise
+    #[arg(long, value_name = "FILE")]
+    image: Option<PathBuf>,
+    /// How much of the image is given up to noise, 0 to 1: so much of the steps is taken
+    #[arg(long, default_value_t = 0.8)]
+    prompt_strength: f64,
     /// Pictures; the second goes to FILE-2.png, and so on
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     num_outputs: usize,
@@ -127,16 +138,20 @@ struct Report {
     dtype: &'static str,
 }
 
+/// Greatest width and height that an image decides on; larger ones are for whoever asks for them.
+const MAX_SIZE_FROM_IMAGE: u32 = 1280;
+
 /// Draws.
 pub(crate) fn run(args: GenerateArgs) -> Result<()> {
     let started = Instant::now();
     // A misspelled path is found before the model is loaded, not after it has drawn.
     check_output(&args.out)?;
+    let start = args.image.as_deref().map(read_image).transpose()?;
     let device = args.device.open()?;
     let pipeline = load(&args, &device)?;
     let load = started.elapsed();
 
-    let params = params(&args, pipeline.native_size())?;
+    let params = params(&args, start, pipeline.native_size())?;
     let generation = pipeline.generate(&params, &mut tell_progress)?;
     for note in &generation.notes {
         writeln!(io::stderr(), "note: {note}")?;
@@ -160,12 +175,22 @@ fn load(args: &GenerateArgs, device: &Device) -> Result<Pipeline> {
         .with_context(|| format!("could not load the model in {}", args.weights.display()))
 }
 
-fn params(args: &GenerateArgs, native_size: usize) -> Result<Params> {
+fn read_image(path: &Path) -> Result<RgbImage> {
+    let bytes = fs::read(path).with_context(|| format!("could not read {}", path.display()))?;
+    picture::read(&bytes).map_err(|reason| anyhow!("{} {reason}", path.display()))
+}
+
+fn params(args: &GenerateArgs, start: Option<RgbImage>, native_size: usize) -> Result<Params> {
+    let native = native_size as u32;
+    let (width, height) = match &start {
+        Some(image) => domain::size_from_image(image.dimensions(), (args.width, args.height), (8, MAX_SIZE_FROM_IMAGE)),
+        None => (args.width.unwrap_or(native), args.height.unwrap_or(native)),
+    };
     Ok(Params {
         prompt: args.prompt.clone(),
         negative_prompt: args.negative_prompt.clone(),
-        width: args.width.unwrap_or(native_size),
-        height: args.height.unwrap_or(native_size),
+        width: width as usize,
+        height: height as usize,
         num_inference_steps: args.num_inference_steps,
         guidance_scale: args.guidance_scale,
         num_images: args.num_outputs,
@@ -174,6 +199,8 @@ fn params(args: &GenerateArgs, native_size: usize) -> Result<Params> {
             None => u64::from(getrandom::u32().context("could not draw a seed")?),
         },
         scheduler: args.scheduler,
+        image: start,
+        strength: args.prompt_strength,
     })
 }
 
@@ -196,11 +223,11 @@ fn tell_progress(step: Step<'_>) -> ControlFlow<()> {
 }
 
 fn write_images(out: &Path, generation: &Generation) -> Result<()> {
-    for (number, (picture, seed)) in generation.images.iter().zip(&generation.seeds).enumerate() {
+    for (number, (image, seed)) in generation.images.iter().zip(&generation.seeds).enumerate() {
         let path = numbered(out, number);
-        let png = image::to_png(picture, &[])?;
+        let png = picture::write(image, Format::Png, None)?;
         fs::write(&path, png).with_context(|| format!("could not write {}", path.display()))?;
-        let (width, height) = picture.dimensions();
+        let (width, height) = image.dimensions();
         writeln!(io::stderr(), "{} ({width}x{height}, seed {seed})", path.display())?;
     }
     Ok(())

@@ -7,9 +7,12 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::InputLimits;
+use super::{
+    InputLimits,
+    fields::{Fields, contains_nul},
+};
 
-/// Everything a text-to-image run depends on besides the weights. Same input, same picture.
+/// Everything a run depends on besides the weights. Same input, same picture.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Input {
     /// What to draw.
@@ -32,6 +35,70 @@ pub struct Input {
     pub seed: u64,
     /// Whether the caller turned the safety checker off.
     pub disable_safety_checker: bool,
+    /// The stored image to start from instead of pure noise: its key among the artifacts.
+    #[serde(default)]
+    pub image: Option<String>,
+    /// How much of the image is given up to noise, 0 to 1; so much of the steps is taken.
+    #[serde(default = "default_prompt_strength")]
+    pub prompt_strength: f64,
+    /// What the images are written as.
+    #[serde(default)]
+    pub output_format: OutputFormat,
+    /// How close to what was drawn a JPEG stays, up to 100; the other formats lose nothing.
+    #[serde(default = "default_output_quality")]
+    pub output_quality: u32,
+    /// Whether the files say how they were made.
+    #[serde(default = "default_embed_metadata")]
+    pub embed_metadata: bool,
+}
+
+/// Rows of earlier versions lack these fields.
+const fn default_prompt_strength() -> f64 {
+    Input::DEFAULT_PROMPT_STRENGTH
+}
+
+const fn default_output_quality() -> u32 {
+    Input::DEFAULT_OUTPUT_QUALITY
+}
+
+const fn default_embed_metadata() -> bool {
+    true
+}
+
+/// The file formats of images.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutputFormat {
+    /// Loses nothing and opens everywhere.
+    #[default]
+    Png,
+    /// Small.
+    Jpg,
+    /// Loses nothing and is smaller than PNG.
+    Webp,
+}
+
+impl OutputFormat {
+    /// Every format.
+    pub const ALL: [Self; 3] = [Self::Png, Self::Jpg, Self::Webp];
+
+    /// The name callers use, which is also a file's ending.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Png => "png",
+            Self::Jpg => "jpg",
+            Self::Webp => "webp",
+        }
+    }
+
+    /// The media type.
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Png => "image/png",
+            Self::Jpg => "image/jpeg",
+            Self::Webp => "image/webp",
+        }
+    }
 }
 
 /// The noise schedulers of the hosted model, by their hosted names.
@@ -132,7 +199,7 @@ impl InvalidInput {
 
 impl Input {
     /// The names of all fields, in the order the hosted page shows them.
-    pub const FIELDS: [&'static str; 10] = [
+    pub const FIELDS: [&'static str; 15] = [
         "prompt",
         "negative_prompt",
         "width",
@@ -143,13 +210,29 @@ impl Input {
         "guidance_scale",
         "seed",
         "disable_safety_checker",
+        "image",
+        "prompt_strength",
+        "output_format",
+        "output_quality",
+        "embed_metadata",
     ];
+
+    /// Other names that callers know fields by.
+    pub(super) const ALIASES: [(&'static str, &'static str); 2] =
+        [("image_url", "image"), ("strength", "prompt_strength")];
+
+    /// What Replicate's models of this family have.
+    pub const DEFAULT_PROMPT_STRENGTH: f64 = 0.8;
+
+    /// What Replicate's models have.
+    pub const DEFAULT_OUTPUT_QUALITY: u32 = 80;
 
     /// The greatest integer that every JSON reader reads exactly, JavaScript's among them: 2^53 - 1.
     pub const MAX_EXACT_INTEGER: u64 = (1 << 53) - 1;
 
     /// Reads a caller's `input` object against a model's limits. `random_seed` is used where the caller gave none,
-    /// so that a retried prediction draws the same picture. Returns the input and notes for the prediction's logs.
+    /// so that a retried prediction draws the same picture. Returns the input and notes for the prediction's logs. Of an
+    /// image only the form is looked at: it is for who calls this to check, store and put into the input.
     pub fn parse(
         raw: &Value,
         limits: &InputLimits,
@@ -162,7 +245,7 @@ impl Input {
             Value::Null => &empty,
             _ => return Err(InvalidInput::one("input", "must be an object")),
         };
-        let mut fields = Fields { object, invalid: Vec::new() };
+        let mut fields = Fields::of(object);
 
         // The database's JSON cannot hold NUL; nobody means to send it.
         for (name, _) in object.iter().filter(|(name, value)| name.contains('\0') || contains_nul(value)) {
@@ -178,14 +261,30 @@ impl Input {
             }
         }
         let num_outputs = fields.integer("num_outputs", 1, limits.max_outputs.into());
-        let scheduler = fields.scheduler();
+        let scheduler = fields.choice("scheduler", Scheduler::ALL, Scheduler::as_str);
         let num_inference_steps = fields.integer("num_inference_steps", 1, limits.max_steps.into());
         let guidance_scale = fields.number("guidance_scale", 0.0, limits.max_guidance_scale);
         // The last image's seed is `seed + num_outputs - 1`; it must exist.
         let seed = fields.integer("seed", 0, u64::MAX - u64::from(limits.max_outputs));
         let disable_safety_checker = fields.boolean("disable_safety_checker");
+        let has_image = fields.image();
+        let strength_name = fields.name_used("prompt_strength");
+        let prompt_strength = fields.number(strength_name, 0.0, 1.0).unwrap_or(Self::DEFAULT_PROMPT_STRENGTH);
+        let steps = num_inference_steps.map_or(limits.default_steps, |steps| steps as u32);
+        if has_image && f64::from(steps) * prompt_strength < 1.0 {
+            let reason = "times num_inference_steps must be at least 1 for an image, or no step is left to take";
+            fields.refuse(strength_name, reason);
+        }
+        let output_format = fields.choice("output_format", OutputFormat::ALL, OutputFormat::as_str);
+        let output_quality = fields.integer("output_quality", 0, 100);
+        let embed_metadata = fields.boolean("embed_metadata");
 
-        let unknown: Vec<&String> = object.keys().filter(|key| !Self::FIELDS.contains(&key.as_str())).collect();
+        let is_known = |key: &str| Self::FIELDS.contains(&key) || Self::ALIASES.iter().any(|(alias, _)| *alias == key);
+        // Dropping this one would draw something else than was asked for.
+        if fields.given("mask").is_some() {
+            fields.refuse("mask", "is not supported: a picture is redrawn as a whole");
+        }
+        let unknown: Vec<&String> = object.keys().filter(|key| !is_known(key) && *key != "mask").collect();
         let mut notes = Vec::new();
         match defaults.unknown_fields {
             UnknownFields::Refuse => unknown.iter().for_each(|key| fields.refuse(key, "is not a field of this model")),
@@ -208,6 +307,11 @@ impl Input {
             guidance_scale: guidance_scale.unwrap_or(0.0),
             seed: seed.unwrap_or(random_seed.into()),
             disable_safety_checker: disable_safety_checker.unwrap_or(defaults.disable_safety_checker),
+            image: None,
+            prompt_strength,
+            output_format: output_format.unwrap_or_default(),
+            output_quality: small(output_quality, Self::DEFAULT_OUTPUT_QUALITY),
+            embed_metadata: embed_metadata.unwrap_or(true),
         };
         Ok((input, notes))
     }
@@ -215,116 +319,6 @@ impl Input {
     /// The seed of each image, in order.
     pub fn seeds(&self) -> impl Iterator<Item = u64> + use<> {
         self.seed..self.seed + u64::from(self.num_outputs)
-    }
-}
-
-/// Reads fields one by one and collects what is wrong with them. A reader returns `None` for the default.
-struct Fields<'a> {
-    object: &'a Map<String, Value>,
-    invalid: Vec<InvalidField>,
-}
-
-impl Fields<'_> {
-    fn refuse(&mut self, name: &str, reason: impl Into<String>) {
-        self.invalid.push(InvalidField { field: format!("input.{name}"), reason: reason.into() });
-    }
-
-    /// The field unless it is absent, `null` or `""`.
-    fn given(&self, name: &str) -> Option<Value> {
-        self.object.get(name).filter(|value| !value.is_null() && value.as_str() != Some("")).cloned()
-    }
-
-    /// A prompt. The empty string is a prompt.
-    fn text(&mut self, name: &str, max_characters: usize) -> Option<String> {
-        match self.object.get(name)? {
-            Value::Null => None,
-            Value::String(text) if text.chars().count() > max_characters => {
-                self.refuse(name, format!("must be at most {max_characters} characters long"));
-                None
-            }
-            Value::String(text) => Some(text.clone()),
-            _ => {
-                self.refuse(name, "must be a string");
-                None
-            }
-        }
-    }
-
-    fn integer(&mut self, name: &str, min: u64, max: u64) -> Option<u64> {
-        let value = self.given(name)?;
-        let integer = as_integer(&value);
-        if integer.is_none_or(|integer| integer < i128::from(min) || integer > i128::from(max)) {
-            self.refuse(name, format!("must be an integer between {min} and {max}"));
-            return None;
-        }
-        integer.and_then(|integer| u64::try_from(integer).ok())
-    }
-
-    fn number(&mut self, name: &str, min: f64, max: f64) -> Option<f64> {
-        let value = self.given(name)?;
-        let number = match &value {
-            Value::Number(number) => number.as_f64(),
-            Value::String(text) => text.trim().parse().ok(),
-            _ => None,
-        };
-        let within = number.filter(|number: &f64| (min..=max).contains(number));
-        if within.is_none() {
-            self.refuse(name, format!("must be a number between {min} and {max}"));
-        }
-        within
-    }
-
-    fn boolean(&mut self, name: &str) -> Option<bool> {
-        let value = self.given(name)?;
-        let boolean = match &value {
-            Value::Bool(boolean) => Some(*boolean),
-            Value::Number(number) => number.as_u64().filter(|bit| *bit <= 1).map(|bit| bit == 1),
-            Value::String(text) => match text.trim().to_ascii_lowercase().as_str() {
-                "true" | "1" => Some(true),
-                "false" | "0" => Some(false),
-                _ => None,
-            },
-            _ => None,
-        };
-        if boolean.is_none() {
-            self.refuse(name, "must be true or false");
-        }
-        boolean
-    }
-
-    fn scheduler(&mut self) -> Option<Scheduler> {
-        let value = self.given("scheduler")?;
-        let scheduler =
-            value.as_str().and_then(|name| Scheduler::ALL.into_iter().find(|scheduler| scheduler.as_str() == name));
-        if scheduler.is_none() {
-            let names = Scheduler::ALL.map(Scheduler::as_str).join(", ");
-            self.refuse("scheduler", format!("must be one of {names}"));
-        }
-        scheduler
-    }
-}
-
-/// An integer written as one, as a float without a fraction, or as a string of either.
-fn as_integer(value: &Value) -> Option<i128> {
-    // Beyond 2^53 a float is no longer sure to be the integer that was meant.
-    let from_float =
-        |float: f64| (float.fract() == 0.0 && float.abs() <= Input::MAX_EXACT_INTEGER as f64).then_some(float as i128);
-    match value {
-        Value::Number(number) => number.as_i128().or_else(|| number.as_f64().and_then(from_float)),
-        Value::String(text) => {
-            let text = text.trim();
-            text.parse().ok().or_else(|| text.parse().ok().and_then(from_float))
-        }
-        _ => None,
-    }
-}
-
-fn contains_nul(value: &Value) -> bool {
-    match value {
-        Value::String(text) => text.contains('\0'),
-        Value::Array(items) => items.iter().any(contains_nul),
-        Value::Object(object) => object.iter().any(|(name, value)| name.contains('\0') || contains_nul(value)),
-        _ => false,
     }
 }
 
@@ -360,6 +354,11 @@ mod tests {
             guidance_scale: 0.0,
             seed: 42,
             disable_safety_checker: false,
+            image: None,
+            prompt_strength: 0.8,
+            output_format: OutputFormat::Png,
+            output_quality: 80,
+            embed_metadata: true,
         };
         assert_eq!(parse(json!({})), Ok(expected.clone()));
         assert_eq!(parse(Value::Null), Ok(expected.clone()));
@@ -384,7 +383,8 @@ mod tests {
     fn every_invalid_field_is_named_at_once() {
         let invalid = parse(json!({
             "prompt": 5, "width": 1023, "height": 100_000, "num_outputs": 0, "num_inference_steps": 1.5,
-            "guidance_scale": "much", "seed": -1, "disable_safety_checker": "perhaps", "scheduler": "euler", "promt": ""
+            "guidance_scale": "much", "seed": -1, "disable_safety_checker": "perhaps", "scheduler": "euler", "promt": "",
+            "image": "cat.png", "prompt_strength": 1.1, "output_format": "gif", "output_quality": 101, "embed_metadata": 2
         }));
         let mut names = invalid.expect_err("invalid");
         names.sort();
@@ -403,6 +403,53 @@ mod tests {
         for seed in [json!(1e300), json!("1e300"), json!("0x10"), json!(true), json!(u64::MAX)] {
             assert_eq!(parse(json!({"seed": seed})), Err(vec!["input.seed".into()]));
         }
+    }
+
+    const IMAGE: &str = "data:image/png;base64,aGk=";
+
+    #[test]
+    fn an_image_and_its_strength_are_known_by_other_names_too() {
+        for (image, strength) in [("image", "prompt_strength"), ("image_url", "strength")] {
+            let input = parse(json!({image: IMAGE, strength: "0.5"})).expect("valid");
+            assert_eq!((input.prompt_strength, input.image), (0.5, None), "{image}");
+            assert_eq!(parse(json!({image: "a.png"})), Err(vec![format!("input.{image}")]));
+            assert_eq!(parse(json!({strength: 2})), Err(vec![format!("input.{strength}")]));
+        }
+        assert_eq!(parse(json!({"image": IMAGE, "image_url": IMAGE})), Err(vec!["input.image_url".into()]));
+        assert!(parse(json!({"image": IMAGE, "image_url": "", "strength": null})).is_ok());
+        assert_eq!(parse(json!({"image": [IMAGE]})), Err(vec!["input.image".into()]));
+    }
+
+    #[test]
+    fn an_image_that_leaves_no_step_to_take_is_refused() {
+        for (input, field) in [
+            (json!({"image": IMAGE, "prompt_strength": 0.24}), "input.prompt_strength"),
+            (json!({"image": IMAGE, "num_inference_steps": 1}), "input.prompt_strength"),
+            (json!({"image": IMAGE, "strength": 0}), "input.strength"),
+        ] {
+            assert_eq!(parse(input.clone()), Err(vec![field.into()]), "{input}");
+        }
+        // Forms send the strength whether there is an image or not.
+        assert!(parse(json!({"prompt_strength": 0})).is_ok());
+        assert!(parse(json!({"image": IMAGE, "prompt_strength": 0.25})).is_ok());
+    }
+
+    #[test]
+    fn a_mask_is_never_ignored() {
+        let lenient = FaceDefaults { unknown_fields: UnknownFields::Note, ..DEFAULTS };
+        let masked = json!({"image": IMAGE, "mask": IMAGE});
+        assert!(Input::parse(&masked, &InputLimits::HOSTED, &lenient, 0).is_err());
+        assert!(Input::parse(&json!({"mask": ""}), &InputLimits::HOSTED, &DEFAULTS, 0).is_ok());
+    }
+
+    #[test]
+    fn rows_of_earlier_versions_can_still_be_read() {
+        let mut row = serde_json::to_value(parse(json!({})).expect("valid")).expect("serializable");
+        let fields = row.as_object_mut().expect("an object");
+        for newer in ["image", "prompt_strength", "output_format", "output_quality", "embed_metadata"] {
+            fields.remove(newer);
+        }
+        assert_eq!(serde_json::from_value::<Input>(row).expect("readable"), parse(json!({})).expect("valid"));
     }
 
     #[test]

@@ -5,17 +5,20 @@
 
 mod api_key;
 mod cost;
+mod fields;
 mod input;
 mod model;
 mod prediction;
 mod progress;
+mod start_image;
 
 pub use api_key::{ApiKey, Caller, MalformedKey};
 pub use cost::{NanoUsd, PricePerSecond};
-pub use input::{FaceDefaults, Input, InvalidField, InvalidInput, Scheduler, UnknownFields};
+pub use input::{FaceDefaults, Input, InvalidField, InvalidInput, OutputFormat, Scheduler, UnknownFields};
 pub use model::{Catalog, CatalogError, InputLimits, Model, WeightFile};
 pub use prediction::{
     Artifact, Dialect, Failure, FailureCode, Idempotency, NewPrediction, Outcome, Prediction, PredictionId, QueuePlace,
     Status, UnknownWord,
 };
 pub use progress::Progress;
+pub use start_image::{ImageSource, size_from_image};

@@ -1,4 +1,4 @@
-//! SDXL as a library: text in, pixels out. It knows nothing of servers and imports nothing of this crate but itself.
+//! SDXL as a library: text and perhaps an image in, pixels out. It knows nothing of servers and imports nothing of this crate but itself.
 //!
 //! diffusers is the reference: names are diffusers', ported formulas name their file and function, and `tests/pipeline`
 //! compares every stage with numbers diffusers produced. The way of a prompt: `tokenizer` → `text_encoder` →
@@ -8,6 +8,7 @@
 pub mod conditioning;
 mod error;
 pub mod image;
+mod image_to_image;
 pub mod noise;
 pub mod ops;
 mod params;
@@ -30,6 +31,7 @@ use candle_core::{DType, Device, Tensor};
 
 use conditioning::{Conditioning, TextEncoders};
 pub use error::{Error, WeightsError};
+use image_to_image::ImageLatents;
 use noise::TorchCudaRng;
 pub use params::{Generation, Latents, Params, Step, Timings};
 pub use preview::LatentPreview;
@@ -91,6 +93,8 @@ impl Pipeline {
         let started = Instant::now();
         let (conditioning, notes) = self.text_encoders.encode(params)?;
         self.device.synchronize()?;
+        // An image to start from as well: its latents are sampled anew for each image.
+        let start = params.image.as_ref().map(|image| self.encode_image(image, params)).transpose()?;
         timings.encode = started.elapsed();
 
         let seeds: Vec<u64> = (0..params.num_images as u64).map(|i| params.seed.wrapping_add(i)).collect();
@@ -101,7 +105,7 @@ impl Pipeline {
                 let index = timings.steps.len() - 1;
                 callback(Step { image_index, index, total: params.unet_calls(), latents, predicted })
             };
-            let latents = self.denoise(params, &conditioning, seed, &mut told)?;
+            let latents = self.denoise(params, &conditioning, start.as_ref(), seed, &mut told)?;
 
             // 6. Decode. 7. To pixels.
             let started = Instant::now();
@@ -111,24 +115,41 @@ impl Pipeline {
         Ok(Generation { images, seeds, timings, notes })
     }
 
+    /// The image to start from, at the size to draw, in the VAE's space.
+    fn encode_image(&self, image: &::image::RgbImage, params: &Params) -> Result<ImageLatents, Error> {
+        let pixels = image::to_tensor(&image::resize(image, params.width, params.height))?;
+        let pixels = pixels.to_device(&self.device)?.to_dtype(self.vae.dtype())?;
+        let distribution = self.vae.encode(&pixels)?;
+        let channel_by_channel = |tensor: &Tensor| Ok::<_, Error>(self.download(tensor)?.concat());
+        let (mean, logvar) = (channel_by_channel(&distribution.mean)?, channel_by_channel(&distribution.logvar)?);
+        ImageLatents::new(mean, &logvar, self.vae.scaling_factor())
+    }
+
     /// The denoising loop for one image.
     fn denoise(
         &self,
         params: &Params,
         conditioning: &Conditioning,
+        start: Option<&ImageLatents>,
         seed: u64,
         told: &mut dyn FnMut(&Latents, &Latents, Duration) -> ControlFlow<()>,
     ) -> Result<Latents, Error> {
         // 2. Timesteps.
         let mut scheduler = scheduler::scheduler(params.scheduler, &self.scheduler_config, params.num_inference_steps)?;
         let clean = CleanSample::new(&self.scheduler_config)?;
+        let begin_index = params.begin_index()?;
 
-        // 3. Initial latents. Each image has a generator of its own, so that it does not depend on its neighbors.
+        // 3. Initial latents. Each image has a generator of its own, so that it does not depend on its neighbors. diffusers
+        // draws the sample of an image's latents before the noise, and the steps' noise after it.
         let mut rng = TorchCudaRng::new(seed);
         let factor = self.vae.scale_factor();
         let (channels, height, width) = (self.unet.in_channels(), params.height / factor, params.width / factor);
-        let mut values = rng.normal(channels * height * width);
-        values.iter_mut().for_each(|value| *value *= scheduler.init_noise_sigma());
+        let sample = start.map(|start| start.sample(&mut rng));
+        let noise = rng.normal(channels * height * width);
+        let values = match sample {
+            Some(sample) => scheduler.add_noise(&sample, &noise, begin_index),
+            None => noise.into_iter().map(|value| value * scheduler.init_noise_sigma()).collect(),
+        };
         let mut latents = Latents { channels, height, width, values };
 
         // 4. Added time ids: original size, crop, target size. The hosted model passes the requested size for both.
@@ -136,7 +157,7 @@ impl Pipeline {
         let added = self.unet.added_conditioning(&conditioning.pooled, [h, w, 0.0, 0.0, h, w])?;
 
         // 5. Denoising loop.
-        for index in 0..scheduler.timesteps().len() {
+        for index in begin_index..scheduler.timesteps().len() {
             let started = Instant::now();
             let input = Latents { values: scheduler.scale_model_input(&latents.values, index), ..latents.clone() };
             let timestep = scheduler.timesteps()[index];
@@ -163,7 +184,7 @@ impl Pipeline {
         guidance_scale: f64,
     ) -> Result<Vec<f32>, Error> {
         let batch = conditioning.batch();
-        let sample = self.upload(&vec![input; batch])?; // (batch, h, w, 4)
+        let sample = self.upload(&vec![input; batch], self.unet.dtype())?; // (batch, h, w, 4)
         let output = self.unet.forward(&sample, timestep, &conditioning.prompt_embeds, added)?;
         let mut predictions = self.download(&output)?;
         let Some(text) = (batch == 2).then(|| predictions.pop()).flatten() else {
@@ -176,18 +197,18 @@ impl Pipeline {
 
     /// Latents to pixels.
     fn decode(&self, latents: &Latents) -> Result<::image::RgbImage, Error> {
-        let sample = self.upload(&[latents])?;
+        let sample = self.upload(&[latents], self.vae.dtype())?;
         let pixels = self.vae.decode(&(sample / self.vae.scaling_factor())?)?; // (1, 8h, 8w, 3)
         image::from_tensor(&pixels)
     }
 
-    /// Host latents as one channels-last batch in the type the device calculates in.
-    fn upload(&self, batch: &[&Latents]) -> Result<Tensor, Error> {
+    /// Host latents as one channels-last batch in the type the network calculates in.
+    fn upload(&self, batch: &[&Latents], dtype: DType) -> Result<Tensor, Error> {
         let Latents { channels, height, width, .. } = *batch[0];
         let values: Vec<f32> = batch.iter().flat_map(|latents| latents.values.iter().copied()).collect();
         let tensor = Tensor::from_vec(values, (batch.len(), channels, height, width), &Device::Cpu)?;
         let tensor = tensor.permute((0, 2, 3, 1))?.contiguous()?; // (b, h, w, c)
-        Ok(tensor.to_device(&self.device)?.to_dtype(self.unet.dtype())?)
+        Ok(tensor.to_device(&self.device)?.to_dtype(dtype)?)
     }
 
     /// A channels-last batch as torch would lay out each of its members.
@@ -210,6 +231,10 @@ impl Pipeline {
         if !params.guidance_scale.is_finite() {
             return Err(Error::Params("guidance_scale must be a number".into()));
         }
+        if params.image.as_ref().is_some_and(|image| image.is_empty()) {
+            return Err(Error::Params("image must have pixels".into()));
+        }
+        params.begin_index()?;
         scheduler::scheduler(params.scheduler, &self.scheduler_config, params.num_inference_steps).map(drop)
     }
 }

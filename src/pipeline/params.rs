@@ -1,10 +1,11 @@
-//! What goes into a generation and what comes out of it. Names are those of diffusers' `StableDiffusionXLPipeline`.
+//! What goes into a generation and what comes out of it. Names are those of diffusers' `StableDiffusionXLPipeline` and
+//! `StableDiffusionXLImg2ImgPipeline`.
 
 use std::time::Duration;
 
 use image::RgbImage;
 
-use super::scheduler::SchedulerName;
+use super::{error::Error, scheduler::SchedulerName};
 
 /// One request to the pipeline.
 #[derive(Clone, Debug)]
@@ -28,6 +29,11 @@ pub struct Params {
     pub seed: u64,
     /// The sampling algorithm.
     pub scheduler: SchedulerName,
+    /// The image to start from instead of pure noise, of any size: it is resized to `width` and `height`.
+    pub image: Option<RgbImage>,
+    /// How much of `image` is given up to noise, 0 to 1. Only the last `num_inference_steps * strength` steps are taken,
+    /// rounded down; there must be one.
+    pub strength: f64,
 }
 
 impl Params {
@@ -43,12 +49,24 @@ impl Params {
             num_images: 1,
             seed: 0,
             scheduler: SchedulerName::default(),
+            image: None,
+            strength: 0.8,
         }
     }
 
-    /// How often the UNet will run, over all images: known before the first call, for progress and estimates.
+    /// How often the UNet will run, over all images: known before the first call, for progress and estimates. 0 for a
+    /// strength that leaves no step.
     pub fn unet_calls(&self) -> usize {
-        self.scheduler.unet_calls(self.num_inference_steps) * self.num_images
+        let calls = self.scheduler.unet_calls(self.num_inference_steps);
+        self.begin_index().map_or(0, |begin| calls - begin) * self.num_images
+    }
+
+    /// The call of the scheduler that is made first.
+    pub(super) fn begin_index(&self) -> Result<usize, Error> {
+        match self.image {
+            Some(_) => self.scheduler.begin_index(self.num_inference_steps, self.strength),
+            None => Ok(0),
+        }
     }
 
     /// `StableDiffusionXLPipeline.do_classifier_free_guidance`.
@@ -111,7 +129,7 @@ pub struct Generation {
 /// Device time of each stage.
 #[derive(Clone, Debug, Default)]
 pub struct Timings {
-    /// Both text encoders.
+    /// Both text encoders, and the VAE's encoder where there is an image to start from.
     pub encode: Duration,
     /// Each UNet call with its scheduler step.
     pub steps: Vec<Duration>,

@@ -301,7 +301,7 @@ impl Store {
              update predictions set
                  data_removed_at = now(), output = null, logs = '', raw_input = '{}',
                  idempotency_key = null, request_hash = null,
-                 input = input || '{"prompt": "", "negative_prompt": null}'
+                 input = input || '{"prompt": "", "negative_prompt": null, "image": null}'
              from old where id = old_id
              returning id"#,
         )

@@ -60,12 +60,14 @@ async fn store_images(artifacts: &Artifacts, claim: &Claim, drawn: Drawn) -> any
     let mut output = Vec::with_capacity(drawn.images.len());
     for (index, (image, seed)) in drawn.images.into_iter().zip(claim.input.seeds()).enumerate() {
         let (width, height) = image.dimensions();
-        let bytes =
-            tokio::task::spawn_blocking(move || encode::png(&image)).await.context("the encoder panicked")??;
-        let key = format!("{folder}/out-{index}.png");
+        let (model, input) = (claim.model.clone(), claim.input.clone());
+        let encoding = tokio::task::spawn_blocking(move || encode::encode(&image, &model, &input, seed));
+        let bytes = encoding.await.context("the encoder panicked")??;
+        let format = claim.input.output_format;
+        let key = format!("{folder}/out-{index}.{}", format.as_str());
         let artifact = Artifact {
             key: key.clone(),
-            content_type: "image/png".to_owned(),
+            content_type: format.content_type().to_owned(),
             width,
             height,
             bytes: bytes.len() as u64,

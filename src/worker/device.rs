@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use image::RgbImage;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -49,6 +50,7 @@ pub struct DeviceThread {
 /// What the thread is asked to run.
 struct Assignment {
     input: Input,
+    image: Option<RgbImage>,
     stop: CancellationToken,
     steps: mpsc::UnboundedSender<Step>,
     reply: oneshot::Sender<Run>,
@@ -83,10 +85,17 @@ impl DeviceThread {
         self.phase.clone()
     }
 
-    /// Runs a prediction. Steps are sent as they finish; canceling `stop` ends the run after the current one.
-    pub async fn run(&self, input: Input, stop: CancellationToken, steps: mpsc::UnboundedSender<Step>) -> Run {
+    /// Runs a prediction, from `image` if there is one. Steps are sent as they finish; canceling `stop` ends the run after
+    /// the current one.
+    pub async fn run(
+        &self,
+        input: Input,
+        image: Option<RgbImage>,
+        stop: CancellationToken,
+        steps: mpsc::UnboundedSender<Step>,
+    ) -> Run {
         let (reply, run) = oneshot::channel();
-        let assignment = Assignment { input, stop, steps, reply };
+        let assignment = Assignment { input, image, stop, steps, reply };
         let sent = self.assignments.as_ref().is_some_and(|assignments| assignments.send(assignment).is_ok());
         match run.await {
             Ok(run) if sent => run,
@@ -118,7 +127,7 @@ fn own_device(
     phase.send_replace(DevicePhase::WarmingUp);
     predictor.warm_up().map_err(|failure| anyhow::anyhow!("the warm-up run failed: {}", failure.message))?;
     phase.send_replace(DevicePhase::Ready);
-    while let Some(Assignment { input, stop, steps, reply }) = inbox.blocking_recv() {
+    while let Some(Assignment { input, image, stop, steps, reply }) = inbox.blocking_recv() {
         busy.store(true, Relaxed);
         let begun = Instant::now();
         let mut on_step = |step| {
@@ -129,7 +138,7 @@ fn own_device(
         let result = if stop.is_cancelled() {
             Err(PredictError::Canceled)
         } else {
-            catch_unwind(AssertUnwindSafe(|| predictor.predict(&input, &mut on_step)))
+            catch_unwind(AssertUnwindSafe(|| predictor.predict(&input, image.as_ref(), &mut on_step)))
                 .unwrap_or_else(|_| Err(crashed()))
         };
         busy.store(false, Relaxed);
@@ -145,10 +154,8 @@ fn crashed() -> PredictError {
 
 #[cfg(test)]
 mod tests {
-    use image::RgbImage;
-
     use super::*;
-    use crate::domain::Scheduler;
+    use crate::domain::{OutputFormat, Scheduler};
 
     /// Panics on the first run and draws on the next.
     struct Clumsy {
@@ -160,7 +167,12 @@ mod tests {
             Ok(())
         }
 
-        fn predict(&mut self, _: &Input, _: &mut dyn FnMut(Step) -> ControlFlow<()>) -> Result<Drawn, PredictError> {
+        fn predict(
+            &mut self,
+            _: &Input,
+            _: Option<&RgbImage>,
+            _: &mut dyn FnMut(Step) -> ControlFlow<()>,
+        ) -> Result<Drawn, PredictError> {
             self.runs += 1;
             assert!(self.runs > 1, "clumsy on purpose");
             Ok(Drawn { images: vec![RgbImage::new(8, 8)], notes: Vec::new() })
@@ -179,6 +191,11 @@ mod tests {
             guidance_scale: 0.0,
             seed: 0,
             disable_safety_checker: false,
+            image: None,
+            prompt_strength: 0.8,
+            output_format: OutputFormat::Png,
+            output_quality: 80,
+            embed_metadata: true,
         }
     }
 
@@ -186,9 +203,9 @@ mod tests {
     async fn a_panic_in_the_model_fails_one_prediction_and_not_the_next() {
         let device = DeviceThread::start("clumsy", Box::new(|| Ok(Box::new(Clumsy { runs: 0 })))).expect("a thread");
         let steps = mpsc::unbounded_channel().0;
-        let first = device.run(input(), CancellationToken::new(), steps.clone()).await;
+        let first = device.run(input(), None, CancellationToken::new(), steps.clone()).await;
         assert!(matches!(first.result, Err(PredictError::Failed(_))));
-        let second = device.run(input(), CancellationToken::new(), steps).await;
+        let second = device.run(input(), None, CancellationToken::new(), steps).await;
         assert_eq!(second.result.expect("drawn").images.len(), 1);
     }
 
@@ -206,7 +223,7 @@ mod tests {
         let device = DeviceThread::start("stopped", Box::new(|| Ok(Box::new(Clumsy { runs: 0 })))).expect("a thread");
         let stop = CancellationToken::new();
         stop.cancel();
-        let run = device.run(input(), stop, mpsc::unbounded_channel().0).await;
+        let run = device.run(input(), None, stop, mpsc::unbounded_channel().0).await;
         assert!(matches!(run.result, Err(PredictError::Canceled)));
     }
 }

@@ -1,28 +1,159 @@
-//! From drawn pixels to the bytes of a file, off the device's thread.
+//! From drawn pixels to the bytes of a file, off the device's thread, and how they were made in words that tools read.
 
-use image::{
-    ExtendedColorType, ImageEncoder, RgbImage,
-    codecs::{
-        jpeg::JpegEncoder,
-        png::{CompressionType, FilterType, PngEncoder},
-    },
+use image::{ImageResult, RgbImage};
+use serde::Serialize;
+
+use crate::{
+    domain::{Input, OutputFormat, Scheduler},
+    picture::{self, Format, Provenance},
 };
 
-/// A PNG with the fast compressor: about a tenth larger than the best, and twenty times as quick.
-pub(super) fn png(image: &RgbImage) -> image::ImageResult<Vec<u8>> {
-    let mut bytes = Vec::new();
-    PngEncoder::new_with_quality(&mut bytes, CompressionType::Fast, FilterType::Adaptive).write_image(
-        image.as_raw(),
-        image.width(),
-        image.height(),
-        ExtendedColorType::Rgb8,
-    )?;
-    Ok(bytes)
+/// The file of one image, in the format its caller asked for.
+pub(super) fn encode(image: &RgbImage, model: &str, input: &Input, seed: u64) -> ImageResult<Vec<u8>> {
+    let format = match input.output_format {
+        OutputFormat::Png => Format::Png,
+        OutputFormat::Jpg => Format::Jpeg(input.output_quality.clamp(1, 100) as u8),
+        OutputFormat::Webp => Format::WebP,
+    };
+    let provenance = input.embed_metadata.then(|| provenance(model, input, seed));
+    picture::write(image, format, provenance.as_ref())
 }
 
-/// A JPEG for a glance: a few kilobytes at a preview's size.
-pub(super) fn jpeg(image: &RgbImage) -> image::ImageResult<Vec<u8>> {
-    let mut bytes = Vec::new();
-    JpegEncoder::new_with_quality(&mut bytes, 80).encode_image(image)?;
-    Ok(bytes)
+fn provenance(model: &str, input: &Input, seed: u64) -> Provenance {
+    let made = Made {
+        generator: concat!("fourstep ", env!("CARGO_PKG_VERSION")),
+        model,
+        prompt: &input.prompt,
+        // What was not used did not make the picture.
+        negative_prompt: input.negative_prompt.as_deref().filter(|_| input.guidance_scale > 1.0),
+        width: input.width,
+        height: input.height,
+        scheduler: input.scheduler,
+        num_inference_steps: input.num_inference_steps,
+        guidance_scale: input.guidance_scale,
+        seed,
+        prompt_strength: input.image.as_ref().map(|_| input.prompt_strength),
+    };
+    Provenance { parameters: made.parameters(), json: serde_json::to_string(&made).unwrap_or_default() }
+}
+
+/// How a picture was made. The names are those of the request that would make it again.
+#[derive(Serialize)]
+struct Made<'a> {
+    generator: &'static str,
+    model: &'a str,
+    prompt: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    negative_prompt: Option<&'a str>,
+    width: u32,
+    height: u32,
+    scheduler: Scheduler,
+    num_inference_steps: u32,
+    guidance_scale: f64,
+    seed: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_strength: Option<f64>,
+}
+
+impl Made<'_> {
+    /// The text that AUTOMATIC1111's web UI introduced and other tools read: the prompt, the negative prompt, and a line
+    /// of names and values.
+    fn parameters(&self) -> String {
+        let (sampler, schedule) = sampler(self.scheduler);
+        let negative = self.negative_prompt.map(|text| format!("\nNegative prompt: {text}")).unwrap_or_default();
+        let denoising = self.prompt_strength.map(|strength| format!(", Denoising strength: {strength}"));
+        format!(
+            "{}{negative}\nSteps: {}, Sampler: {sampler}, Schedule type: {schedule}, CFG scale: {}, Seed: {}, Size: {}x{}, \
+             Model: {}{}, Version: {}",
+            self.prompt,
+            self.num_inference_steps,
+            self.guidance_scale,
+            self.seed,
+            self.width,
+            self.height,
+            self.model,
+            denoising.unwrap_or_default(),
+            self.generator,
+        )
+    }
+}
+
+/// A scheduler by that web UI's names, and its name for how the steps are spaced.
+const fn sampler(scheduler: Scheduler) -> (&'static str, &'static str) {
+    let sampler = match scheduler {
+        Scheduler::Ddim => "DDIM",
+        Scheduler::DpmSolverMultistep | Scheduler::KarrasDpm => "DPM++ 2M",
+        Scheduler::HeunDiscrete => "Heun",
+        Scheduler::KEulerAncestral => "Euler a",
+        Scheduler::KEuler => "Euler",
+        Scheduler::Pndm => "PLMS",
+        Scheduler::DpmPlusPlus2MSde => "DPM2 a",
+    };
+    // Trailing spacing by the name of the trainer that brought it there.
+    (sampler, if matches!(scheduler, Scheduler::KarrasDpm) { "Karras" } else { "SGM Uniform" })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::domain::{FaceDefaults, InputLimits, UnknownFields};
+
+    fn input(raw: Value) -> Input {
+        let defaults = FaceDefaults {
+            prompt: "",
+            negative_prompt: "blurry",
+            disable_safety_checker: false,
+            unknown_fields: UnknownFields::Refuse,
+        };
+        Input::parse(&raw, &InputLimits::HOSTED, &defaults, 7).expect("valid").0
+    }
+
+    #[test]
+    fn the_parameters_read_as_the_community_writes_them() {
+        let version = env!("CARGO_PKG_VERSION");
+        let Provenance { parameters, json } = provenance("tiny", &input(json!({"prompt": "a cat"})), 8);
+        assert_eq!(
+            parameters,
+            format!(
+                "a cat\nSteps: 4, Sampler: Euler, Schedule type: SGM Uniform, CFG scale: 0, Seed: 8, Size: 1024x1024, \
+                 Model: tiny, Version: fourstep {version}"
+            )
+        );
+        let json: Value = serde_json::from_str(&json).expect("JSON");
+        assert_eq!(
+            (&json["seed"], &json["scheduler"], &json["prompt"]),
+            (&json!(8), &json!("K_EULER"), &json!("a cat"))
+        );
+        assert_eq!((json.get("negative_prompt"), json.get("prompt_strength")), (None, None));
+    }
+
+    #[test]
+    fn guidance_and_an_image_add_what_they_used() {
+        let raw = json!({"prompt": "a cat", "guidance_scale": 2.5, "scheduler": "KarrasDPM", "prompt_strength": 0.5});
+        let input = Input { image: Some("inputs/x/y".to_owned()), ..input(raw) };
+        let parameters = provenance("tiny", &input, 7).parameters;
+        assert!(parameters.starts_with(
+            "a cat\nNegative prompt: blurry\nSteps: 4, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 2.5,"
+        ));
+        assert!(parameters.contains(", Denoising strength: 0.5, Version"), "{parameters}");
+        assert!(
+            !provenance("tiny", &input, 7).json.contains("inputs/"),
+            "where the image is kept is nobody's business"
+        );
+    }
+
+    #[test]
+    fn a_picture_says_nothing_about_itself_when_it_shall_not() {
+        let image = RgbImage::new(8, 8);
+        for format in OutputFormat::ALL {
+            let asked = |embed: bool| {
+                let raw = json!({"prompt": "secret", "output_format": format.as_str(), "embed_metadata": embed});
+                encode(&image, "tiny", &input(raw), 7).expect("encoded")
+            };
+            let says = |bytes: &[u8]| bytes.windows(5).any(|window| window == b"Steps" || window == b"fours");
+            assert!(says(&asked(true)) && !says(&asked(false)), "{}", format.as_str());
+        }
+    }
 }

@@ -14,6 +14,7 @@ mod preview;
 mod progress;
 mod run;
 mod session;
+mod start_image;
 mod sweep;
 
 use std::time::Duration;

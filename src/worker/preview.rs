@@ -6,17 +6,21 @@
 
 use std::time::Duration;
 
+use image::RgbImage;
 use tokio::sync::watch;
 
-use super::{encode, predictor::Step};
+use super::predictor::Step;
 use crate::{
     domain::Progress,
+    picture::{self, Format},
     store::{self, Claim, Store},
 };
 
 /// Between two looks. Nobody sees more than some fifteen pictures a second, and a run shorter than this is over before
 /// anybody sees one.
 const LOOK: Duration = Duration::from_millis(60);
+/// For a glance: a few kilobytes.
+const QUALITY: u8 = 80;
 
 /// Records the steps of a claim, the latest one each time, until their sender is dropped.
 pub(super) async fn show(store: Store, claim: Claim, mut steps: watch::Receiver<Option<Step>>) {
@@ -45,7 +49,7 @@ pub(super) async fn show(store: Store, claim: Claim, mut steps: watch::Receiver<
     }
 }
 
-async fn jpeg(picture: image::RgbImage) -> Option<Vec<u8>> {
-    let encoded = tokio::task::spawn_blocking(move || encode::jpeg(&picture)).await;
+async fn jpeg(image: RgbImage) -> Option<Vec<u8>> {
+    let encoded = tokio::task::spawn_blocking(move || picture::write(&image, Format::Jpeg(QUALITY), None)).await;
     encoded.ok()?.inspect_err(|error| tracing::debug!(%error, "Could not encode a preview")).ok()
 }

@@ -16,8 +16,10 @@ use super::{
     conclude::conclude,
     device::{DevicePhase, DeviceThread, Run},
     held::{Held, HeldClaims},
+    predictor::PredictError,
     preview,
     progress::Logs,
+    start_image,
 };
 use crate::{
     artifacts::Artifacts,
@@ -136,9 +138,13 @@ impl Worker {
     async fn run_on_device(&self, claim: &Claim, held: &Held, logs: &mut Logs) -> Run {
         let seeds: Vec<String> = claim.input.seeds().map(|seed| seed.to_string()).collect();
         logs.note(&format!("Using seed: {}", seeds.join(", ")));
+        let image = match start_image::load(&self.artifacts, &claim.input).await {
+            Ok(image) => image,
+            Err(failure) => return Run { result: Err(PredictError::Failed(failure)), device_time: Duration::ZERO },
+        };
         let mut changes = self.store.changes().subscribe(claim.id);
         let (sender, mut steps) = mpsc::unbounded_channel();
-        let run = self.device.run(claim.input.clone(), held.stop_token(), sender);
+        let run = self.device.run(claim.input.clone(), image, held.stop_token(), sender);
         tokio::pin!(run);
         let mut record = tokio::time::interval(self.settings.record_logs);
         record.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

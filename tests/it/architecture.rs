@@ -14,14 +14,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("http", &["domain", "service", "version", "wire"]),
     ("hub", &["domain"]),
+    ("picture", &[]),
     ("pipeline", &[]),
     ("postgres", &[]),
-    ("service", &["artifacts", "domain", "store"]),
+    ("service", &["artifacts", "domain", "picture", "store"]),
     ("store", &["domain"]),
     ("version", &[]),
     ("wire", &["domain"]),
-    ("worker/predictor", &["domain", "pipeline"]),
-    ("worker", &["artifacts", "domain", "store"]),
+    ("worker/predictor", &["domain", "picture", "pipeline"]),
+    ("worker", &["artifacts", "domain", "picture", "store"]),
 ];
 
 #[test]

@@ -10,6 +10,7 @@ mod events;
 mod faults;
 mod files;
 mod idempotency;
+mod image_to_image;
 mod long_poll;
 mod malformed;
 mod native;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use fourstep::{
     domain::{
-        ApiKey, Artifact, Caller, Dialect, Failure, FailureCode, Input, NanoUsd, NewPrediction, Outcome, Prediction,
-        PredictionId, PricePerSecond, Scheduler, Status,
+        ApiKey, Artifact, Caller, Dialect, Failure, FailureCode, Input, NanoUsd, NewPrediction, Outcome, OutputFormat,
+        Prediction, PredictionId, PricePerSecond, Scheduler, Status,
     },
     store::{Claim, Error, Store, WorkerSession},
 };
@@ -61,6 +61,11 @@ impl Queue {
                 guidance_scale: 0.0,
                 seed: 7,
                 disable_safety_checker: false,
+                image: None,
+                prompt_strength: 0.8,
+                output_format: OutputFormat::Png,
+                output_quality: 80,
+                embed_metadata: true,
             },
             notes: Vec::new(),
             price: PricePerSecond::new(1_540_000),

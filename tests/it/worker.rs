@@ -54,6 +54,7 @@ impl Predictor for Gated {
     fn predict(
         &mut self,
         input: &Input,
+        _: Option<&image::RgbImage>,
         on_step: &mut dyn FnMut(Step) -> ControlFlow<()>,
     ) -> Result<Drawn, PredictError> {
         let total = input.num_inference_steps;

@@ -5,7 +5,9 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod generate;
+mod images;
 mod operations;
+mod preparation;
 mod random_model;
 mod schedulers;
 mod stages;

@@ -9,6 +9,7 @@ use std::{
 
 use candle_core::{DType, Device, Tensor};
 use fourstep::pipeline::{Pipeline, Weights};
+use image::RgbImage;
 
 /// What every stage is held to, in f32.
 pub(crate) const TOLERANCE: f32 = 1e-4;
@@ -23,6 +24,12 @@ pub(crate) fn tiny() -> Weights {
 
 pub(crate) fn tiny_pipeline() -> Pipeline {
     Pipeline::load(&tiny(), &Device::Cpu, DType::F32).unwrap()
+}
+
+/// A picture that diffusers drew or Pillow prepared.
+pub(crate) fn image_fixture(name: &str) -> RgbImage {
+    let bytes = fs::read(fixtures().join(format!("images/{name}.png"))).unwrap();
+    image::load_from_memory(&bytes).unwrap().into_rgb8()
 }
 
 /// Numbers diffusers computed.

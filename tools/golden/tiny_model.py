@@ -31,39 +31,44 @@ def random_weights(module, seed):
     return module.eval()
 
 
-def write_model(folder, merges):
+# Each differs from the others in every dimension that SDXL leaves open.
+TINY = dict(
+    text=dict(hidden_size=24, intermediate_size=56, num_hidden_layers=3, num_attention_heads=3, projection_dim=24),
+    text_2=dict(hidden_size=40, intermediate_size=88, num_hidden_layers=4, num_attention_heads=4, projection_dim=28),
+    unet=dict(
+        sample_size=8, block_out_channels=(16, 32, 48), layers_per_block=2, norm_num_groups=8,
+        transformer_layers_per_block=[1, 1, 2], attention_head_dim=[1, 2, 3], addition_time_embed_dim=8,
+    ),
+    vae=dict(
+        block_out_channels=(8, 16, 24, 32), layers_per_block=1, norm_num_groups=4, sample_size=64,
+        scaling_factor=0.13025,
+    ),
+    scheduler=dict(prediction_type="epsilon"), force_zeros_for_empty_prompt=True,
+)
+
+
+def write_model(folder, merges, dimensions=TINY):
     vocabulary = 512 + len(merges) + 2
     text = dict(
         vocab_size=vocabulary, max_position_embeddings=77, bos_token_id=vocabulary - 2, eos_token_id=2, pad_token_id=1
     )
-    text_encoder = CLIPTextModel(
-        CLIPTextConfig(
-            hidden_size=24, intermediate_size=56, num_hidden_layers=3, num_attention_heads=3, hidden_act="quick_gelu",
-            projection_dim=24, **text,
-        )
-    )
-    text_encoder_2 = CLIPTextModelWithProjection(
-        CLIPTextConfig(
-            hidden_size=40, intermediate_size=88, num_hidden_layers=4, num_attention_heads=4, hidden_act="gelu",
-            projection_dim=28, **text,
-        )
-    )
+    text_1, text_2, unet = (dimensions[part] for part in ("text", "text_2", "unet"))
+    text_encoder = CLIPTextModel(CLIPTextConfig(hidden_act="quick_gelu", **text_1, **text))
+    text_encoder_2 = CLIPTextModelWithProjection(CLIPTextConfig(hidden_act="gelu", **text_2, **text))
     unet = UNet2DConditionModel(
-        sample_size=8, in_channels=4, out_channels=4, flip_sin_to_cos=True, freq_shift=0,
+        in_channels=4, out_channels=4, flip_sin_to_cos=True, freq_shift=0,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        block_out_channels=(16, 32, 48), layers_per_block=2, norm_num_groups=8, cross_attention_dim=24 + 40,
-        transformer_layers_per_block=[1, 1, 2], attention_head_dim=[1, 2, 3], use_linear_projection=True,
-        addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=28 + 6 * 8,
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), use_linear_projection=True,
+        cross_attention_dim=text_1["hidden_size"] + text_2["hidden_size"], addition_embed_type="text_time",
+        projection_class_embeddings_input_dim=text_2["projection_dim"] + 6 * unet["addition_time_embed_dim"], **unet,
     )
     vae = AutoencoderKL(
         in_channels=3, out_channels=3, down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4, block_out_channels=(8, 16, 24, 32), layers_per_block=1,
-        latent_channels=4, norm_num_groups=4, sample_size=64, scaling_factor=0.13025, force_upcast=False,
+        up_block_types=("UpDecoderBlock2D",) * 4, latent_channels=4, force_upcast=False, **dimensions["vae"],
     )
     scheduler = EulerDiscreteScheduler(
         beta_end=0.012, beta_schedule="scaled_linear", beta_start=0.00085, interpolation_type="linear",
-        num_train_timesteps=1000, prediction_type="epsilon", steps_offset=1, timestep_spacing="leading",
+        num_train_timesteps=1000, steps_offset=1, timestep_spacing="leading", **dimensions["scheduler"],
     )
     modules = dict(text_encoder=text_encoder, text_encoder_2=text_encoder_2, unet=unet, vae=vae)
     for seed, (name, module) in enumerate(modules.items()):
@@ -74,7 +79,8 @@ def write_model(folder, merges):
     parts = {name: ["diffusers", type(module).__name__] for name, module in dict(unet=unet, vae=vae).items()}
     parts |= {name: ["transformers", type(modules[name]).__name__] for name in ("text_encoder", "text_encoder_2")}
     parts |= {"tokenizer": ["transformers", "CLIPTokenizer"], "tokenizer_2": ["transformers", "CLIPTokenizer"]}
-    parts |= {"scheduler": ["diffusers", "EulerDiscreteScheduler"], "force_zeros_for_empty_prompt": True}
+    parts |= {"scheduler": ["diffusers", "EulerDiscreteScheduler"]}
+    parts |= {"force_zeros_for_empty_prompt": dimensions["force_zeros_for_empty_prompt"]}
     write_json(f"{folder}/model_index.json", {"_class_name": "StableDiffusionXLPipeline", **parts})
 
 

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::{
     error::{Error, WeightsError},
     ops::Linear,
-    weights::{Source, TensorStore, Weights},
+    weights::{Source, TensorStore, Weights, activation_dtype},
 };
 use decoder::Decoder;
 use encoder::Encoder;
@@ -85,6 +85,7 @@ pub struct Vae {
     post_quant_conv: Option<Linear>,
     decoder: Decoder,
     config: VaeConfig,
+    dtype: DType,
 }
 
 /// A picture's latents before they are sampled: a normal distribution for each number, `(b, h, w, 4)`.
@@ -116,7 +117,13 @@ impl Vae {
             post_quant_conv: config.use_post_quant_conv.then(|| conv("post_quant_conv", latents)).transpose()?,
             decoder: Decoder::load(&source.at("decoder"), &config)?,
             config,
+            dtype: activation_dtype(device, dtype),
         })
+    }
+
+    /// The type activations have.
+    pub fn dtype(&self) -> DType {
+        self.dtype
     }
 
     /// Pixels to a latent: 8 for SDXL.

@@ -34,6 +34,7 @@ impl Predictor for Mock {
     fn predict(
         &mut self,
         input: &Input,
+        image: Option<&RgbImage>,
         on_step: &mut dyn FnMut(Step) -> ControlFlow<()>,
     ) -> Result<Drawn, PredictError> {
         let begun = Instant::now();
@@ -48,18 +49,24 @@ impl Predictor for Mock {
             }
         }
         let size = (input.width, input.height);
-        let images = input.seeds().map(|seed| gradient(input, size, seed)).collect();
+        let draw = |seed| blend(gradient(input, size, seed), image, input.prompt_strength);
+        let images = input.seeds().map(draw).collect();
         Ok(Drawn { images, notes: vec!["Drawn by the mock predictor: no model ran".to_owned()] })
     }
 }
 
-/// UNet calls of one image: Heun and KDPM2 look twice at all steps but the last, PNDM repeats its second.
+/// UNet calls of one image: Heun and KDPM2 look twice at all steps but the last, PNDM repeats its second, and an image to
+/// start from spares the first.
 fn unet_calls(input: &Input) -> u32 {
     let steps = input.num_inference_steps;
+    let spared = match input.image {
+        Some(_) => steps.saturating_sub((f64::from(steps) * input.prompt_strength) as u32),
+        None => 0,
+    };
     match input.scheduler {
-        Scheduler::HeunDiscrete | Scheduler::DpmPlusPlus2MSde => 2 * steps - 1,
-        Scheduler::Pndm if steps > 1 => steps + 1,
-        _ => steps,
+        Scheduler::HeunDiscrete | Scheduler::DpmPlusPlus2MSde => (2 * steps - 1).saturating_sub(2 * spared),
+        Scheduler::Pndm if steps > 1 => steps + 1 - spared,
+        _ => steps - spared,
     }
 }
 
@@ -71,6 +78,14 @@ fn preview(input: &Input, done: u32, total: u32) -> RgbImage {
     let light = (done - 1) % steps + 1;
     picture.iter_mut().for_each(|value| *value = (u32::from(*value) * light / steps) as u8);
     picture
+}
+
+/// As much of the image as its strength leaves, so that it shows in the result.
+fn blend(mut drawn: RgbImage, image: Option<&RgbImage>, strength: f64) -> RgbImage {
+    for (level, start) in drawn.iter_mut().zip(image.into_iter().flat_map(|image| image.iter())) {
+        *level = (f64::from(*level) * strength + f64::from(*start) * (1.0 - strength)) as u8;
+    }
+    drawn
 }
 
 fn gradient(input: &Input, (width, height): (u32, u32), seed: u64) -> RgbImage {

@@ -2,6 +2,7 @@
 
 mod mock;
 mod sdxl;
+mod start_image;
 
 use std::{ops::ControlFlow, time::Duration};
 
@@ -9,6 +10,7 @@ use image::RgbImage;
 
 pub use mock::Mock;
 pub use sdxl::{Sdxl, SdxlOptions};
+pub(super) use start_image::start_image;
 
 use crate::domain::{Failure, Input};
 
@@ -17,12 +19,13 @@ pub trait Predictor {
     /// Makes the first real prediction as fast as the rest: compiles, allocates, pages in.
     fn warm_up(&mut self) -> Result<(), Failure>;
 
-    /// Runs a prediction. `on_step` is called after each UNet call; when it breaks, the run stops with
+    /// Runs a prediction, starting from `image` where there is one; it has the size to draw. `on_step` is called after each UNet call; when it breaks, the run stops with
     /// [`PredictError::Canceled`] before the next one. The images exist in host memory when this returns, so the time
     /// it took is the time the device was used.
     fn predict(
         &mut self,
         input: &Input,
+        image: Option<&RgbImage>,
         on_step: &mut dyn FnMut(Step) -> ControlFlow<()>,
     ) -> Result<Drawn, PredictError>;
 }

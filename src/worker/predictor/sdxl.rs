@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::Context;
 use candle_core::{DType, Device};
+use image::RgbImage;
 
 use super::{Drawn, PredictError, Predictor, Step};
 use crate::{
@@ -94,9 +95,10 @@ impl Predictor for Sdxl {
     fn predict(
         &mut self,
         input: &Input,
+        image: Option<&RgbImage>,
         on_step: &mut dyn FnMut(Step) -> ControlFlow<()>,
     ) -> Result<Drawn, PredictError> {
-        let params = params(input).map_err(PredictError::Failed)?;
+        let params = params(input, image).map_err(PredictError::Failed)?;
         let begun = Instant::now();
         let mut callback = |step: pipeline::Step<'_>| {
             on_step(Step {
@@ -117,7 +119,7 @@ impl Predictor for Sdxl {
     }
 }
 
-fn params(input: &Input) -> Result<Params, Failure> {
+fn params(input: &Input, image: Option<&RgbImage>) -> Result<Params, Failure> {
     let scheduler = input.scheduler.as_str();
     Ok(Params {
         prompt: input.prompt.clone(),
@@ -132,6 +134,8 @@ fn params(input: &Input) -> Result<Params, Failure> {
             code: FailureCode::InvalidInput,
             message: format!("this model does not know the scheduler {scheduler}"),
         })?,
+        image: image.cloned(),
+        strength: input.prompt_strength,
     })
 }
 

@@ -3,6 +3,8 @@
 //! It decides what a request means and leaves what it says to `wire` and what it does to `store`. Waiting holds no
 //! database connection. Workers are never called from here: they find the row.
 
+mod start_image;
+
 use std::{
     collections::HashMap,
     ops::Range,
@@ -12,7 +14,7 @@ use std::{
 
 use futures_util::stream::BoxStream;
 use sha2::{Digest, Sha256};
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -52,6 +54,7 @@ struct Shared {
     catalog: Catalog,
     keys: Cache<String, Option<StoredKey>>,
     run_times: Cache<String, Duration>,
+    decoding: Arc<Semaphore>,
     draining: CancellationToken,
 }
 
@@ -167,7 +170,8 @@ impl PredictionService {
     /// A service over these. When `draining` is canceled, everybody who waits is answered with what there is.
     pub fn new(store: Store, artifacts: Artifacts, catalog: Catalog, draining: CancellationToken) -> Self {
         let (keys, run_times) = (Cache::new(KEY_CACHE), Cache::new(RUN_TIME_CACHE));
-        Self { shared: Arc::new(Shared { store, artifacts, catalog, keys, run_times, draining }) }
+        let decoding = Arc::new(Semaphore::new(start_image::DECODED_AT_ONCE));
+        Self { shared: Arc::new(Shared { store, artifacts, catalog, keys, run_times, decoding, draining }) }
     }
 
     /// The models callers can name.
@@ -201,24 +205,26 @@ impl PredictionService {
         let asked = self.model_for(&request)?;
         let request_hash = request.hash();
         let model = self.shared.catalog.answering(asked);
-        let (input, mut notes) =
+        let (mut input, mut notes) =
             Input::parse(&request.input, &model.limits, &request.defaults, random_seed().map_err(internal)?)?;
         let mut version = request.version;
         if model.slug != asked.slug {
             notes.push(format!("The weights of {} are not here; {} stands in for it", asked.slug, model.slug));
             version = None;
         }
-        let new = NewPrediction {
+        let mut raw_input = match request.input {
+            serde_json::Value::Null => serde_json::Value::Object(serde_json::Map::new()),
+            input => input,
+        };
+        let image = self.shared.take_image(&mut raw_input, &mut input, &model.limits).await?;
+        let mut new = NewPrediction {
             id: request.id.unwrap_or_else(PredictionId::generate),
             account_id: caller.account_id,
             key_id: caller.key_id,
             dialect: request.dialect,
             model: model.slug.clone(),
             version: version.unwrap_or_else(|| model.version.clone()),
-            raw_input: match request.input {
-                serde_json::Value::Null => serde_json::Value::Object(serde_json::Map::new()),
-                input => input,
-            },
+            raw_input,
             input,
             notes,
             price: model.price,
@@ -227,9 +233,13 @@ impl PredictionService {
         };
         let service = self.clone();
         complete(async move {
+            if let Some(bytes) = image {
+                new.input.image = Some(service.shared.store_image(new.id, bytes).await?);
+            }
             if let Some(created) = service.shared.store.create(&new).await? {
                 return Ok(Created::New(created));
             }
+            service.shared.artifacts.delete(new.input.image.take().into_iter().collect()).await;
             if let Some(idempotency) = &new.idempotency {
                 let repeated = service.shared.store.find_repeated(new.account_id, idempotency).await?;
                 return repeated.map(Created::Existing).ok_or(Error::KeyReused);

@@ -1,0 +1,9 @@
+//! Picture files: what people send as pixels, and pixels as what they get. It knows of files what the pipeline knows of
+//! pixels, and neither needs the other.
+
+mod exif;
+mod read;
+mod write;
+
+pub use read::{MAX_BYTES, MAX_SIDE, Unreadable, read};
+pub use write::{Format, Provenance, write};

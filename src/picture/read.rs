@@ -1,0 +1,90 @@
+//! From a file somebody sent to upright, opaque pixels. The file may be hostile.
+
+use std::io::Cursor;
+
+use image::{
+    DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage, metadata::Orientation,
+};
+
+/// Greatest length of a file, in bytes.
+pub const MAX_BYTES: usize = 20_000_000;
+/// Greatest width and height, in pixels.
+pub const MAX_SIDE: u32 = 4096;
+
+/// What the PNG decoder may allocate beside the pixels: rows, and the profile and texts some tools put in front.
+const MAX_PNG_EXTRAS: u64 = 4 << 20;
+/// What the WebP decoder may allocate: the largest picture, in four bytes a pixel, and its frame.
+const MAX_WEBP_MEMORY: u64 = 2 * 4 * MAX_SIDE as u64 * MAX_SIDE as u64;
+const WHITE: u32 = 255;
+
+/// Why a file is no picture we take. Goes on where a sentence begins with the file's name.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// Longer than [`MAX_BYTES`].
+    #[error("must be at most {} MB long", MAX_BYTES / 1_000_000)]
+    TooLong,
+    /// By its first bytes.
+    #[error("must be a PNG, JPEG or WebP picture")]
+    UnknownFormat,
+    /// Said by its header; nothing was decoded.
+    #[error("must be at most {MAX_SIDE} pixels wide and high, not {width}x{height}")]
+    TooLarge {
+        /// Pixels.
+        width: u32,
+        /// Pixels.
+        height: u32,
+    },
+    /// Its decoder gave up.
+    #[error("cannot be decoded: {0}")]
+    Broken(String),
+}
+
+/// Decodes a PNG, JPEG or WebP file, by its bytes and not its name: turned as its EXIF orientation says, and on white where
+/// it is transparent. What is too large is refused before anything is allocated for it.
+pub fn read(bytes: &[u8]) -> Result<RgbImage, Unreadable> {
+    if bytes.len() > MAX_BYTES {
+        return Err(Unreadable::TooLong);
+    }
+    let format = image::guess_format(bytes).map_err(|_| Unreadable::UnknownFormat)?;
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = match format {
+        ImageFormat::Png => Some(MAX_PNG_EXTRAS),
+        ImageFormat::WebP => Some(MAX_WEBP_MEMORY),
+        // Allocates by the size its header says, which is looked at first.
+        ImageFormat::Jpeg => None,
+        _ => return Err(Unreadable::UnknownFormat),
+    };
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder().map_err(broken)?;
+    let (width, height) = decoder.dimensions();
+    if width > MAX_SIDE || height > MAX_SIDE {
+        return Err(Unreadable::TooLarge { width, height });
+    }
+    if width == 0 || height == 0 {
+        return Err(Unreadable::Broken("it has no pixels".to_owned()));
+    }
+    // What the camera says of itself may be nonsense; the pixels still stand.
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let mut image = DynamicImage::from_decoder(decoder).map_err(broken)?;
+    image.apply_orientation(orientation);
+    Ok(if image.color().has_alpha() { on_white(&image) } else { image.into_rgb8() })
+}
+
+fn broken(error: ImageError) -> Unreadable {
+    Unreadable::Broken(error.to_string())
+}
+
+/// Pillow's `white.paste(image, mask=alpha)`, with its rounding.
+fn on_white(image: &DynamicImage) -> RgbImage {
+    let image = image.to_rgba8();
+    let mut opaque = RgbImage::new(image.width(), image.height());
+    for (pixel, source) in opaque.pixels_mut().zip(image.pixels()) {
+        let [red, green, blue, alpha] = source.0.map(u32::from);
+        pixel.0 = [red, green, blue].map(|level| {
+            let sum = level * alpha + WHITE * (255 - alpha) + 128;
+            (((sum >> 8) + sum) >> 8) as u8
+        });
+    }
+    opaque
+}

@@ -1,0 +1,64 @@
+//! The image of a create: checked before anything is queued, stored beside the prediction, and shortened in what is echoed.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{Error, Result, Shared};
+use crate::{
+    artifacts::Artifacts,
+    domain::{ImageSource, Input, InputLimits, InvalidInput, PredictionId, size_from_image},
+    picture,
+};
+
+/// Pictures decoded at the same time, each with up to 64 MB of pixels; further ones wait.
+pub(super) const DECODED_AT_ONCE: usize = 2;
+
+/// A picture that can be drawn from.
+struct Checked {
+    bytes: Vec<u8>,
+    size: (u32, u32),
+    echo: String,
+}
+
+impl Shared {
+    /// Checks the image of an input, if it has one, and lets it decide on the size where the caller has not. Returns the
+    /// file's bytes; the raw input keeps a short form of them.
+    pub(super) async fn take_image(
+        &self,
+        raw: &mut Value,
+        input: &mut Input,
+        limits: &InputLimits,
+    ) -> Result<Option<Vec<u8>>> {
+        let Some((field, text)) = ImageSource::take(raw) else { return Ok(None) };
+        // The semaphore is never closed. The place is kept until the picture is decoded, even if its client hangs up.
+        let place = Arc::clone(&self.decoding).acquire_owned().await;
+        let checked = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            check(&text)
+        })
+        .await;
+        let Checked { bytes, size, echo } = checked
+            .map_err(|panic| Error::Internal(panic.into()))?
+            .map_err(|reason| InvalidInput::one(format!("input.{field}"), reason))?;
+        raw[field] = echo.into();
+        let is_given = |name: &str| raw.get(name).is_some_and(|value| !value.is_null() && value.as_str() != Some(""));
+        let given = (is_given("width").then_some(input.width), is_given("height").then_some(input.height));
+        (input.width, input.height) = size_from_image(size, given, (limits.min_size, limits.max_size));
+        Ok(Some(bytes))
+    }
+
+    /// Stores the image of a prediction about to be created and returns its key.
+    pub(super) async fn store_image(&self, prediction: PredictionId, bytes: Vec<u8>) -> Result<String> {
+        let key = Artifacts::input_key(prediction).map_err(super::internal)?;
+        self.artifacts.put(&key, bytes).await?;
+        Ok(key)
+    }
+}
+
+fn check(text: &str) -> Result<Checked, String> {
+    let source = ImageSource::parse(text)?;
+    let bytes = source.bytes()?;
+    let image = picture::read(&bytes).map_err(|reason| reason.to_string())?;
+    Ok(Checked { size: image.dimensions(), echo: source.echo(), bytes })
+}
