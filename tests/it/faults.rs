@@ -14,16 +14,6 @@ const RUN_TIME: Duration = Duration::from_millis(200);
 /// From a kill to the end of the prediction that another worker takes over, besides its run time.
 const RESCUE: Duration = Duration::from_secs(3);
 
-/// The URL of a test's own database.
-pub(crate) async fn url_of(pool: &PgPool) -> String {
-    let database: String = sqlx::query_scalar("select current_database()").fetch_one(pool).await.unwrap();
-    let server = std::env::var("DATABASE_URL").unwrap();
-    let (base, query) =
-        server.split_once('?').map_or((server.as_str(), String::new()), |(base, query)| (base, format!("?{query}")));
-    let (authority, _) = base.rsplit_once('/').unwrap();
-    format!("{authority}/{database}{query}")
-}
-
 /// Σ of all charges against Σ of all costs, and at most one charge a prediction.
 async fn assert_books_agree(pool: &PgPool) {
     let (costs, charges, charged_twice): (i64, i64, i64) = sqlx::query_as(
@@ -53,7 +43,7 @@ async fn start_worker(folder: &TestFolder, url: &str, pool: &PgPool) -> Worker {
 
 #[sqlx::test]
 async fn twenty_killed_workers_lose_nothing_and_charge_nothing_twice(pool: PgPool) {
-    let (folder, url) = (TestFolder::new(), url_of(&pool).await);
+    let (folder, url) = (TestFolder::new(), url_of(&pool));
     let server = Program::serve(&folder.0, Some(&url), &["--workers", "0"]);
     let client = Client::of(&server, &folder.0);
     let mut workers = Vec::new();
@@ -97,7 +87,7 @@ async fn twenty_killed_workers_lose_nothing_and_charge_nothing_twice(pool: PgPoo
 
 #[sqlx::test]
 async fn a_stopped_worker_that_wakes_up_late_is_fenced(pool: PgPool) {
-    let (folder, url) = (TestFolder::new(), url_of(&pool).await);
+    let (folder, url) = (TestFolder::new(), url_of(&pool));
     let server = Program::serve(&folder.0, Some(&url), &["--workers", "0"]);
     let client = Client::of(&server, &folder.0);
     let zombie = Program::worker(&folder.0, &url, 500);
@@ -157,7 +147,7 @@ async fn a_killed_server_with_its_own_postgres_keeps_every_acknowledged_predicti
 
 #[sqlx::test]
 async fn a_terminated_server_answers_who_waits_and_hands_back_what_runs(pool: PgPool) {
-    let (folder, url) = (TestFolder::new(), url_of(&pool).await);
+    let (folder, url) = (TestFolder::new(), url_of(&pool));
     let config = folder.0.join("fourstep.toml");
     // A prediction of four seconds cannot finish within a shutdown of one.
     std::fs::write(&config, "[server]\nshutdown_seconds = 1\n[worker]\nmock_step_ms = 1000\n").unwrap();

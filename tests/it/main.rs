@@ -5,6 +5,7 @@
 mod architecture;
 mod auth;
 mod command_line;
+mod demo;
 mod faults;
 mod files;
 mod long_poll;
