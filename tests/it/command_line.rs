@@ -3,7 +3,7 @@
 use std::process::{Command, Output};
 
 use fourstep::{domain::ApiKey, store::Store};
-use sqlx::{ConnectOptions, PgPool};
+use sqlx::PgPool;
 
 use crate::process::{TestFolder, url_of};
 

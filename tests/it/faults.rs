@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::process::{Client, Program, TestFolder};
+use crate::process::{Client, Program, TestFolder, url_of};
 
 const KILLS: usize = 20;
 /// Four steps of a mock at 50 ms.
