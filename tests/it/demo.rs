@@ -1,5 +1,7 @@
 //! The model a newcomer has, by meaning: whoever asks for a red circle on a blue background over HTTP gets one.
 
+use std::process::Command;
+
 use fourstep::domain::Scheduler;
 use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
@@ -93,4 +95,19 @@ async fn it_never_passes_for_the_model_whose_place_it_takes(pool: PgPool) {
     assert_eq!(prediction["model"], "fourstep/demo-4step");
     let logs = prediction["logs"].as_str().unwrap();
     assert!(logs.contains("The weights of sdxl-lightning-4step are not here; demo-4step stands in for it"), "{logs}");
+}
+
+#[test]
+fn it_takes_nobodys_place_where_the_weights_are_required() {
+    let folder = TestFolder::new();
+    let output = Command::new(env!("CARGO_BIN_EXE_fourstep"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--require-weights", "--data-dir"])
+        .arg(&folder.0)
+        .env("HF_HOME", folder.0.join("hub"))
+        .env_remove("HF_HUB_CACHE")
+        .output()
+        .unwrap();
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert!(complaint.contains("the weights of sdxl-lightning-4step are not here: `fourstep pull`"), "{complaint}");
 }
