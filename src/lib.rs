@@ -44,12 +44,14 @@
 //! ```
 //!
 //! [`domain`] and [`pipeline`] import nothing of ours: the first is pure values, the second a library that knows nothing
-//! of servers. [`config`] and [`picture`], which reads and writes image files, are leaves as well. [`app`] puts everything together, and the command line (`src/cli`, part of
+//! of servers. [`config`], [`demo`] and [`picture`], which reads and writes image files, are leaves as well. [`app`]
+//! puts everything together, and the command line (`src/cli`, part of
 //! the program and not of the library) calls it.
 
 pub mod app;
 pub mod artifacts;
 pub mod config;
+pub mod demo;
 pub mod domain;
 pub mod http;
 pub mod hub;

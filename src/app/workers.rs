@@ -7,6 +7,7 @@ use candle_core::{DType, Device};
 
 use crate::{
     config::{Config, DeviceChoice, DtypeChoice, PredictorKind, WorkerCount},
+    demo,
     domain::Catalog,
     hub,
     worker::{
@@ -15,8 +16,6 @@ use crate::{
     },
 };
 
-/// The model that is made on the spot where there are no weights.
-const STAND_IN: &str = "tiny-random";
 const SHIPPED_CATALOG: &str = include_str!("../../config/models.toml");
 /// How often the progress of a running prediction is written to its row.
 const RECORD_LOGS: Duration = Duration::from_millis(500);
@@ -36,8 +35,8 @@ enum Source {
     Mock,
     /// The weights in this folder.
     Weights(PathBuf),
-    /// The model that stands in, made in this folder.
-    StandIn(PathBuf),
+    /// The demo model, unpacked under this folder.
+    Demo(PathBuf),
 }
 
 /// The models callers can name: the configured catalog, or the shipped one.
@@ -60,13 +59,18 @@ pub(super) fn plan(config: &Config, hub: &hub::Environment) -> anyhow::Result<Pl
     let in_words = match &source {
         _ if workers == 0 => "none in this process".to_owned(),
         Source::Mock => "mock: draws gradients, no model".to_owned(),
-        Source::Weights(folder) => format!("{} from {}", models.join(", "), folder.display()),
-        Source::StandIn(_) => {
-            tracing::warn!("No weights: {STAND_IN} stands in for every model; its pictures are noise");
-            catalog = catalog.standing_in(STAND_IN)?;
-            format!(
-                "{STAND_IN}, random weights: its pictures are noise (`fourstep pull` or --weights DIR for a real one)"
-            )
+        Source::Weights(folder) => {
+            // Nobody would ever run it.
+            if !models.iter().any(|slug| slug == demo::SLUG) {
+                catalog = catalog.without(demo::SLUG);
+            }
+            format!("{} from {}", models.join(", "), folder.display())
+        }
+        Source::Demo(_) => {
+            let wanted = &catalog.default_model().slug;
+            tracing::warn!("The weights of {wanted} are not here: {} draws simple scenes in its place", demo::SLUG);
+            catalog = catalog.standing_in(demo::SLUG)?;
+            format!("{}, draws simple scenes (`fourstep pull` or --weights DIR for the real model)", demo::SLUG)
         }
     };
     let loads = (0..workers).map(|_| load(config, &source)).collect::<anyhow::Result<_>>()?;
@@ -94,7 +98,7 @@ fn source(config: &Config, catalog: &Catalog, hub: &hub::Environment) -> Source 
         (PredictorKind::Sdxl, Some(folder)) => Source::Weights(folder.clone()),
         (PredictorKind::Sdxl, None) => match hub::find_model(model, hub) {
             Some(folder) => Source::Weights(folder),
-            None => Source::StandIn(config.data.dir.join("models").join(STAND_IN)),
+            None => Source::Demo(config.data.dir.join("models")),
         },
     }
 }
@@ -105,17 +109,17 @@ fn models(config: &Config, catalog: &Catalog, source: &Source) -> anyhow::Result
         bail!("worker.models names {unknown:?}, which the catalog does not have");
     }
     Ok(match source {
-        Source::StandIn(_) if config.worker.require_weights => {
+        Source::Demo(_) if config.worker.require_weights => {
             bail!("the weights of {} are not here: `fourstep pull`, or --weights DIR", catalog.default_model().slug)
         }
         // A stand-in must not be sold under the name of a model that was asked for.
-        Source::StandIn(_) if named.iter().any(|slug| slug != STAND_IN) => {
+        Source::Demo(_) if named.iter().any(|slug| slug != demo::SLUG) => {
             bail!(
                 "worker.models names {}, whose weights are not here: `fourstep pull`, or --weights DIR",
                 named.join(", ")
             )
         }
-        Source::StandIn(_) => vec![STAND_IN.to_owned()],
+        Source::Demo(_) => vec![demo::SLUG.to_owned()],
         _ if !named.is_empty() => named.clone(),
         Source::Mock => catalog.models().iter().map(|model| model.slug.clone()).collect(),
         Source::Weights(_) => vec![catalog.default_model().slug.clone()],
@@ -123,20 +127,22 @@ fn models(config: &Config, catalog: &Catalog, source: &Source) -> anyhow::Result
 }
 
 fn load(config: &Config, source: &Source) -> anyhow::Result<Load> {
-    let (weights, is_stand_in) = match source {
+    let (weights, is_demo) = match source {
         Source::Mock => {
             let step = config.worker.mock_step;
             return Ok(Box::new(move || Ok(Box::new(Mock::new(step)))));
         }
         Source::Weights(folder) => (folder.clone(), false),
-        Source::StandIn(folder) => (folder.clone(), true),
+        Source::Demo(parent) => (parent.clone(), true),
     };
     let device = device(config.worker.device)?;
-    let options =
-        SdxlOptions { weights, unet: config.worker.unet.clone(), dtype: dtype(config.worker.dtype, &device), device };
+    let dtype = dtype(config.worker.dtype, &device);
+    let mut options = SdxlOptions { weights, unet: config.worker.unet.clone(), dtype, device };
     Ok(Box::new(move || {
-        if is_stand_in {
-            Sdxl::make_random(&options.weights)?;
+        if is_demo {
+            let parent = &options.weights;
+            options.weights = demo::unpack(parent)
+                .with_context(|| format!("could not write the demo model to {}", parent.display()))?;
         }
         Ok(Box::new(Sdxl::load(&options)?))
     }))

@@ -57,7 +57,7 @@ fn first_picture(url: &str, key: &str) -> String {
     format!(
         r#"curl -sS {url}/predictions -H "Authorization: Bearer {key}" \
   -H 'Content-Type: application/json' -H 'Prefer: wait' \
-  -d '{{"input": {{"prompt": "a lighthouse at dusk", "width": 512, "height": 512}}}}' \
+  -d '{{"input": {{"prompt": "a red circle on a blue background"}}}}' \
   | grep -o 'http[^"]*\.png' | xargs curl -sS -o picture.png
 "#
     )
@@ -72,7 +72,7 @@ mod tests {
             url: Some("http://127.0.0.1:8000".to_owned()),
             key_file: key_file.map(Into::into),
             database: "private Postgres".to_owned(),
-            model: "tiny-random".to_owned(),
+            model: "demo-4step".to_owned(),
         }
     }
 

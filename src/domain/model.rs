@@ -30,9 +30,12 @@ pub struct Model {
     pub title: String,
     /// One sentence for people.
     pub description: String,
-    /// Our version id, 64 hexadecimal digits: the SHA-256 of the slug and the pinned weight files.
+    /// Our version id, 64 hexadecimal digits: the SHA-256 of the slug, the revision and the pinned weight files.
     #[serde(skip)]
     pub version: String,
+    /// What tells releases of a model without `files` apart.
+    #[serde(default)]
+    pub revision: Option<String>,
     /// Version ids of the vendors that mean this model.
     #[serde(default)]
     pub version_aliases: Vec<String>,
@@ -43,7 +46,7 @@ pub struct Model {
     pub average_run_seconds: f64,
     /// What input it takes.
     pub limits: InputLimits,
-    /// The files of its weights on the hub; none for a model that is made here.
+    /// The files of its weights on the hub; none for one that is part of the program.
     #[serde(default)]
     pub files: Vec<WeightFile>,
 }
@@ -117,6 +120,9 @@ impl Model {
     fn version_id(&self) -> String {
         let mut manifest = Sha256::new();
         manifest.update(&self.slug);
+        if let Some(revision) = &self.revision {
+            manifest.update(format!("\n{revision}"));
+        }
         for file in &self.files {
             manifest.update(format!("\n{} {} {}", file.repository, file.revision, file.path));
         }
@@ -204,6 +210,14 @@ impl Catalog {
         Ok(self)
     }
 
+    /// Without this model, unless nothing were left.
+    pub fn without(mut self, slug: &str) -> Self {
+        if self.models.iter().any(|model| model.slug != slug) {
+            self.models.retain(|model| model.slug != slug);
+        }
+        self
+    }
+
     /// The model that will run what was asked of `asked`: itself, or the one that stands in for it.
     pub fn answering<'a>(&'a self, asked: &'a Model) -> &'a Model {
         self.stand_in.as_deref().and_then(|slug| self.by_slug(slug)).unwrap_or(asked)
@@ -277,8 +291,8 @@ mod tests {
         let catalog = Catalog::parse(SHIPPED).expect("valid");
         let asked = catalog.default_model().clone();
         assert_eq!(catalog.answering(&asked).slug, asked.slug);
-        let catalog = catalog.standing_in("tiny-random").expect("known");
-        assert_eq!(catalog.answering(&asked).slug, "tiny-random");
+        let catalog = catalog.standing_in("demo-4step").expect("known");
+        assert_eq!(catalog.answering(&asked).slug, "demo-4step");
         assert!(catalog.standing_in("nobody").is_err());
     }
 
@@ -286,7 +300,7 @@ mod tests {
     fn a_catalog_that_contradicts_itself_is_refused() {
         let broken = [
             SHIPPED.replace("min_size = 256", "min_size = 2048"),
-            SHIPPED.replace("slug = \"tiny-random\"", "slug = \"sdxl-lightning-4step\""),
+            SHIPPED.replace("slug = \"demo-4step\"", "slug = \"sdxl-lightning-4step\""),
             SHIPPED.replace("price_nano_usd_per_second = 1_540_000", "price_nano_usd_per_second = -1"),
             SHIPPED.replace("average_run_seconds = 2.0", "average_run_seconds = nan"),
             format!("{SHIPPED}\nunknown = 1"),

@@ -10,7 +10,7 @@ use axum::{
     Json,
     extract::State,
     http::{
-        HeaderMap, StatusCode,
+        HeaderMap, HeaderName, StatusCode,
         header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, LOCATION},
     },
     response::{IntoResponse, Response},
@@ -31,6 +31,8 @@ use crate::{
         native::{self, CreatePrediction, Page},
     },
 };
+
+const FOURSTEP_MODEL: HeaderName = HeaderName::from_static("fourstep-model");
 
 /// `POST /predictions`
 pub(super) async fn create(
@@ -79,10 +81,11 @@ pub(super) async fn get(
     let is_known = conditional::is_known(&headers, &etag);
     // Answers to one key must not be given to another by a cache that knows only of `Authorization`.
     let cached = [(ETAG, etag), (CACHE_CONTROL, "private, no-cache".to_owned())];
+    let model = model_header(&api, &prediction);
     if is_known {
-        return Ok((StatusCode::NOT_MODIFIED, wait, cached).into_response());
+        return Ok((StatusCode::NOT_MODIFIED, wait, model, cached).into_response());
     }
-    Ok((wait, cached, [(CONTENT_TYPE, "application/json")], body).into_response())
+    Ok((wait, model, cached, [(CONTENT_TYPE, "application/json")], body).into_response())
 }
 
 /// `GET /predictions`
@@ -172,7 +175,8 @@ async fn answer_created(api: &Api, caller: Caller, created: Created, wait: Wait,
         false => StatusCode::ACCEPTED,
     };
     let location = [(LOCATION, native::prediction_url(base, prediction.id))];
-    (status, wait, replayed, location, Json(document(api, &prediction, base).await)).into_response()
+    let model = model_header(api, &prediction);
+    (status, wait, replayed, location, model, Json(document(api, &prediction, base).await)).into_response()
 }
 
 async fn document<'a>(api: &Api, prediction: &'a Prediction, base: &BaseUrl) -> native::Prediction<'a> {
@@ -182,6 +186,12 @@ async fn document<'a>(api: &Api, prediction: &'a Prediction, base: &BaseUrl) -> 
         None
     });
     native::Prediction::new(prediction, model_of(api, prediction), place, base)
+}
+
+/// Which model runs it, for whoever reads only the head: another one may stand in for the model that was asked for.
+fn model_header(api: &Api, prediction: &Prediction) -> [(HeaderName, String); 1] {
+    let name = model_of(api, prediction).map_or_else(|| prediction.model.clone(), Model::full_name);
+    [(FOURSTEP_MODEL, name)]
 }
 
 pub(super) fn model_of<'a>(api: &'a Api, prediction: &Prediction) -> Option<&'a Model> {

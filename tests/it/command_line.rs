@@ -3,9 +3,9 @@
 use std::process::{Command, Output};
 
 use fourstep::{domain::ApiKey, store::Store};
-use sqlx::{ConnectOptions, PgPool};
+use sqlx::PgPool;
 
-use crate::process::TestFolder;
+use crate::process::{TestFolder, url_of};
 
 /// The program with this database and a data folder of its own.
 fn fourstep(database_url: Option<&str>, folder: &TestFolder, arguments: &[&str]) -> Output {
@@ -15,10 +15,6 @@ fn fourstep(database_url: Option<&str>, folder: &TestFolder, arguments: &[&str])
         command.env("DATABASE_URL", url);
     }
     command.output().unwrap()
-}
-
-fn url_of(pool: &PgPool) -> String {
-    pool.connect_options().to_url_lossy().to_string()
 }
 
 fn stdout(output: &Output) -> String {

@@ -43,7 +43,7 @@ async fn start_worker(folder: &TestFolder, url: &str, pool: &PgPool) -> Worker {
 
 #[sqlx::test]
 async fn twenty_killed_workers_lose_nothing_and_charge_nothing_twice(pool: PgPool) {
-    let (folder, url) = (TestFolder::new(), url_of(&pool).await);
+    let (folder, url) = (TestFolder::new(), url_of(&pool));
     let server = Program::serve(&folder.0, Some(&url), &["--workers", "0"]);
     let client = Client::of(&server, &folder.0);
     let mut workers = Vec::new();
@@ -87,7 +87,7 @@ async fn twenty_killed_workers_lose_nothing_and_charge_nothing_twice(pool: PgPoo
 
 #[sqlx::test]
 async fn a_stopped_worker_that_wakes_up_late_is_fenced(pool: PgPool) {
-    let (folder, url) = (TestFolder::new(), url_of(&pool).await);
+    let (folder, url) = (TestFolder::new(), url_of(&pool));
     let server = Program::serve(&folder.0, Some(&url), &["--workers", "0"]);
     let client = Client::of(&server, &folder.0);
     let zombie = Program::worker(&folder.0, &url, 500);
@@ -147,7 +147,7 @@ async fn a_killed_server_with_its_own_postgres_keeps_every_acknowledged_predicti
 
 #[sqlx::test]
 async fn a_terminated_server_answers_who_waits_and_hands_back_what_runs(pool: PgPool) {
-    let (folder, url) = (TestFolder::new(), url_of(&pool).await);
+    let (folder, url) = (TestFolder::new(), url_of(&pool));
     let config = folder.0.join("fourstep.toml");
     // A prediction of four seconds cannot finish within a shutdown of one.
     std::fs::write(&config, "[server]\nshutdown_seconds = 1\n[worker]\nmock_step_ms = 1000\n").unwrap();

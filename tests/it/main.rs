@@ -7,6 +7,7 @@ mod auth;
 mod command_line;
 mod eachlabs;
 mod events;
+mod demo;
 mod faults;
 mod files;
 mod idempotency;

@@ -11,8 +11,9 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use reqwest::Response;
 use serde_json::{Value, json};
-use sqlx::PgPool;
+use sqlx::{ConnectOptions, PgPool};
 
 /// A folder that is gone when dropped.
 pub(crate) struct TestFolder(pub(crate) PathBuf);
@@ -31,14 +32,9 @@ impl Drop for TestFolder {
     }
 }
 
-/// The URL of a test's own database.
-pub(crate) async fn url_of(pool: &PgPool) -> String {
-    let database: String = sqlx::query_scalar("select current_database()").fetch_one(pool).await.unwrap();
-    let server = std::env::var("DATABASE_URL").unwrap();
-    let (base, query) =
-        server.split_once('?').map_or((server.as_str(), String::new()), |(base, query)| (base, format!("?{query}")));
-    let (authority, _) = base.rsplit_once('/').unwrap();
-    format!("{authority}/{database}{query}")
+/// The URL of a test's own database, for a program of its own.
+pub(crate) fn url_of(pool: &PgPool) -> String {
+    pool.connect_options().to_url_lossy().to_string()
 }
 
 /// A running `fourstep`. Killed when dropped.
@@ -54,9 +50,16 @@ impl Program {
         let mut command = program(database_url);
         command.args(["serve", "--listen", "127.0.0.1:0", "--predictor", "mock", "--data-dir"]).arg(folder);
         command.args(arguments);
-        let (process, line) = start(command, |line| line.contains("http://"));
-        let url = line.split_whitespace().find(|word| word.starts_with("http://")).unwrap();
-        Self { process, url: url.trim_end_matches('/').to_owned() }
+        Self::server(command)
+    }
+
+    /// `fourstep serve` with the model a newcomer has, ready.
+    pub(crate) fn serve_demo(folder: &Path, database_url: &str) -> Self {
+        let mut command = program(Some(database_url));
+        command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(folder);
+        // Weights that this machine may have are not to be found.
+        command.env("HF_HOME", folder.join("hub")).env_remove("HF_HUB_CACHE");
+        Self::server(command)
     }
 
     /// `fourstep worker` with the mock predictor at this many milliseconds a step, ready.
@@ -66,6 +69,12 @@ impl Program {
         command.env("FOURSTEP_MOCK_STEP_MS", step_ms.to_string());
         let (process, _) = start(command, |line| line.contains("ready"));
         Self { process, url: String::new() }
+    }
+
+    fn server(command: Command) -> Self {
+        let (process, line) = start(command, |line| line.contains("http://"));
+        let url = line.split_whitespace().find(|word| word.starts_with("http://")).unwrap();
+        Self { process, url: url.trim_end_matches('/').to_owned() }
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -139,9 +148,20 @@ impl Client {
 
     /// Creates a small prediction and holds the request for so many seconds.
     pub(crate) async fn create_and_wait(&self, wait: u32) -> Result<Value, reqwest::Error> {
-        let input = json!({"input": {"prompt": "a cat", "width": 256, "height": 256}});
+        let input = json!({"prompt": "a cat", "width": 256, "height": 256});
+        self.post(wait, &input).await?.json().await
+    }
+
+    /// Creates a prediction of this input and holds the request for so many seconds.
+    pub(crate) async fn post(&self, wait: u32, input: &Value) -> Result<Response, reqwest::Error> {
         let url = format!("{}/predictions?wait={wait}", self.url);
-        self.http.post(url).bearer_auth(&self.key).json(&input).send().await?.error_for_status()?.json().await
+        let request = self.http.post(url).bearer_auth(&self.key).json(&json!({"input": input}));
+        request.send().await?.error_for_status()
+    }
+
+    /// Reads what a URL of the server's has.
+    pub(crate) async fn fetch(&self, url: &str) -> Result<Vec<u8>, reqwest::Error> {
+        Ok(self.http.get(url).send().await?.error_for_status()?.bytes().await?.to_vec())
     }
 
     pub(crate) async fn get(&self, id: &str, wait: u32) -> Result<Value, reqwest::Error> {

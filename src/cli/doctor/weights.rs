@@ -29,7 +29,7 @@ pub(super) fn files(config: &Config) -> Finding {
     let Some(folder) = &worker.weights else {
         return Finding::poor(
             subject,
-            "none, so a tiny model with random weights answers: its pictures are noise",
+            "none, so the demo model answers, which draws simple scenes",
             "Give a folder with SDXL-Lightning in the diffusers layout: --weights DIR.",
         );
     };

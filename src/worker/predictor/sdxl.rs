@@ -1,24 +1,16 @@
 //! The model: turns a prediction's input into the pipeline's parameters, and the pipeline's words into ours. Besides
 //! `cli/generate` the only file that sees the pipeline.
 
-use std::{
-    ops::ControlFlow,
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{ops::ControlFlow, path::PathBuf, time::Instant};
 
-use anyhow::Context;
 use candle_core::{DType, Device};
 use image::RgbImage;
 
 use super::{Drawn, PredictError, Predictor, Step};
 use crate::{
     domain::{Failure, FailureCode, Input},
-    pipeline::{self, LatentPreview, Params, Pipeline, Weights, random_model},
+    pipeline::{self, LatentPreview, Params, Pipeline, Weights},
 };
-
-/// The same weights for every server that makes them on the spot.
-const RANDOM_MODEL_SEED: u64 = 4;
 
 /// Which weights, and how to hold them.
 #[derive(Clone, Debug)]
@@ -41,24 +33,6 @@ pub struct Sdxl {
 }
 
 impl Sdxl {
-    /// Makes a model with random weights in `folder` unless it is there. It is made beside its place and then moved, so
-    /// that a half-made one is never loaded.
-    pub fn make_random(folder: &Path) -> anyhow::Result<()> {
-        if folder.exists() {
-            return Ok(());
-        }
-        let unfinished = folder.with_extension(uuid::Uuid::new_v4().to_string());
-        let make = || {
-            random_model::write(&unfinished, RANDOM_MODEL_SEED)?;
-            match std::fs::rename(&unfinished, folder) {
-                // Another worker was quicker; its model is the same.
-                Err(_) if folder.exists() => Ok(std::fs::remove_dir_all(&unfinished)?),
-                renamed => anyhow::Ok(renamed?),
-            }
-        };
-        make().with_context(|| format!("could not make a model in {}", folder.display()))
-    }
-
     /// Reads the weights.
     pub fn load(options: &SdxlOptions) -> anyhow::Result<Self> {
         let mut weights = Weights::new(&options.weights);

@@ -1,0 +1,113 @@
+//! The model a newcomer has, by meaning: whoever asks for a red circle on a blue background over HTTP gets one.
+
+use std::process::Command;
+
+use fourstep::domain::Scheduler;
+use image::{Rgb, RgbImage};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::process::{Client, Program, TestFolder, url_of};
+
+const RED: Rgb<u8> = Rgb([220, 30, 35]);
+const GREEN: Rgb<u8> = Rgb([30, 160, 60]);
+const BLUE: Rgb<u8> = Rgb([35, 75, 215]);
+const YELLOW: Rgb<u8> = Rgb([248, 215, 40]);
+const ORANGE: Rgb<u8> = Rgb([245, 130, 25]);
+const PURPLE: Rgb<u8> = Rgb([125, 45, 165]);
+const PINK: Rgb<u8> = Rgb([250, 140, 185]);
+const CYAN: Rgb<u8> = Rgb([50, 205, 220]);
+const WHITE: Rgb<u8> = Rgb([250, 250, 250]);
+const BLACK: Rgb<u8> = Rgb([20, 20, 22]);
+/// Every color the model was taught.
+const PALETTE: [Rgb<u8>; 10] = [RED, GREEN, BLUE, YELLOW, ORANGE, PURPLE, PINK, CYAN, WHITE, BLACK];
+
+/// The color of the palette that most of a small square around a point is nearest to.
+fn color_at(picture: &RgbImage, (x, y): (u32, u32)) -> Rgb<u8> {
+    let mut sum = [0; 3];
+    for (dx, dy) in (0..9).flat_map(|dx| (0..9).map(move |dy| (dx, dy))) {
+        let Rgb(pixel) = *picture.get_pixel(x + dx - 4, y + dy - 4);
+        sum.iter_mut().zip(pixel).for_each(|(sum, value)| *sum += i64::from(value));
+    }
+    let distance = |Rgb(color): &Rgb<u8>| -> i64 {
+        color.iter().zip(sum).map(|(&color, sum)| (i64::from(color) - sum / 81).pow(2)).sum()
+    };
+    PALETTE.into_iter().min_by_key(distance).unwrap()
+}
+
+/// Draws `input` and returns the prediction and its picture.
+async fn draw(client: &Client, input: &Value) -> (Value, RgbImage) {
+    let prediction: Value = client.post(60, input).await.unwrap().json().await.unwrap();
+    assert_eq!(prediction["status"], "succeeded", "{prediction}");
+    let png = client.fetch(prediction["output"][0].as_str().unwrap()).await.unwrap();
+    let picture = image::load_from_memory_with_format(&png, image::ImageFormat::Png).unwrap().into_rgb8();
+    (prediction, picture)
+}
+
+fn assert_shows(picture: &RgbImage, object: Rgb<u8>, background: Rgb<u8>, what: &str) {
+    let (width, height) = picture.dimensions();
+    assert_eq!(color_at(picture, (width / 2, height / 2)), object, "{what}: in the middle");
+    for corner in [(12, 12), (width - 12, 12), (12, height - 12), (width - 12, height - 12)] {
+        assert_eq!(color_at(picture, corner), background, "{what}: at {corner:?}");
+    }
+}
+
+#[sqlx::test]
+async fn a_picture_shows_what_its_prompt_says(pool: PgPool) {
+    let (folder, url) = (TestFolder::new(), url_of(&pool));
+    let server = Program::serve_demo(&folder.0, &url);
+    let client = Client::of(&server, &folder.0);
+    let prompts = [
+        ("a red circle on a blue background", RED, BLUE),
+        ("a yellow star on a black background", YELLOW, BLACK),
+        ("a large green square, white backdrop", GREEN, WHITE),
+        ("purple heart in the middle of a plain yellow background", PURPLE, YELLOW),
+        ("blue backdrop with one big orange disc", ORANGE, BLUE),
+    ];
+    for (seed, (prompt, object, background)) in prompts.into_iter().enumerate() {
+        let (_, picture) = draw(&client, &json!({"prompt": prompt, "seed": seed})).await;
+        assert_eq!(picture.dimensions(), (256, 256));
+        assert_shows(&picture, object, background, prompt);
+    }
+}
+
+#[sqlx::test]
+async fn every_scheduler_draws_it(pool: PgPool) {
+    let (folder, url) = (TestFolder::new(), url_of(&pool));
+    let server = Program::serve_demo(&folder.0, &url);
+    let client = Client::of(&server, &folder.0);
+    for scheduler in Scheduler::ALL {
+        let name = scheduler.as_str();
+        let input = json!({"prompt": "a red circle on a blue background", "scheduler": name, "seed": 1});
+        assert_shows(&draw(&client, &input).await.1, RED, BLUE, name);
+    }
+}
+
+#[sqlx::test]
+async fn it_never_passes_for_the_model_whose_place_it_takes(pool: PgPool) {
+    let (folder, url) = (TestFolder::new(), url_of(&pool));
+    let server = Program::serve_demo(&folder.0, &url);
+    let client = Client::of(&server, &folder.0);
+    let input = json!({"prompt": "a star"});
+    let answer = client.post(60, &input).await.unwrap();
+    assert_eq!(answer.headers()["fourstep-model"], "fourstep/demo-4step");
+    let prediction: Value = answer.json().await.unwrap();
+    assert_eq!(prediction["model"], "fourstep/demo-4step");
+    let logs = prediction["logs"].as_str().unwrap();
+    assert!(logs.contains("The weights of sdxl-lightning-4step are not here; demo-4step stands in for it"), "{logs}");
+}
+
+#[test]
+fn it_takes_nobodys_place_where_the_weights_are_required() {
+    let folder = TestFolder::new();
+    let output = Command::new(env!("CARGO_BIN_EXE_fourstep"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--require-weights", "--data-dir"])
+        .arg(&folder.0)
+        .env("HF_HOME", folder.0.join("hub"))
+        .env_remove("HF_HUB_CACHE")
+        .output()
+        .unwrap();
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert!(complaint.contains("the weights of sdxl-lightning-4step are not here: `fourstep pull`"), "{complaint}");
+}
