@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
 use clap::{Args, ValueEnum};
-use fourstep::pipeline::{Generation, Params, Pipeline, SchedulerName, Step, Weights, image};
+use fourstep::pipeline::{Generation, LoraFile, Params, Pipeline, SchedulerName, Step, Weights, image};
 use nix::sys::resource::{UsageWho, getrusage};
 use serde::Serialize;
 
@@ -26,6 +26,9 @@ pub(crate) struct GenerateArgs {
     /// Take the UNet from this safetensors file instead
     #[arg(long, value_name = "FILE")]
     unet: Option<PathBuf>,
+    /// Merge the LoRA of this safetensors file, so much of it (1 if not said); may be repeated
+    #[arg(long, value_name = "FILE[:SCALE]")]
+    lora: Vec<LoraFile>,
     /// What to draw
     #[arg(long)]
     prompt: String,
@@ -152,7 +155,7 @@ pub(crate) fn run(args: GenerateArgs) -> Result<()> {
 }
 
 fn load(args: &GenerateArgs, device: &Device) -> Result<Pipeline> {
-    let mut weights = Weights::new(&args.weights);
+    let mut weights = Weights::new(&args.weights).with_loras(args.lora.clone());
     if let Some(unet) = &args.unet {
         weights = weights.with_unet(unet);
     }

@@ -8,6 +8,7 @@
 pub mod conditioning;
 mod error;
 pub mod image;
+mod lora;
 pub mod noise;
 pub mod ops;
 mod params;
@@ -29,6 +30,7 @@ use candle_core::{DType, Device, Tensor};
 
 use conditioning::{Conditioning, TextEncoders};
 pub use error::{Error, WeightsError};
+pub use lora::LoraFile;
 use noise::TorchCudaRng;
 pub use params::{Generation, Latents, Params, Step, Timings};
 use scheduler::SchedulerConfig;

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod generate;
+mod loras;
 mod operations;
 mod random_model;
 mod schedulers;

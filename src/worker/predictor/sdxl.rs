@@ -13,7 +13,7 @@ use candle_core::{DType, Device};
 use super::{Drawn, PredictError, Predictor, Step};
 use crate::{
     domain::{Failure, FailureCode, Input},
-    pipeline::{self, Params, Pipeline, Weights, random_model},
+    pipeline::{self, LoraFile, Params, Pipeline, Weights, random_model},
 };
 
 /// The same weights for every server that makes them on the spot.
@@ -26,6 +26,8 @@ pub struct SdxlOptions {
     pub weights: PathBuf,
     /// A UNet file instead of the folder's own.
     pub unet: Option<PathBuf>,
+    /// Changes to merge into them.
+    pub loras: Vec<LoraFile>,
     /// Where the tensors live.
     pub device: Device,
     /// What the weights are kept in.
@@ -58,7 +60,7 @@ impl Sdxl {
 
     /// Reads the weights.
     pub fn load(options: &SdxlOptions) -> anyhow::Result<Self> {
-        let mut weights = Weights::new(&options.weights);
+        let mut weights = Weights::new(&options.weights).with_loras(options.loras.clone());
         if let Some(unet) = &options.unet {
             weights = weights.with_unet(unet);
         }
