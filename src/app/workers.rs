@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use candle_core::{DType, Device};
 
 use crate::{
@@ -136,8 +136,14 @@ fn load(config: &Config, source: &Source) -> anyhow::Result<Load> {
         Source::Demo(parent) => (parent.clone(), true),
     };
     let device = device(config.worker.device)?;
-    let dtype = dtype(config.worker.dtype, &device);
-    let mut options = SdxlOptions { weights, unet: config.worker.unet.clone(), dtype, device };
+    let loras = config.worker.loras.iter().map(|lora| lora.parse());
+    let mut options = SdxlOptions {
+        weights,
+        unet: config.worker.unet.clone(),
+        loras: loras.collect::<Result<_, String>>().map_err(|reason| anyhow!("worker.loras: {reason}"))?,
+        dtype: dtype(config.worker.dtype, &device),
+        device,
+    };
     Ok(Box::new(move || {
         if is_demo {
             let parent = &options.weights;

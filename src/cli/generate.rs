@@ -16,7 +16,7 @@ use clap::{Args, ValueEnum};
 use fourstep::{
     domain,
     picture::{self, Format},
-    pipeline::{Generation, Params, Pipeline, SchedulerName, Step, Weights},
+    pipeline::{Generation, LoraFile, Params, Pipeline, SchedulerName, Step, Weights},
 };
 use image::RgbImage;
 use nix::sys::resource::{UsageWho, getrusage};
@@ -31,6 +31,9 @@ pub(crate) struct GenerateArgs {
     /// Take the UNet from this safetensors file instead
     #[arg(long, value_name = "FILE")]
     unet: Option<PathBuf>,
+    /// Merge the LoRA of this safetensors file, so much of it (1 if not said); may be repeated
+    #[arg(long, value_name = "FILE[:SCALE]")]
+    lora: Vec<LoraFile>,
     /// What to draw
     #[arg(long)]
     prompt: String,
@@ -167,7 +170,7 @@ pub(crate) fn run(args: GenerateArgs) -> Result<()> {
 }
 
 fn load(args: &GenerateArgs, device: &Device) -> Result<Pipeline> {
-    let mut weights = Weights::new(&args.weights);
+    let mut weights = Weights::new(&args.weights).with_loras(args.lora.clone());
     if let Some(unet) = &args.unet {
         weights = weights.with_unet(unet);
     }

@@ -32,6 +32,9 @@ pub(crate) struct Device {
     /// A safetensors file that replaces the UNet of the weights
     #[arg(long, value_name = "FILE")]
     unet: Option<String>,
+    /// Merge the LoRA of this file into the weights, so much of it (1 if not said); may be repeated
+    #[arg(long, value_name = "FILE[:SCALE]")]
+    lora: Vec<String>,
     /// Number of workers, or auto for one on each device [default: auto]
     #[arg(long, value_name = "N")]
     workers: Option<String>,
@@ -76,6 +79,7 @@ impl Device {
             flag("worker.weights", "--weights", &self.weights),
             flag("worker.require_weights", "--require-weights", &self.require_weights.then(|| "true".to_owned())),
             flag("worker.unet", "--unet", &self.unet),
+            flag("worker.loras", "--lora", &(!self.lora.is_empty()).then(|| self.lora.join(","))),
             flag("worker.count", "--workers", &self.workers),
             flag("worker.predictor", "--predictor", &self.predictor),
             flag("worker.device", "--device", &self.device),

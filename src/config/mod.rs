@@ -108,6 +108,8 @@ pub struct Worker {
     pub require_weights: bool,
     #[serde(deserialize_with = "fields::optional")]
     pub unet: Option<PathBuf>,
+    #[serde(deserialize_with = "fields::list")]
+    pub loras: Vec<String>,
     pub device: DeviceChoice,
     pub dtype: DtypeChoice,
     #[serde(deserialize_with = "fields::list")]

@@ -55,7 +55,7 @@ impl TextEncoders {
     pub fn load(weights: &Weights, device: &Device, dtype: DType) -> Result<Self, Error> {
         let encoder = |component: &'static str| {
             let (config, _) = weights.config::<TextEncoderConfig>(component)?;
-            TextEncoder::load(&Source::new(&weights.tensors(component)?, device, dtype), &config, dtype)
+            TextEncoder::load(&Source::new(&*weights.tensors(component)?, device, dtype), &config, dtype)
         };
         let index = weights.folder("model_index.json");
         Ok(Self {

@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 
 use super::{
     error::{Error, WeightsError},
+    lora::{LoraFile, Merged},
     scheduler::SchedulerConfig,
 };
 
@@ -27,18 +28,26 @@ use super::{
 pub struct Weights {
     directory: PathBuf,
     unet: Option<PathBuf>,
+    loras: Vec<LoraFile>,
 }
 
 impl Weights {
     /// A model in the diffusers folder layout.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into(), unet: None }
+        Self { directory: directory.into(), unet: None, loras: Vec::new() }
     }
 
     /// Takes the UNet's tensors from this file instead; its configuration stays the folder's.
     #[must_use]
     pub fn with_unet(mut self, file: impl Into<PathBuf>) -> Self {
         self.unet = Some(file.into());
+        self
+    }
+
+    /// Merges these changes into the weights, in this order.
+    #[must_use]
+    pub fn with_loras(mut self, loras: Vec<LoraFile>) -> Self {
+        self.loras = loras;
         self
     }
 
@@ -59,11 +68,16 @@ impl Weights {
     }
 
     /// A component's tensors.
-    pub(super) fn tensors(&self, component: &'static str) -> Result<SafetensorsFiles, Error> {
-        match (&self.unet, component) {
+    pub(super) fn tensors(&self, component: &'static str) -> Result<Box<dyn TensorStore>, Error> {
+        let files = match (&self.unet, component) {
             (Some(file), "unet") => SafetensorsFiles::open(vec![file.clone()], file.clone()),
             _ => SafetensorsFiles::in_folder(&self.folder(component), component),
+        }?;
+        // No LoRA changes a VAE.
+        if self.loras.is_empty() || component == "vae" {
+            return Ok(Box::new(files));
         }
+        Ok(Box::new(Merged::new(files, component, &self.loras)?))
     }
 }
 
@@ -87,7 +101,7 @@ fn file_error(path: &Path, wanted: &'static str, error: &std::io::Error) -> Weig
     }
 }
 
-/// Something tensors can be asked of: files, or the maker of a random model.
+/// Something tensors can be asked of: files, as they are or with changes merged in.
 pub trait TensorStore {
     /// Whether there is a tensor of this name.
     fn contains(&self, name: &str) -> bool;
@@ -131,13 +145,24 @@ impl SafetensorsFiles {
         Err(WeightsError::MissingFile { path, wanted: component }.into())
     }
 
-    fn open(paths: Vec<PathBuf>, path: PathBuf) -> Result<Self, Error> {
+    /// Opens files as one. `path` is what to name when a tensor is in none of them.
+    pub(super) fn open(paths: Vec<PathBuf>, path: PathBuf) -> Result<Self, Error> {
         let files = paths.into_iter().map(MappedFile::open).collect::<Result<Vec<_>, _>>()?;
         let mut index = BTreeMap::new();
         for (number, file) in files.iter().enumerate() {
             index.extend(file.metadata.offset_keys().into_iter().map(|name| (name, number)));
         }
         Ok(Self { files, index, path })
+    }
+
+    /// The names of all tensors, in order.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.index.keys().map(String::as_str)
+    }
+
+    /// A tensor's shape, if there is one of this name.
+    pub(super) fn shape(&self, name: &str) -> Option<&[usize]> {
+        Some(&self.files[*self.index.get(name)?].metadata.info(name)?.shape)
     }
 }
 

@@ -5,9 +5,9 @@
 mod architecture;
 mod auth;
 mod command_line;
+mod demo;
 mod eachlabs;
 mod events;
-mod demo;
 mod faults;
 mod files;
 mod idempotency;

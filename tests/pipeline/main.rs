@@ -6,9 +6,9 @@
 
 mod generate;
 mod images;
+mod loras;
 mod operations;
 mod preparation;
-mod random_model;
 mod schedulers;
 mod stages;
 mod support;

@@ -39,7 +39,7 @@ impl UNet {
     pub fn open(weights: &Weights, device: &Device, dtype: DType) -> Result<Self, Error> {
         let (config, path) = weights.config::<UNetConfig>("unet")?;
         config.check(&path)?;
-        Self::load(&weights.tensors("unet")?, config, device, dtype)
+        Self::load(&*weights.tensors("unet")?, config, device, dtype)
     }
 
     /// Builds the UNet this configuration describes.

@@ -102,7 +102,7 @@ impl Vae {
     pub fn open(weights: &Weights, device: &Device, dtype: DType) -> Result<Self, Error> {
         let (config, path) = weights.config::<VaeConfig>("vae")?;
         config.check(&path)?;
-        Self::load(&weights.tensors("vae")?, config, device, dtype)
+        Self::load(&*weights.tensors("vae")?, config, device, dtype)
     }
 
     /// Builds the VAE this configuration describes. Where it says that half precision overflows, f16 becomes f32.

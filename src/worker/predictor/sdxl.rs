@@ -9,7 +9,7 @@ use image::RgbImage;
 use super::{Drawn, PredictError, Predictor, Step};
 use crate::{
     domain::{Failure, FailureCode, Input},
-    pipeline::{self, LatentPreview, Params, Pipeline, Weights},
+    pipeline::{self, LatentPreview, LoraFile, Params, Pipeline, Weights},
 };
 
 /// Which weights, and how to hold them.
@@ -19,6 +19,8 @@ pub struct SdxlOptions {
     pub weights: PathBuf,
     /// A UNet file instead of the folder's own.
     pub unet: Option<PathBuf>,
+    /// Changes to merge into them.
+    pub loras: Vec<LoraFile>,
     /// Where the tensors live.
     pub device: Device,
     /// What the weights are kept in.
@@ -35,7 +37,7 @@ pub struct Sdxl {
 impl Sdxl {
     /// Reads the weights.
     pub fn load(options: &SdxlOptions) -> anyhow::Result<Self> {
-        let mut weights = Weights::new(&options.weights);
+        let mut weights = Weights::new(&options.weights).with_loras(options.loras.clone());
         if let Some(unet) = &options.unet {
             weights = weights.with_unet(unet);
         }
