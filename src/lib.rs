@@ -50,6 +50,7 @@ pub mod app;
 pub mod artifacts;
 pub mod config;
 pub mod domain;
+pub mod fetch;
 pub mod http;
 pub mod hub;
 pub mod pipeline;
