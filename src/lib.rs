@@ -53,6 +53,7 @@ pub mod artifacts;
 pub mod config;
 pub mod demo;
 pub mod domain;
+pub mod fetch;
 pub mod http;
 pub mod hub;
 pub mod picture;
