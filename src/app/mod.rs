@@ -20,6 +20,7 @@ use self::{database::Database, signals::Shutdown, workers::Plan};
 use crate::{
     artifacts::Artifacts,
     config::Config,
+    fetch::{self, Fetcher},
     http, hub,
     service::{PredictionService, Readiness},
     store::Store,
@@ -57,7 +58,9 @@ pub async fn serve(config: &Config, hub: &hub::Environment, on_ready: impl FnOnc
     let store = database.store();
 
     let (draining, closing) = (CancellationToken::new(), CancellationToken::new());
-    let service = PredictionService::new(store.clone(), artifacts.clone(), plan.catalog.clone(), draining.clone());
+    let fetcher = Fetcher::new(fetch_settings(config)?)?;
+    let service =
+        PredictionService::new(store.clone(), artifacts.clone(), plan.catalog.clone(), fetcher, draining.clone());
     let server = tokio::spawn(http::serve(listener, service.clone(), settings, closing.clone()));
     let spreading = spread_changes(store);
     let has_workers = !plan.loads.is_empty();
@@ -168,6 +171,14 @@ async fn until_told(
 fn spread_changes(store: &Store) -> JoinHandle<()> {
     let store = store.clone();
     tokio::spawn(async move { store.spread_changes().await })
+}
+
+fn fetch_settings(config: &Config) -> anyhow::Result<fetch::Settings> {
+    let network = |text: &String| text.parse().with_context(|| format!("fetch.allowed_networks: {text:?}"));
+    Ok(fetch::Settings {
+        allowed_networks: config.fetch.allowed_networks.iter().map(network).collect::<anyhow::Result<_>>()?,
+        timeout: config.fetch.timeout,
+    })
 }
 
 fn http_settings(config: &Config) -> anyhow::Result<http::Settings> {

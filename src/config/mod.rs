@@ -32,6 +32,7 @@ pub struct Config {
     pub database: Database,
     pub queue: Queue,
     pub worker: Worker,
+    pub fetch: Fetch,
     pub artifacts: Artifacts,
     pub models: Models,
 }
@@ -114,6 +115,17 @@ pub struct Worker {
     pub dtype: DtypeChoice,
     #[serde(deserialize_with = "fields::list")]
     pub models: Vec<String>,
+}
+
+/// `[fetch]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the keys are described in config/default.toml")]
+pub struct Fetch {
+    #[serde(deserialize_with = "fields::list")]
+    pub allowed_networks: Vec<String>,
+    #[serde(rename = "timeout_seconds", deserialize_with = "fields::seconds")]
+    pub timeout: Duration,
 }
 
 /// `[artifacts]`

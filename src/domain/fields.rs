@@ -104,7 +104,7 @@ impl<'a> Fields<'a> {
             None | Some(Value::Null) => return false,
             Some(Value::String(text)) if text.is_empty() => return false,
             Some(Value::String(text)) => ImageSource::parse(text).map(drop),
-            Some(_) => Err("must be a string: a data: URI".to_owned()),
+            Some(_) => Err("must be a string: an https: URL or a data: URI".to_owned()),
         };
         form.map_err(|reason| self.refuse(name, reason)).is_ok()
     }

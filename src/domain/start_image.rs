@@ -22,6 +22,8 @@ pub enum ImageSource<'a> {
         /// The bytes in base64.
         payload: &'a str,
     },
+    /// Where it can be fetched: `https:` or `http:`.
+    Remote(&'a str),
 }
 
 impl<'a> ImageSource<'a> {
@@ -30,10 +32,10 @@ impl<'a> ImageSource<'a> {
         let starts_with =
             |scheme: &str| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
         if starts_with("http://") || starts_with("https://") {
-            return Err("must be a data: URI; URLs of other servers are not fetched yet".to_owned());
+            return Ok(Self::Remote(text));
         }
         if !starts_with("data:") {
-            return Err("must be a data: URI like data:image/png;base64,iVBORw0…".to_owned());
+            return Err("must be an https: URL, or a data: URI like data:image/png;base64,iVBORw0…".to_owned());
         }
         match text.split_once(',') {
             Some((head, payload)) if head.to_ascii_lowercase().ends_with(";base64") => {
@@ -51,15 +53,17 @@ impl<'a> ImageSource<'a> {
         })
     }
 
-    /// The file's bytes; the error says what is wrong with them.
-    pub fn bytes(&self) -> Result<Vec<u8>, String> {
-        let Self::Inline { payload, .. } = self;
+    /// The bytes of an inline file; the error says what is wrong with them.
+    pub fn decode(payload: &str) -> Result<Vec<u8>, String> {
         BASE64.decode(payload).map_err(|error| format!("must be valid base64: {error}"))
     }
 
     /// What is echoed in its place: megabytes are not repeated in every answer, but two images never look the same.
     pub fn echo(&self) -> String {
-        let Self::Inline { uri, .. } = self;
+        let uri = match self {
+            Self::Inline { uri, .. } => uri,
+            Self::Remote(url) => return (*url).to_owned(),
+        };
         let start: String = uri.chars().take(ECHOED).collect();
         let digest: String = Sha256::digest(uri).iter().map(|byte| format!("{byte:02x}")).collect();
         format!("{start}… ({} characters, SHA-256 {digest})", uri.len())
@@ -101,11 +105,10 @@ mod tests {
     #[test]
     fn data_uris_are_taken_and_everything_else_is_refused_in_words() {
         for uri in ["data:image/png;base64,aGk=", "data:application/octet-stream;base64,aGk", "DATA:;BASE64,aGk="] {
-            assert_eq!(ImageSource::parse(uri).expect(uri).bytes().expect(uri), b"hi");
+            let Ok(ImageSource::Inline { payload, .. }) = ImageSource::parse(uri) else { panic!("{uri}") };
+            assert_eq!(ImageSource::decode(payload).expect(uri), b"hi");
         }
         for (text, word) in [
-            ("https://example.com/a.png", "URLs"),
-            ("HTTP://example.com/a.png", "URLs"),
             ("a.png", "data:"),
             ("data:image/png,hi", "base64"),
             ("data:image/png;base64", "base64"),
@@ -115,8 +118,10 @@ mod tests {
             assert!(reason.contains(word), "{reason}");
         }
         for payload in ["aGk=aGk=", "a", "aG k="] {
-            let uri = format!("data:image/png;base64,{payload}");
-            assert!(ImageSource::parse(&uri).expect("well-formed").bytes().is_err(), "{payload}");
+            assert!(ImageSource::decode(payload).is_err(), "{payload}");
+        }
+        for url in ["https://example.com/a.png", "HTTP://example.com/a.png"] {
+            assert_eq!(ImageSource::parse(url), Ok(ImageSource::Remote(url)));
         }
     }
 
@@ -129,7 +134,9 @@ mod tests {
         assert!(echo("A").starts_with("data:image/png;base64,AAAA") && echo("A").len() < 200, "{}", echo("A"));
         assert_ne!(echo("A"), echo("B"));
         // An echo is no image, so that sending it back is an error and not a different picture.
-        assert!(ImageSource::parse(&echo("A")).is_ok_and(|source| source.bytes().is_err()));
+        let echo = echo("A");
+        let Ok(ImageSource::Inline { payload, .. }) = ImageSource::parse(&echo) else { panic!("{echo}") };
+        assert!(ImageSource::decode(payload).is_err());
     }
 
     #[test]

@@ -23,6 +23,7 @@ use crate::{
         ApiKey, Caller, Catalog, Dialect, FaceDefaults, Idempotency, Input, InvalidInput, Model, NewPrediction,
         Prediction, PredictionId, Progress, QueuePlace, Status,
     },
+    fetch::Fetcher,
     store::{self, Store, StoredKey, Subscription},
 };
 
@@ -55,6 +56,8 @@ struct Shared {
     keys: Cache<String, Option<StoredKey>>,
     run_times: Cache<String, Duration>,
     decoding: Arc<Semaphore>,
+    fetching: Semaphore,
+    fetcher: Fetcher,
     draining: CancellationToken,
 }
 
@@ -168,10 +171,18 @@ type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl PredictionService {
     /// A service over these. When `draining` is canceled, everybody who waits is answered with what there is.
-    pub fn new(store: Store, artifacts: Artifacts, catalog: Catalog, draining: CancellationToken) -> Self {
+    pub fn new(
+        store: Store,
+        artifacts: Artifacts,
+        catalog: Catalog,
+        fetcher: Fetcher,
+        draining: CancellationToken,
+    ) -> Self {
         let (keys, run_times) = (Cache::new(KEY_CACHE), Cache::new(RUN_TIME_CACHE));
         let decoding = Arc::new(Semaphore::new(start_image::DECODED_AT_ONCE));
-        Self { shared: Arc::new(Shared { store, artifacts, catalog, keys, run_times, decoding, draining }) }
+        let fetching = Semaphore::new(start_image::FETCHED_AT_ONCE);
+        let shared = Shared { store, artifacts, catalog, keys, run_times, decoding, fetching, fetcher, draining };
+        Self { shared: Arc::new(shared) }
     }
 
     /// The models callers can name.

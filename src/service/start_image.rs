@@ -14,12 +14,8 @@ use crate::{
 /// Pictures decoded at the same time, each with up to 64 MB of pixels; further ones wait.
 pub(super) const DECODED_AT_ONCE: usize = 2;
 
-/// A picture that can be drawn from.
-struct Checked {
-    bytes: Vec<u8>,
-    size: (u32, u32),
-    echo: String,
-}
+/// Pictures fetched at the same time, each up to [`picture::MAX_BYTES`]; further ones wait.
+pub(super) const FETCHED_AT_ONCE: usize = 16;
 
 impl Shared {
     /// Checks the image of an input, if it has one, and lets it decide on the size where the caller has not. Returns the
@@ -31,17 +27,26 @@ impl Shared {
         limits: &InputLimits,
     ) -> Result<Option<Vec<u8>>> {
         let Some((field, text)) = ImageSource::take(raw) else { return Ok(None) };
-        // The semaphore is never closed. The place is kept until the picture is decoded, even if its client hangs up.
+        let refuse = |reason: String| InvalidInput::one(format!("input.{field}"), reason);
+        let source = ImageSource::parse(&text).map_err(refuse)?;
+        raw[field] = source.echo().into();
+        let bytes = match source {
+            ImageSource::Inline { payload, .. } => ImageSource::decode(payload).map_err(refuse)?,
+            ImageSource::Remote(url) => {
+                // The semaphores are never closed.
+                let _place = self.fetching.acquire().await;
+                self.fetcher.get(url, picture::MAX_BYTES).await.map_err(|error| refuse(error.to_string()))?
+            }
+        };
+        // The place is kept until the picture is decoded, even if its client hangs up.
         let place = Arc::clone(&self.decoding).acquire_owned().await;
         let checked = tokio::task::spawn_blocking(move || {
             let _place = place;
-            check(&text)
+            picture::read(&bytes).map(|image| (image.dimensions(), bytes))
         })
         .await;
-        let Checked { bytes, size, echo } = checked
-            .map_err(|panic| Error::Internal(panic.into()))?
-            .map_err(|reason| InvalidInput::one(format!("input.{field}"), reason))?;
-        raw[field] = echo.into();
+        let (size, bytes) =
+            checked.map_err(|panic| Error::Internal(panic.into()))?.map_err(|reason| refuse(reason.to_string()))?;
         let is_given = |name: &str| raw.get(name).is_some_and(|value| !value.is_null() && value.as_str() != Some(""));
         let given = (is_given("width").then_some(input.width), is_given("height").then_some(input.height));
         (input.width, input.height) = size_from_image(size, given, (limits.min_size, limits.max_size));
@@ -54,11 +59,4 @@ impl Shared {
         self.artifacts.put(&key, bytes).await?;
         Ok(key)
     }
-}
-
-fn check(text: &str) -> Result<Checked, String> {
-    let source = ImageSource::parse(text)?;
-    let bytes = source.bytes()?;
-    let image = picture::read(&bytes).map_err(|reason| reason.to_string())?;
-    Ok(Checked { size: image.dimensions(), echo: source.echo(), bytes })
 }

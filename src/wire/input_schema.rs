@@ -163,10 +163,10 @@ impl InputSchema {
         let image = Property {
             kind: "string",
             title: "Image",
-            description: "A PNG, JPEG or WebP picture to start from, as a data: URI in base64. Width and height are its \
-                          own, within the limits, unless they are given.",
+            description: "A PNG, JPEG or WebP picture to start from: its URL, or a data: URI in base64. Width and height \
+                          are its own, within the limits, unless they are given.",
             // All that `parse` looks at; what it decodes to is looked at afterwards.
-            pattern: Some(r"^data:[^,\u0000]*;base64,[^\u0000]*$"),
+            pattern: Some(r"^(?:https?://[^\u0000]*|data:[^,\u0000]*;base64,[^\u0000]*)$"),
             ..Property::default()
         };
         let prompt_strength = Property::number(

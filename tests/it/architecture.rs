@@ -8,7 +8,10 @@ use std::{
 
 /// Each module and what it may use of ours. A longer path goes before a shorter one.
 const MAY_USE: &[(&str, &[&str])] = &[
-    ("app", &["artifacts", "config", "demo", "domain", "http", "hub", "postgres", "service", "store", "worker"]),
+    (
+        "app",
+        &["artifacts", "config", "demo", "domain", "fetch", "http", "hub", "postgres", "service", "store", "worker"],
+    ),
     ("artifacts", &["domain"]),
     ("config", &[]),
     ("demo", &[]),

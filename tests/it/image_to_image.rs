@@ -88,8 +88,9 @@ async fn what_is_no_image_is_refused_before_anything_is_queued(pool: PgPool) {
         data_uri(&png)
     };
     for (input, field, words) in [
-        (json!({"image": "https://example.com/a.png"}), "input.image", "not fetched"),
-        (json!({"image_url": "http://127.0.0.1/a.png"}), "input.image_url", "not fetched"),
+        (json!({"image": "ftp://example.com/a.png"}), "input.image", "https: URL"),
+        (json!({"image_url": "http://127.0.0.1/a.png"}), "input.image_url", "not public"),
+        (json!({"image_url": "http://user@example.com/a.png"}), "input.image_url", "user name"),
         (json!({"image": "a.png"}), "input.image", "data: URI"),
         (json!({"image": "data:image/png;base64,?"}), "input.image", "valid base64"),
         (json!({"image": data_uri(b"<svg/>")}), "input.image", "PNG, JPEG or WebP"),
@@ -107,6 +108,31 @@ async fn what_is_no_image_is_refused_before_anything_is_queued(pool: PgPool) {
     }
     let count: i64 = sqlx::query_scalar("select count(*) from predictions").fetch_one(&pool).await.unwrap();
     assert_eq!(count, 0);
+}
+
+#[sqlx::test]
+async fn an_image_is_fetched_from_its_url(pool: PgPool) {
+    let picture = png(&RgbImage::from_pixel(300, 200, Rgb([255; 3])));
+    let routes = axum::Router::new()
+        .route("/white.png", axum::routing::get(async move || picture))
+        .route("/page", axum::routing::get(async || "<html>"));
+    let listener = tokio::net::TcpListener::bind("127.0.0.2:0").await.unwrap();
+    let pictures = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+
+    let app = TestApp::start(pool).await;
+    let url = format!("{pictures}/white.png");
+    let created = app.create(json!({"prompt": "x", "image": url, "prompt_strength": 0.25})).await;
+    assert_eq!(created["input"]["image"], url.as_str());
+    let drawn = app.drawn(&id(&created)).await;
+    let (_, file) = app.picture(&drawn["output"][0]).await;
+    assert_eq!(image::load_from_memory(&file).unwrap().into_rgb8().dimensions(), (384, 256));
+    for (path, words) in [("missing", "status 404"), ("page", "PNG, JPEG or WebP")] {
+        let input = json!({"input": {"image": format!("{pictures}/{path}")}});
+        let problem = json(app.post("/predictions").json(&input).send().await.unwrap()).await;
+        assert_eq!(problem["invalid_fields"][0]["field"], "input.image", "{problem}");
+        assert!(problem["invalid_fields"][0]["reason"].as_str().unwrap().contains(words), "{problem}");
+    }
 }
 
 #[sqlx::test]

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use fourstep::{
     artifacts::Artifacts,
     domain::{ApiKey, Artifact, Caller, Catalog, Outcome},
+    fetch::{self, Fetcher},
     http,
     service::PredictionService,
     store::{Claim, Phase, Store, WorkerRecord},
@@ -22,6 +23,8 @@ use crate::{process::TestFolder, queue::MODEL};
 /// Longer than anything here takes; only a failing test waits for it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 const LEASE: Duration = Duration::from_secs(60);
+/// The one address of this machine that input images may be fetched from.
+pub(crate) const PICTURES: &str = "127.0.0.2/32";
 /// What every hand-made run takes: $0.00308.
 const DEVICE_TIME: Duration = Duration::from_secs(2);
 
@@ -56,7 +59,10 @@ impl TestApp {
         let caller = store.create_key("owner", "test", &key).await.unwrap();
         let catalog = Catalog::parse(include_str!("../../config/models.toml")).unwrap();
         let (draining, closing) = (CancellationToken::new(), CancellationToken::new());
-        let service = PredictionService::new(store.clone(), artifacts.clone(), catalog, draining.clone());
+        let fetcher =
+            fetch::Settings { allowed_networks: vec![PICTURES.parse().unwrap()], timeout: Duration::from_secs(5) };
+        let fetcher = Fetcher::new(fetcher).unwrap();
+        let service = PredictionService::new(store.clone(), artifacts.clone(), catalog, fetcher, draining.clone());
         let mut settings = http::Settings {
             public_url: None,
             max_connections: 10_000,
