@@ -11,7 +11,7 @@ use axum::{
     http::{StatusCode, request::Parts},
     response::{IntoResponse, Response},
 };
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{TimeDelta, Utc};
 
 use super::{
     Api, Error,
@@ -207,16 +207,16 @@ impl FromRequestParts<Api> for ExecutionsQuery {
         if statuses == Some(None) {
             return Err(InvalidInput::one("status", "must be a list of created, starting, success, error").into());
         }
-        let time = |name: &str| match parameters.get(name).map(str::parse::<DateTime<Utc>>) {
-            Some(Err(_)) => Err(InvalidInput::one(name, "must be a time like 2026-01-31T12:00:00Z")),
-            given => Ok(given.and_then(Result::ok)),
-        };
-        let from = time("from")?.unwrap_or_else(|| Utc::now() - TimeDelta::days(LISTED_DAYS));
+        // No model has it in its name, and the database cannot be asked for it.
+        if parameters.get("model").is_some_and(|model| model.contains('\0')) {
+            return Err(InvalidInput::one("model", "must not contain the NUL character").into());
+        }
+        let from = parameters.time("from")?.unwrap_or_else(|| Utc::now() - TimeDelta::days(LISTED_DAYS));
         let filter = ListFilter {
             statuses: statuses.flatten(),
             model: parameters.get("model").map(str::to_owned),
             from: Some(from),
-            until: time("to")?,
+            until: parameters.time("to")?,
             offset: page.offset,
             limit: page.limit,
             ..ListFilter::default()

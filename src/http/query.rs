@@ -5,6 +5,8 @@ use axum::{
     http::request::Parts,
 };
 
+use chrono::{DateTime, Utc};
+
 use super::{Api, Error};
 use crate::{
     domain::{InvalidField, InvalidInput, Status},
@@ -37,6 +39,17 @@ impl Parameters {
             invalid.push(InvalidField { field: name.clone(), reason: reason.to_owned() });
         }
         if invalid.is_empty() { Ok(Self(pairs)) } else { Err(InvalidInput { fields: invalid }) }
+    }
+
+    /// A parameter that is a time, as `2026-01-31T12:00:00Z` or with an offset.
+    pub(super) fn time(&self, name: &str) -> Result<Option<DateTime<Utc>>, InvalidInput> {
+        let Some(text) = self.get(name) else {
+            return Ok(None);
+        };
+        // A plus that was not escaped has become a space.
+        let time = DateTime::parse_from_rfc3339(&text.replace(' ', "+"));
+        let malformed = |_| InvalidInput::one(name, "must be a time like 2026-01-31T12:00:00Z");
+        time.map(|time| Some(time.to_utc())).map_err(malformed)
     }
 
     /// A parameter's value.

@@ -208,11 +208,7 @@ impl FromRequestParts<Api> for ListQuery {
 
     async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Error> {
         let parameters = Parameters::read(parts, &["created_after", "created_before", "source", "cursor"])?;
-        let time = |name: &str| match parameters.get(name).map(str::parse::<DateTime<Utc>>) {
-            Some(Err(_)) => Err(InvalidInput::one(name, "must be a time like 2026-01-31T12:00:00Z")),
-            given => Ok(given.and_then(Result::ok)),
-        };
-        let (from, until) = (time("created_after")?, time("created_before")?);
+        let (from, until) = (parameters.time("created_after")?, parameters.time("created_before")?);
         let after = match parameters.get("cursor").map(cursor::parse) {
             Some(None) => return Err(InvalidInput::one("cursor", "must be one that a list has returned").into()),
             after => after.flatten().map(|(created_at, id)| Cursor { created_at, id }),

@@ -61,6 +61,11 @@ async fn replicates_javascript_client_works_unchanged(pool: PgPool) {
 }
 
 #[sqlx::test]
-async fn the_sample_of_eachlabs_page_works_unchanged(pool: PgPool) {
+async fn eachlabs_javascript_client_works_unchanged(pool: PgPool) {
+    Server::start(&pool, STEP_MS).await.satisfies(javascript(&here("eachlabs_javascript.js")));
+}
+
+#[sqlx::test]
+async fn the_requests_of_eachlabs_page_work_with_their_numbers_as_texts(pool: PgPool) {
     Server::start(&pool, STEP_MS).await.satisfies(python(&here("eachlabs_python.py")));
 }

@@ -315,6 +315,7 @@ async fn executions_are_what_was_run_and_what_it_cost(pool: PgPool) {
         ("?workflow_id=x", 0, 0),
         ("?to=2020-01-01T00:00:00Z", 0, 0),
         ("?from=2020-01-01T00:00:00Z", 4, 4),
+        ("?from=2020-01-01T00:00:00+01:00&to=9999-12-31T23:59:59Z", 4, 4),
     ] {
         let listed = list(query).await;
         assert_eq!(listed["executions"].as_array().unwrap().len(), count, "{query}");
@@ -352,6 +353,8 @@ async fn every_refusal_is_of_eachlabs_shape(pool: PgPool) {
         (400, "slug parameter is required", get("/v1/model")),
         (400, "limit must be an integer between 1 and 500", get("/eachlabs/v1/models?limit=0")),
         (400, "status must be a list of created, starting, success, error", get("/v1/executions?status=cancelled")),
+        (400, "model must not contain the NUL character", get("/v1/executions?model=%00")),
+        (400, "from must be a time like 2026-01-31T12:00:00Z", get("/v1/executions?from=-99999-01-01T00:00:00Z")),
         (422, "invalid request body", raw("{", "application/json")),
         (415, "the header Content-Type must be application/json, not text/plain", raw("{}", "text/plain")),
         (413, "the body must be at most 2048 bytes long", create(with("input", json!({"prompt": "x".repeat(4096)})))),

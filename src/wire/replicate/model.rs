@@ -73,7 +73,7 @@ impl<'a> Version<'a> {
     }
 }
 
-/// The input's schema as Cog packages describe theirs: an OpenAPI document with nothing in it but schemas.
+/// The input's schema as Cog packages describe theirs: the document of an API with nothing in it but schemas.
 fn openapi_schema(model: &domain::Model) -> Value {
     let mut input = json!(InputSchema::new(&model.limits));
     let mut properties = match input["properties"].take() {
