@@ -27,7 +27,7 @@ export function Output({ run, price, canUseAsInput, onExample, onStop, onRetry, 
       <${State} run=${run} />
     </header>
     ${drawn
-      ? html`<div class=${`stage count-${run.outputs}`} style=${{ "--ratio": `${run.width} / ${run.height}` }}>
+      ? html`<div class=${`stage count-${run.outputs}`} style=${{ "--shape": run.width / run.height }}>
           ${Array.from({ length: run.outputs }, (_, index) => html`<${Tile} key=${`${prediction?.id}-${index}`} run=${run} index=${index} url=${pictures[index]}
             canUseAsInput=${canUseAsInput} onUse=${onUse} onKeepSeed=${onKeepSeed} />`)}
         </div>`
