@@ -78,14 +78,13 @@ impl LatentPreview {
 
     /// What latents look like: one pixel for each.
     pub fn project(&self, latents: &Latents) -> RgbImage {
-        let plane = latents.height * latents.width;
+        let planes: Vec<&[f32]> = latents.values.chunks_exact(latents.height * latents.width).collect();
         RgbImage::from_fn(latents.width as u32, latents.height as u32, |x, y| {
             let at = y as usize * latents.width + x as usize;
             Rgb([0, 1, 2].map(|color: usize| {
-                let channels =
-                    latents.values.iter().skip(at).step_by(plane).map(|&value| f64::from(value)).chain([1.0]);
+                let channels = planes.iter().map(|plane| f64::from(plane[at])).chain([1.0]);
                 let value: f64 = self.factors[color].iter().zip(channels).map(|(factor, value)| factor * value).sum();
-                // A float that is no number, or too great, becomes the nearest byte.
+                // A cast keeps what is too dark or too bright within a byte.
                 value.round() as u8
             }))
         })

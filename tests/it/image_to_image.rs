@@ -204,7 +204,13 @@ async fn a_worker_draws_from_an_image_what_the_reference_draws(pool: PgPool) {
     (input.image, input.prompt_strength) = (Some(key), 0.7);
     queue.store.create(&new).await.unwrap();
 
-    let options = SdxlOptions { weights: fixtures.join("tiny"), unet: None, device: Device::Cpu, dtype: DType::F32 };
+    let options = SdxlOptions {
+        weights: fixtures.join("tiny"),
+        unet: None,
+        loras: Vec::new(),
+        device: Device::Cpu,
+        dtype: DType::F32,
+    };
     let load: fourstep::worker::Load = Box::new(move || Ok(Box::new(Sdxl::load(&options)?)));
     let workers = WorkerPool::start(&queue.store, &artifacts, &settings(), vec![load]).unwrap();
     eventually("the prediction ends", async || queue.get(new.id).await.status.is_terminal()).await;

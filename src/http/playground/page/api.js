@@ -75,7 +75,9 @@ async function request(path, options = {}) {
   }
   if (response.ok) return response;
   const problem = await response.json().catch(() => ({}));
-  throw new Refusal(response.status, explain(response, problem), problem.invalid_fields ?? []);
+  // The form's fields are the input's.
+  const fields = (problem.invalid_fields ?? []).map((/** @type {InvalidField} */ { field, reason }) => ({ field: field.replace(/^input\./, ""), reason }));
+  throw new Refusal(response.status, explain(response, problem), fields);
 }
 
 /**

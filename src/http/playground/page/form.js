@@ -95,7 +95,12 @@ function Size({ width, height }) {
     height.set("height", h);
   };
   const error = width.error ?? height.error;
-  const shapes = SHAPES.map(([label, w, h]) => [label, fit(full * w, width.property), fit(full * h, height.property)]);
+  // The longer side is the model's own, unless the shorter one would be too short for it.
+  const least = Math.max(width.property.minimum ?? 0, height.property.minimum ?? 0);
+  const shapes = SHAPES.map(([label, w, h]) => {
+    const long = Math.max(full, least / Math.min(w, h));
+    return [label, fit(long * w, width.property), fit(long * h, height.property)];
+  });
   return html`<fieldset class="field whole size">
     <legend>Size</legend>
     <div class="shapes">

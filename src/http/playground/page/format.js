@@ -7,6 +7,11 @@ export function money(dollars) {
   return `$${dollars.toFixed(digits)}`;
 }
 
+/** Every digit of what was charged. @param {number} dollars */
+export function exact(dollars) {
+  return `$${dollars.toFixed(9).replace(/(\.\d\d\d*?)0+$/, "$1")}`;
+}
+
 /** @param {number} value */
 export function seconds(value) {
   if (value >= 120) return `${Math.round(value / 60)} min`;

@@ -2,7 +2,7 @@
 
 import { html, useEffect, useState } from "./vendor/preact-htm.js";
 import { local } from "./api.js";
-import { copy, fileName, money, seconds } from "./format.js";
+import { copy, exact, fileName, money, seconds } from "./format.js";
 
 /** @typedef {import("./run.js").Run} Run */
 
@@ -27,7 +27,7 @@ export function Output({ run, price, canUseAsInput, onExample, onStop, onRetry, 
       <${State} run=${run} />
     </header>
     ${drawn
-      ? html`<div class=${`stage count-${run.outputs}`} style=${{ "--ratio": `${run.width} / ${run.height}` }}>
+      ? html`<div class=${`stage count-${run.outputs}`} style=${{ "--shape": run.width / run.height }}>
           ${Array.from({ length: run.outputs }, (_, index) => html`<${Tile} key=${`${prediction?.id}-${index}`} run=${run} index=${index} url=${pictures[index]}
             canUseAsInput=${canUseAsInput} onUse=${onUse} onKeepSeed=${onKeepSeed} />`)}
         </div>`
@@ -77,7 +77,7 @@ function Trouble({ run: { refusal, prediction } }) {
   if (prediction?.data_removed) return html`<div class="trouble"><p>This one's pictures have been deleted: they are kept for a while only.</p></div>`;
   if (!refusal && prediction?.status === "canceled") return html`<div class="trouble"><p>Canceled${prediction.error ? `: ${prediction.error}` : ""}.</p></div>`;
   return html`<div class="trouble bad" role="alert">
-    <p><strong>${refusal ? refusal.message : prediction?.error}</strong></p>
+    <p><strong>${refusal?.fields.length ? "This cannot be drawn." : refusal ? refusal.message : prediction?.error}</strong></p>
     ${refusal?.fields.map(({ field, reason }) => html`<p><code>${field}</code> ${reason}</p>`)}
     ${refusal?.status === 0 && html`<p>Is it still running? Nothing was lost: what it had accepted it still has.</p>`}
   </div>`;
@@ -111,6 +111,8 @@ function Meter({ since, price }) {
  *   onUse: (url: string) => void, onKeepSeed: (seed: number) => void}} given */
 function Tile({ run, index, url, canUseAsInput, onUse, onKeepSeed }) {
   const [loaded, setLoaded] = useState(false);
+  const [cut, setCut] = useState(0);
+  const before = run.input.image?.startsWith("data:") ? run.input.image : undefined;
   const preview = run.previews[index];
   const picture = url && local(url);
   const prompt = run.input.prompt ?? "A picture";
@@ -121,7 +123,10 @@ function Tile({ run, index, url, canUseAsInput, onUse, onKeepSeed }) {
     <div class=${preview || picture ? "frame" : "frame waiting"}>
       ${preview && !loaded && html`<img class="preview" data-preview src=${preview} alt="" style=${{ filter: `blur(${(blur * 6).toFixed(1)}px)` }} />`}
       ${picture && html`<img class=${loaded ? "picture loaded" : "picture"} src=${picture} width=${run.width} height=${run.height} alt=${prompt} onLoad=${() => setLoaded(true)} />`}
+      ${loaded && before && html`<img class="before" src=${before} alt="" style=${{ clipPath: `inset(0 ${100 - cut}% 0 0)` }} />`}
     </div>
+    ${loaded && before && html`<label class="compare hint">Before and after
+      <input type="range" min="0" max="100" value=${cut} onInput=${(/** @type {any} */ event) => setCut(Number(event.target.value))} /></label>`}
     ${picture && html`<figcaption class="row">
       <button type="button" class="quiet" onClick=${() => onKeepSeed(seed)} title="Keep this seed">Seed ${seed}</button>
       <span class="grow"></span>
@@ -147,7 +152,7 @@ function Receipt({ prediction: { metrics, model, logs } }) {
     ${metrics && html`
       <div><dt>Device time</dt><dd>${seconds(metrics.predict_time)}</dd></div>
       <div><dt>In all</dt><dd>${seconds(metrics.total_time)}</dd></div>
-      <div><dt>Cost</dt><dd data-cost>${money(metrics.cost)}</dd></div>`}
+      <div><dt>Cost</dt><dd data-cost>${exact(metrics.cost)}</dd></div>`}
     <div><dt>Drawn by</dt><dd>${model}</dd></div>
     ${standIn && html`<p class="hint">${standIn}.</p>`}
   </dl>`;

@@ -1,0 +1,110 @@
+// The program, the browser, and a page that is watched: whatever it logs as an error or asks of anybody else is kept.
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { chromium } from "playwright-core";
+
+/** Longer than anything here takes; only a failing test waits for it. */
+export const PATIENCE = 15_000;
+/** Long enough for every step to be seen. */
+const STEP_MS = 150;
+
+/** The real program with the mock predictor, killed and started again at the same port when asked to. */
+export class Server {
+  folder = mkdtempSync(join(tmpdir(), "fourstep-browser-"));
+
+  async start(listen = "127.0.0.1:0") {
+    const flags = ["serve", "--predictor", "mock", "--listen", listen, "--data-dir", this.folder];
+    const env = { ...process.env, FOURSTEP_MOCK_STEP_MS: String(STEP_MS), RUST_LOG: "fourstep=info" };
+    this.process = spawn(process.env.FOURSTEP, flags, { env, stdio: ["ignore", "pipe", "pipe"] });
+    this.log = "";
+    this.process.stderr.on("data", (text) => (this.log += text));
+    this.url = await new Promise((ready, failed) => {
+      let said = "";
+      this.process.stdout.on("data", (text) => {
+        said += text;
+        const url = /http:\/\/\S+/.exec(said)?.[0];
+        if (url) ready(url);
+      });
+      this.process.once("exit", () => failed(new Error(`the server did not start: ${this.log}`)));
+    });
+    this.key = readFileSync(join(this.folder, "key"), "utf8").trim();
+  }
+
+  async kill() {
+    const ended = new Promise((ended) => this.process.once("exit", ended));
+    this.process.kill("SIGKILL");
+    await ended;
+  }
+
+  async restart() {
+    await this.start(new URL(this.url).host);
+  }
+
+  async stop() {
+    await this.kill();
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+
+  /** A request with the key. */
+  fetch(path, options = {}) {
+    return fetch(`${this.url}/${path}`, { ...options, headers: { Authorization: `Bearer ${this.key}`, ...options.headers } });
+  }
+
+  async latest() {
+    return (await (await this.fetch("predictions?limit=1")).json()).results[0];
+  }
+}
+
+export function launch() {
+  const args = ["--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync", "--no-default-browser-check", "--no-first-run", "--disable-domain-reliability"];
+  return chromium.launch({ executablePath: process.env.CHROMIUM, chromiumSandbox: process.getuid() !== 0, args });
+}
+
+/** A page in a profile of its own. `expected` are console errors that the test causes on purpose. */
+export async function open(browser, server, { options = {}, path = "", withKey = true, expected = [] } = {}) {
+  const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, acceptDownloads: true, ...options });
+  context.setDefaultTimeout(PATIENCE);
+  const page = await context.newPage();
+  const watched = { elsewhere: [], urls: [], referrers: [], errors: [] };
+  page.on("request", (request) => {
+    const url = new URL(request.url());
+    watched.urls.push(request.url());
+    const referrer = request.headers().referer;
+    if (referrer) watched.referrers.push(referrer);
+    if (!["data:", "blob:"].includes(url.protocol) && url.origin !== new URL(server.url).origin) watched.elsewhere.push(request.url());
+  });
+  page.on("console", (message) => message.type() === "error" && watched.errors.push(message.text()));
+  page.on("pageerror", (error) => watched.errors.push(String(error)));
+  if (withKey) await context.addInitScript((key) => localStorage.setItem("fourstep-key", key), server.key);
+  await page.goto(`${server.url}/${path}`);
+  /** Nothing was asked of anybody else, no key was in a URL, nothing went wrong unseen. */
+  const close = async () => {
+    await context.close();
+    assert.deepEqual(watched.elsewhere, []);
+    assert.deepEqual(watched.referrers, []);
+    assert.ok(!watched.urls.some((url) => url.includes(server.key) && !url.includes("#key=")), "a key in a URL");
+    assert.deepEqual(watched.errors.filter((error) => !expected.some((part) => error.includes(part))), []);
+  };
+  return { page, context, watched, close };
+}
+
+/** Types a prompt and runs it at a small size. */
+export async function draw(page, prompt, fields = {}) {
+  await page.getByLabel("Prompt", { exact: true }).fill(prompt);
+  await set(page, { width: 256, height: 256, ...fields });
+  await page.getByRole("button", { name: "Run", exact: true }).click();
+}
+
+/** Fills numbers of the advanced controls. */
+export async function set(page, fields) {
+  const advanced = page.locator("details.advanced");
+  if (!(await advanced.evaluate((details) => details.open))) await advanced.locator("summary").click();
+  for (const [name, value] of Object.entries(fields)) await page.locator(`#field-${name}`).fill(String(value));
+}
+
+export const status = (page, word) => page.getByRole("status").getByText(word, { exact: true }).waitFor();
