@@ -95,12 +95,12 @@ impl LatentPreview {
 fn solve(mut left: Vec<Vec<f64>>, mut right: Vec<f64>) -> Vec<f64> {
     let count = right.len();
     for pivot in 0..count {
-        for row in pivot + 1..count {
-            let factor = left[row][pivot] / left[pivot][pivot];
-            for column in pivot..count {
-                left[row][column] -= factor * left[pivot][column];
-            }
-            right[row] -= factor * right[pivot];
+        let (above, below) = left.split_at_mut(pivot + 1);
+        let by = &above[pivot];
+        for (row, values) in below.iter_mut().enumerate() {
+            let factor = values[pivot] / by[pivot];
+            values.iter_mut().zip(by).for_each(|(value, by)| *value -= factor * by);
+            right[pivot + 1 + row] -= factor * right[pivot];
         }
     }
     for row in (0..count).rev() {

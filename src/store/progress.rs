@@ -6,6 +6,9 @@ use std::time::Duration;
 use super::{Error, Result, Store, predictions::microseconds, queue::Claim};
 use crate::domain::{PredictionId, Progress};
 
+/// Attempt, done, total, microseconds, preview.
+type Row = (i32, i32, i32, i64, Option<Vec<u8>>);
+
 impl Store {
     /// Replaces what is known of a claim's progress, and tells those who watch it.
     pub async fn record_progress(&self, claim: &Claim, progress: &Progress) -> Result<()> {
@@ -35,7 +38,7 @@ impl Store {
 
     /// What is known of the progress of a prediction's running attempt.
     pub async fn progress(&self, account_id: i64, id: PredictionId) -> Result<Option<Progress>> {
-        let row: Option<(i32, i32, i32, i64, Option<Vec<u8>>)> = sqlx::query_as(
+        let row: Option<Row> = sqlx::query_as(
             "select progress.attempt, done, total, elapsed_us, preview
              from progress join predictions on id = prediction_id and predictions.attempt = progress.attempt
              where id = $1 and account_id = $2 and status = 'processing'",
