@@ -64,6 +64,8 @@ struct Discovery {
     version: Version,
     predictions: String,
     models: String,
+    replicate: String,
+    eachlabs: String,
     ready: String,
 }
 
@@ -74,6 +76,8 @@ pub(super) async fn discover(base: BaseUrl) -> Result<Response, Error> {
         version: Version::ours(),
         predictions: url("predictions"),
         models: url("models"),
+        replicate: url("replicate/v1"),
+        eachlabs: url("eachlabs/v1"),
         ready: url("readyz"),
     };
     Ok(uncached(StatusCode::OK, discovery))

@@ -25,11 +25,11 @@ struct Server {
 }
 
 impl Server {
-    async fn start(pool: &PgPool, step_ms: u32) -> Self {
+    fn start(pool: &PgPool, step_ms: u32) -> Self {
         let folder = TestFolder::new();
         let config = folder.0.join("config.toml");
         fs::write(&config, format!("[worker]\nmock_step_ms = {step_ms}\n")).unwrap();
-        let program = Program::serve(&folder.0, Some(&url_of(pool).await), &["--config", config.to_str().unwrap()]);
+        let program = Program::serve(&folder.0, Some(&url_of(pool)), &["--config", config.to_str().unwrap()]);
         Self { program, folder }
     }
 
@@ -52,20 +52,20 @@ fn here(file: &str) -> std::path::PathBuf {
 
 #[sqlx::test]
 async fn replicates_python_client_works_unchanged(pool: PgPool) {
-    Server::start(&pool, STEP_MS).await.satisfies(python(&here("replicate_python.py")));
+    Server::start(&pool, STEP_MS).satisfies(python(&here("replicate_python.py")));
 }
 
 #[sqlx::test]
 async fn replicates_javascript_client_works_unchanged(pool: PgPool) {
-    Server::start(&pool, STEP_MS).await.satisfies(javascript(&here("replicate_javascript.js")));
+    Server::start(&pool, STEP_MS).satisfies(javascript(&here("replicate_javascript.js")));
 }
 
 #[sqlx::test]
 async fn eachlabs_javascript_client_works_unchanged(pool: PgPool) {
-    Server::start(&pool, STEP_MS).await.satisfies(javascript(&here("eachlabs_javascript.js")));
+    Server::start(&pool, STEP_MS).satisfies(javascript(&here("eachlabs_javascript.js")));
 }
 
 #[sqlx::test]
 async fn the_requests_of_eachlabs_page_work_with_their_numbers_as_texts(pool: PgPool) {
-    Server::start(&pool, STEP_MS).await.satisfies(python(&here("eachlabs_python.py")));
+    Server::start(&pool, STEP_MS).satisfies(python(&here("eachlabs_python.py")));
 }
