@@ -121,9 +121,9 @@ mod tests {
         let latents = [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [-1.0, 2.0], [0.5, -1.5]];
         let pairs: Vec<_> = latents.iter().map(|latent| (latent.to_vec(), color(latent))).collect();
         let preview = LatentPreview::fit(&pairs);
-        let latents = Latents { channels: 2, height: 1, width: 3, values: vec![2.0, 1.0, 90.0, 1.0, 3.0, 0.0] };
+        let latents = Latents { channels: 2, height: 1, width: 3, values: vec![2.0, 1.0, 9.0, 1.0, 3.0, 0.0] };
         let picture = preview.project(&latents);
         // The last is brighter than bright.
-        assert_eq!(picture.as_raw(), &[168, 70, 15, 148, 10, 20, 255, 100, 255]);
+        assert_eq!(picture.as_raw(), &[168, 70, 15, 148, 10, 20, 255, 100, 45]);
     }
 }

@@ -26,7 +26,7 @@ fn snippets() -> Vec<(&'static str, &'static str)> {
 
 #[sqlx::test]
 async fn the_readmes_snippets_do_what_they_say(pool: PgPool) {
-    let server = Server::start(&pool, 1).await;
+    let server = Server::start(&pool, 1);
     let snippets = snippets();
     let languages: Vec<_> = snippets.iter().map(|(language, _)| *language).collect();
     assert_eq!(languages, ["sh", "python", "js", "python"]);
