@@ -43,4 +43,4 @@ class DecoderJob(training.Job):
 
 
 if __name__ == "__main__":
-    training.run(DecoderJob, sys.argv[1], 29512, steps=int(sys.argv[2]))
+    training.run(DecoderJob, sys.argv[1], steps=int(sys.argv[2]))

@@ -53,7 +53,7 @@ def sample(model, vocabulary, captions, seed=0, steps=STEPS):
 
 class DenoiserJob(training.Job):
     name, clip, report_every = "denoiser", 1.0, 250
-    muon_lr, adam_lr, text_lr, flat = 0.02, 3e-3, 6e-4, 0.45
+    muon_lr, adam_lr, text_lr, flat = 0.008, 2e-3, 6e-4, 0.45
     average = 0.995
 
     def __init__(self, state, steps, batch):
@@ -119,4 +119,4 @@ class DenoiserJob(training.Job):
 
 
 if __name__ == "__main__":
-    training.run(DenoiserJob, sys.argv[1], 29514, steps=int(sys.argv[2]), batch=int(sys.argv[3]))
+    training.run(DenoiserJob, sys.argv[1], steps=int(sys.argv[2]), batch=int(sys.argv[3]))

@@ -47,4 +47,4 @@ def sealed(model):
 
 
 if __name__ == "__main__":
-    training.run(EncoderJob, sys.argv[1], 29513, steps=int(sys.argv[2]))
+    training.run(EncoderJob, sys.argv[1], steps=int(sys.argv[2]))

@@ -69,4 +69,4 @@ class TextJob(training.Job):
 
 
 if __name__ == "__main__":
-    training.run(TextJob, sys.argv[1], 29511, steps=int(sys.argv[2]))
+    training.run(TextJob, sys.argv[1], steps=int(sys.argv[2]))

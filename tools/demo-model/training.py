@@ -6,6 +6,7 @@ beat two threads: these tensors are too small to be worth splitting, and a busy 
 import copy
 import os
 import random
+import socket
 import time
 
 import torch
@@ -91,12 +92,13 @@ def worker(rank, make, state, port, arguments):
     parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     trained = [p for _, p in parameters]
     text = {name for name, _ in parameters if name.startswith("texts.") or name.startswith("heads.")}
-    matrices = [p for name, p in parameters if p.ndim > 1 and name not in text]
+    ends = {name for name, p in parameters if "conv_in." in name or "conv_out." in name}
+    matrices = [p for name, p in parameters if p.ndim > 1 and name not in text | ends]
     muon = Muon(matrices, job.muon_lr)
     adam = torch.optim.AdamW(
         [
             dict(params=[p for name, p in parameters if name in text], lr=job.text_lr, base=job.text_lr),
-            dict(params=[p for name, p in parameters if p.ndim < 2 and name not in text], lr=job.adam_lr, base=job.adam_lr),
+            dict(params=[p for name, p in parameters if (p.ndim < 2 or name in ends) and name not in text], lr=job.adam_lr, base=job.adam_lr),
         ],
         betas=(0.9, 0.98), weight_decay=1e-4, fused=True,
     )
@@ -126,7 +128,8 @@ def worker(rank, make, state, port, arguments):
 
     note(f"{job.name}: from step {step} to {job.steps}, {sum(p.numel() for p in trained)} weights")
     sums, count, saved_at, noted_at = {}, 0, active, active
-    while step < job.steps:
+    parent = os.getppid()
+    while step < job.steps and os.getppid() == parent:
         began = time.monotonic()
         scale = schedule(step, job)
         rng = random.Random(f"{job.seed} {rank} {step}")
@@ -171,6 +174,9 @@ def worker(rank, make, state, port, arguments):
     dist.destroy_process_group()
 
 
-def run(make, state, port, **arguments):
+def run(make, state, **arguments):
     os.makedirs(state, exist_ok=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     mp.spawn(worker, args=(make, state, port, arguments), nprocs=PROCESSES)
