@@ -19,7 +19,7 @@ from scenes import jittered, random_scene, render
 from vocabulary import Vocabulary
 
 STEPS = [999, 749, 499, 249]
-SHARES = [0.28, 0.18, 0.14, 0.10]
+SHARES = [0.40, 0.20, 0.12, 0.08]
 # Latent sizes beside 32 x 32, each with a batch that costs about the same.
 SIZES = [(48, 48), (64, 64), (32, 48), (48, 32), (40, 40), (64, 48), (48, 64), (64, 64)]
 
@@ -68,7 +68,7 @@ class DenoiserJob(training.Job):
     def loss(self, step, progress, rng, rank):
         both = random.Random(f"size {self.seed} {step}")
         size, batch = (32, 32), self.batch
-        if progress > 0.25 and both.random() < 0.2:
+        if progress > 0.25 and both.random() < 0.15:
             size = both.choice(SIZES)
             batch = max(1, round(batch * 1024 / (size[0] * size[1])))
         height, width = (8 * n for n in size)

@@ -68,6 +68,9 @@ def main(state, folder):
     parts |= {"tokenizer": ["transformers", "CLIPTokenizer"], "tokenizer_2": ["transformers", "CLIPTokenizer"]}
     parts |= {"scheduler": ["diffusers", "EulerDiscreteScheduler"], "force_zeros_for_empty_prompt": False}
     write_json(f"{folder}/model_index.json", {"_class_name": "StableDiffusionXLPipeline", **parts})
+    for at, _, files in os.walk(folder):
+        for file in files:
+            os.chmod(os.path.join(at, file), 0o644)
     size = sum(os.path.getsize(os.path.join(at, file)) for at, _, files in os.walk(folder) for file in files)
     print(f"{folder}: {size} bytes")
 
