@@ -19,7 +19,7 @@ from scenes import jittered, random_scene, render
 from vocabulary import Vocabulary
 
 STEPS = [999, 749, 499, 249]
-SHARES = [0.40, 0.20, 0.12, 0.08]
+SHARES = [0.44, 0.22, 0.11, 0.07]
 # Latent sizes beside 32 x 32, each with a batch that costs about the same.
 SIZES = [(48, 48), (64, 64), (32, 48), (48, 32), (40, 40), (64, 48), (48, 64), (64, 64)]
 
