@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image
@@ -81,10 +82,15 @@ def main():
     arguments = parser.parse_args()
     os.makedirs(arguments.out, exist_ok=True)
     draw = with_diffusers(arguments) if arguments.diffusers else fourstep
-    began, verdicts = time.monotonic(), []
-    for i, (scene, text) in enumerate(cases(arguments.count)):
+    began = time.monotonic()
+
+    def one(numbered):
+        i, (scene, text) = numbered
         image = draw(arguments, text, i, f"{arguments.out}/{i:03}.png")
-        verdicts.append(dict(judge(image, scene), pair=scene.pair, caption=text))
+        return dict(judge(image, scene), pair=scene.pair, caption=text)
+
+    with ThreadPoolExecutor(1 if arguments.diffusers else 2) as pool:
+        verdicts = list(pool.map(one, enumerate(cases(arguments.count))))
     with open(f"{arguments.out}/verdicts.json", "w") as file:
         json.dump(verdicts, file, indent=1, default=bool)
     print(table(verdicts))

@@ -15,7 +15,7 @@ PROMPTS = [
     "green checkerboard with a huge orange star", "a blue donut under a red box on a white background",
     "a turquoise rhombus on red stripes",
 ]
-SIDE, COLUMNS, CAPTION = 144, 4, 30
+SIDE, COLUMNS, CAPTION = 128, 4, 42
 
 
 def wrapped(draw, text, font, width):
@@ -49,7 +49,8 @@ def main():
             x, y = pad + i % COLUMNS * (SIDE + pad), pad + i // COLUMNS * (SIDE + CAPTION + pad)
             sheet.paste(Image.open(path).convert("RGB").resize((SIDE, SIDE), Image.LANCZOS), (x, y))
             draw.multiline_text((x, y + SIDE + 2), wrapped(draw, prompt, font, SIDE), "black", font, spacing=1)
-    sheet.save(arguments.out, optimize=True)
+    # The folder has a limit to its size.
+    sheet.quantize(160).save(arguments.out, optimize=True)
 
 
 if __name__ == "__main__":
