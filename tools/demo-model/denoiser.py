@@ -20,6 +20,8 @@ from vocabulary import Vocabulary
 
 STEPS = [999, 749, 499, 249]
 SHARES = [0.44, 0.22, 0.11, 0.07]
+# Two objects are harder than one, and so come more often than in the evaluation.
+PAIRS = 0.5
 # Latent sizes beside 32 x 32, each with a batch that costs about the same.
 SIZES = [(48, 48), (64, 64), (32, 48), (48, 32), (40, 40), (64, 48), (48, 64), (64, 64)]
 
@@ -72,7 +74,7 @@ class DenoiserJob(training.Job):
             size = both.choice(SIZES)
             batch = max(1, round(batch * 1024 / (size[0] * size[1])))
         height, width = (8 * n for n in size)
-        scenes = [random_scene(rng) for _ in range(batch)]
+        scenes = [random_scene(rng, PAIRS) for _ in range(batch)]
         drawn = [render(jittered(scene, rng), width, height) for scene in scenes]
         images = torch.from_numpy(np.stack([image for image, _ in drawn])).permute(0, 3, 1, 2).float() * 2 - 1
         objects = F.avg_pool2d(torch.from_numpy(np.stack([mask for _, mask in drawn]))[:, None], 8)

@@ -55,7 +55,7 @@ def default_color(background):
     return "white" if background in ("black", "night") else "black"
 
 
-def random_scene(rng):
+def random_scene(rng, pairs=0.3):
     background = rng.choice([*COLORS] * 4 + ["white"] * 6 + ["day"] * 3 + ["night"] * 3)
     sky = background in SKIES
     clash = {"day": ("cyan", "white"), "night": ("black",)}.get(background, (background,))
@@ -68,7 +68,7 @@ def random_scene(rng):
             return default_color(background)
         return rng.choice([color for color in colors if color not in taken])
 
-    if rng.random() < 0.3:
+    if rng.random() < pairs:
         relation = rng.choice([*RELATIONS])
         dx, dy = (PAIR_OFFSET * d for d in RELATIONS[relation])
         first, second = rng.choice(sizes), rng.choice(sizes)

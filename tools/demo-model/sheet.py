@@ -50,7 +50,7 @@ def main():
             sheet.paste(Image.open(path).convert("RGB").resize((SIDE, SIDE), Image.LANCZOS), (x, y))
             draw.multiline_text((x, y + SIDE + 2), wrapped(draw, prompt, font, SIDE), "black", font, spacing=1)
     # The folder has a limit to its size.
-    sheet.quantize(160).save(arguments.out, optimize=True)
+    sheet.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=2).save(arguments.out, optimize=True)
 
 
 if __name__ == "__main__":

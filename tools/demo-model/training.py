@@ -164,7 +164,7 @@ def worker(rank, make, state, port, arguments):
             means = " ".join(f"{name} {sum(values) / len(values):.4f}" for name, values in sorted(sums.items()))
             note(f"{job.name} {step} {active:.0f}s {(active - noted_at) / count:.3f}s/step lr {scale:.3f} {means}")
             sums, count, noted_at = {}, 0, active
-        if rank == 0 and (active - saved_at > 60 or step == job.steps):
+        if rank == 0 and (active - saved_at > 30 or step == job.steps):
             save()
             saved_at = active
         if step % job.report_every == 0 or step == job.steps:
