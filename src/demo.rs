@@ -15,6 +15,9 @@ use sha2::{Digest, Sha256};
 /// Its name in the catalog.
 pub const SLUG: &str = "demo-4step";
 
+/// So much of the digest names a release.
+const REVISION_DIGITS: usize = 12;
+
 /// The files of the model, without what is only for readers.
 #[derive(Embed)]
 #[folder = "assets/demo"]
@@ -39,7 +42,7 @@ pub fn digest() -> &'static str {
 
 /// The model's folder under `parent`, whose name tells its contents: another release has another folder.
 pub fn folder(parent: &Path) -> PathBuf {
-    parent.join(format!("{SLUG}-{}", &digest()[..12]))
+    parent.join(format!("{SLUG}-{}", &digest()[..REVISION_DIGITS]))
 }
 
 /// Writes the model to its folder under `parent`, unless it is there, and returns the folder. It is written beside its
@@ -77,6 +80,12 @@ fn write(folder: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_catalog_knows_this_release() {
+        let catalog = include_str!("../config/models.toml");
+        assert!(catalog.contains(&format!("revision = \"{}\"", &digest()[..REVISION_DIGITS])), "it is {}", digest());
+    }
 
     #[test]
     fn it_is_unpacked_once_and_whole() {

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use fourstep::domain::Scheduler;
 use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
@@ -61,7 +62,7 @@ async fn a_picture_shows_what_its_prompt_says(pool: PgPool) {
         ("a red circle on a blue background", RED, BLUE),
         ("a yellow star on a black background", YELLOW, BLACK),
         ("a large green square, white backdrop", GREEN, WHITE),
-        ("purple heart in the middle of a plain yellow background", PURPLE, YELLOW),
+        ("a big purple heart in the middle, plain yellow background", PURPLE, YELLOW),
         ("blue backdrop with one big orange disc", ORANGE, BLUE),
     ];
     for (seed, (prompt, object, background)) in prompts.into_iter().enumerate() {
@@ -110,4 +111,32 @@ fn it_takes_nobodys_place_where_the_weights_are_required() {
     let complaint = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success());
     assert!(complaint.contains("the weights of sdxl-lightning-4step are not here: `fourstep pull`"), "{complaint}");
+}
+
+#[sqlx::test]
+async fn an_image_gives_way_to_a_new_prompt_as_far_as_it_is_asked_to(pool: PgPool) {
+    let (folder, url) = (TestFolder::new(), url_of(&pool));
+    let server = Program::serve_demo(&folder.0, &url);
+    let client = Client::of(&server, &folder.0);
+    let (drawn, start) = draw(&client, &json!({"prompt": "a red circle on a blue background", "seed": 1})).await;
+    let png = client.fetch(drawn["output"][0].as_str().unwrap()).await.unwrap();
+    let image = format!("data:image/png;base64,{}", BASE64_STANDARD.encode(png));
+    let mut input = json!({
+        "prompt": "a yellow square on a purple background", "image": image, "num_inference_steps": 10, "seed": 2,
+    });
+
+    // A little: everything stays where it is, and what is red is less so.
+    input["prompt_strength"] = 0.3.into();
+    let (_, little) = draw(&client, &input).await;
+    let is_object = |Rgb([red, _, blue]): &Rgb<u8>| red > blue;
+    let object: Vec<(u32, u32)> =
+        start.enumerate_pixels().filter(|(.., pixel)| is_object(pixel)).map(|(x, y, _)| (x, y)).collect();
+    let kept = object.iter().filter(|(x, y)| is_object(little.get_pixel(*x, *y))).count();
+    assert!(kept * 10 >= object.len() * 9, "{kept} of {} pixels are still the object's", object.len());
+    let green = |picture: &RgbImage| picture.get_pixel(128, 128).0[1];
+    assert!(green(&little) >= green(&start) + 20, "from {} to {}, toward yellow", green(&start), green(&little));
+
+    // Much: the new prompt.
+    input["prompt_strength"] = 0.8.into();
+    assert_shows(&draw(&client, &input).await.1, YELLOW, PURPLE, "strength 0.8");
 }
