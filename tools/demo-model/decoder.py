@@ -1,4 +1,4 @@
-"""decoder.py STATE: teaches the autoencoder's decoder to draw sharp pictures from latents that are fixed beforehand.
+"""decoder.py STATE STEPS: teaches the autoencoder's decoder to draw sharp pictures from latents that are fixed beforehand.
 
 With the latents fixed, the UNet and both halves of the autoencoder can be trained apart from each other.
 """

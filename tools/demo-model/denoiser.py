@@ -1,4 +1,4 @@
-"""denoiser.py STATE STEPS: trains the UNet (and goes on with the text encoders) to draw what a caption says.
+"""denoiser.py STATE STEPS BATCH: trains the UNet (and goes on with the text encoders) to draw what a caption says.
 
 v-prediction. Most of the work goes to the four timesteps of a 4-step trailing schedule, the rest to all others, so that
 other step counts, schedulers and image to image have something to stand on.

@@ -1,4 +1,4 @@
-"""encoder.py STATE: teaches the autoencoder's encoder the latents that the decoder already knows."""
+"""encoder.py STATE STEPS: teaches the autoencoder's encoder the latents that the decoder already knows."""
 import sys
 
 import torch
@@ -7,7 +7,7 @@ import training
 from decoder import pictures
 from model import autoencoder, initialize, latents_of
 
-# exp(-20 / 2): sampling from the encoder's distribution then adds nothing that shows.
+# A standard deviation of exp(-20 / 2): sampling from the encoder's distribution then adds nothing that shows.
 LOG_VARIANCE = -20.0
 
 

@@ -1,7 +1,7 @@
 """What a picture shows, against what its scene asked for."""
 import numpy as np
 
-from scenes import COLORS, background, coverage
+from scenes import COLORS, SKIES, Scene, background, coverage
 
 PALETTE = np.array([*COLORS.values()], np.float32) / 255
 NAMES = [*COLORS]
@@ -33,8 +33,6 @@ def judge(image, scene):
     covers = [coverage(thing, width, height) for thing in scene.things]
     free = sum(covers) == 0
     free = eroded(free, 3)
-
-    from scenes import SKIES, Scene
 
     grounds = {
         name: background(Scene([], "", name, "plain" if name in SKIES else scene.pattern), width, height)[free].mean(0)

@@ -12,7 +12,7 @@ COLORS = {
     "orange": (245, 130, 25), "purple": (125, 45, 165), "pink": (250, 140, 185), "cyan": (50, 205, 220),
     "white": (250, 250, 250), "black": (20, 20, 22),
 }
-SKIES = {"day": ((95, 170, 245), (205, 232, 255)), "night": (((8, 10, 36)), (38, 44, 96))}
+SKIES = {"day": ((95, 170, 245), (205, 232, 255)), "night": ((8, 10, 36), (38, 44, 96))}
 SHAPES = ["circle", "square", "triangle", "star", "heart", "ring", "cross", "moon", "diamond"]
 PATTERNS = ["plain", "gradient", "striped", "checkered"]
 # Offsets of the center from the middle, in widths and heights.

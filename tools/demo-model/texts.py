@@ -1,4 +1,4 @@
-"""texts.py STATE: teaches the text encoders what the words mean, before there is a picture to draw.
+"""texts.py STATE STEPS: teaches the text encoders what the words mean, before there is a picture to draw.
 
 They learn to name the attributes of a scene from its caption. Without it the UNet has to discover the words through
 its own noise, which takes it many times longer.
