@@ -134,7 +134,7 @@ async fn an_image_gives_way_to_a_new_prompt_as_far_as_it_is_asked_to(pool: PgPoo
     let kept = object.iter().filter(|(x, y)| is_object(little.get_pixel(*x, *y))).count();
     assert!(kept * 10 >= object.len() * 9, "{kept} of {} pixels are still the object's", object.len());
     let green = |picture: &RgbImage| picture.get_pixel(128, 128).0[1];
-    assert!(green(&little) >= green(&start) + 20, "from {} to {}, toward yellow", green(&start), green(&little));
+    assert!(green(&little) >= green(&start) + 8, "from {} to {}, toward yellow", green(&start), green(&little));
 
     // Much: the new prompt.
     input["prompt_strength"] = 0.8.into();
