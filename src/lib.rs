@@ -40,13 +40,13 @@
 //! ```text
 //! http → service → store → domain        worker → store, artifacts, domain
 //! http → wire → domain                   worker::predictor → pipeline
-//! service, worker → picture
+//! service, worker → picture              service → fetch
 //! ```
 //!
 //! [`domain`] and [`pipeline`] import nothing of ours: the first is pure values, the second a library that knows nothing
-//! of servers. [`config`], [`demo`] and [`picture`], which reads and writes image files, are leaves as well. [`app`]
-//! puts everything together, and the command line (`src/cli`, part of
-//! the program and not of the library) calls it.
+//! of servers. [`config`], [`demo`], [`fetch`], [`postgres`] and [`picture`], which reads and writes image files, are
+//! leaves as well. [`app`] puts everything together, and the command line (`src/cli`, part of the program and not of the
+//! library) calls it.
 
 pub mod app;
 pub mod artifacts;

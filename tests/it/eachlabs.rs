@@ -311,7 +311,7 @@ async fn executions_are_what_was_run_and_what_it_cost(pool: PgPool) {
         ("?status=created", 1, 1),
         ("?limit=1&offset=1", 1, 4),
         ("?model=sdxl-lightning-4step", 4, 4),
-        ("?model=tiny-random", 0, 0),
+        ("?model=demo-4step", 0, 0),
         ("?workflow_id=x", 0, 0),
         ("?to=2020-01-01T00:00:00Z", 0, 0),
         ("?from=2020-01-01T00:00:00Z", 4, 4),

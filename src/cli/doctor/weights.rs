@@ -1,10 +1,17 @@
 //! The model's files: whether the folder has the parts a pipeline is loaded from. They are not read.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-use fourstep::config::{Config, PredictorKind, WorkerCount};
+use fourstep::{
+    app,
+    config::{Config, PredictorKind, WorkerCount},
+    hub,
+};
 
-use super::Finding;
+use super::{super::options, Finding};
 
 /// Files of the diffusers layout, which no part can do without.
 const FILES: [&str; 8] = [
@@ -26,11 +33,11 @@ pub(super) fn files(config: &Config) -> Finding {
     if worker.count == WorkerCount::Exactly(0) || worker.predictor == PredictorKind::Mock {
         return Finding::good(subject, "not needed here: no worker runs the model");
     }
-    let Some(folder) = &worker.weights else {
+    let Some(folder) = worker.weights.clone().or_else(|| pulled(config)) else {
         return Finding::poor(
             subject,
             "none, so the demo model answers, which draws simple scenes",
-            "Give a folder with SDXL-Lightning in the diffusers layout: --weights DIR.",
+            "Fetch SDXL-Lightning (`fourstep pull`), or give its folder in the diffusers layout: --weights DIR.",
         );
     };
     let mut missing: Vec<String> =
@@ -48,6 +55,12 @@ pub(super) fn files(config: &Config) -> Finding {
         format!("{} lacks {}", folder.display(), missing.join(", ")),
         "Give a whole folder in the diffusers layout (--weights DIR), and the UNet in it or apart (--unet FILE).",
     )
+}
+
+/// Where a worker would find the model without being told.
+fn pulled(config: &Config) -> Option<PathBuf> {
+    let catalog = app::catalog(config).ok()?;
+    hub::find_model(catalog.default_model(), &options::hub().ok()?)
 }
 
 fn has_weights(folder: &Path) -> bool {
