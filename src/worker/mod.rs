@@ -19,7 +19,10 @@ mod sweep;
 
 use std::time::Duration;
 
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{Mutex, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -92,6 +95,7 @@ impl WorkerPool {
                 held: HeldClaims::default(),
                 alive: alive.clone(),
                 ready: watch::Sender::new(false),
+                reporting: Mutex::new(()),
                 stop_claiming: stop_claiming.clone(),
             };
             ids.push(worker.id);

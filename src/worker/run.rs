@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 use uuid::Uuid;
@@ -45,6 +45,8 @@ pub(super) struct Worker {
     pub(super) ready: watch::Sender<bool>,
     /// When canceled, nothing more is claimed.
     pub(super) stop_claiming: CancellationToken,
+    /// Held while the worker's row is written.
+    pub(super) reporting: Mutex<()>,
 }
 
 impl Worker {
@@ -196,7 +198,10 @@ impl Worker {
         }
     }
 
+    /// Writes the worker's row. One at a time, and the phase is looked at when it is this one's turn: of two writes on
+    /// their way, the older news must not come last.
     async fn report(&self) {
+        let _turn = self.reporting.lock().await;
         let (phase, percent) = match &*self.device.phase().borrow() {
             _ if self.stop_claiming.is_cancelled() => (Phase::Draining, 100),
             DevicePhase::Loading | DevicePhase::Failed(_) => (Phase::Loading, 0),
