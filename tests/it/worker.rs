@@ -1,6 +1,6 @@
 //! Workers over a real queue, with predictors that the tests hold by the hand.
 
-use std::{ops::ControlFlow, sync::mpsc, time::Duration};
+use std::{ops::ControlFlow, pin::pin, sync::mpsc, time::Duration};
 
 use fourstep::{
     artifacts::Artifacts,
@@ -10,6 +10,7 @@ use fourstep::{
         predictor::{Drawn, Mock, PredictError, Predictor, Step},
     },
 };
+use futures_util::FutureExt;
 use sqlx::PgPool;
 use tokio::sync::mpsc as channel;
 
@@ -171,10 +172,11 @@ async fn a_drain_finishes_what_runs_and_claims_nothing_more(pool: PgPool) {
     let running = queue.create().await;
     assert_eq!(reached.recv().await, Some(1));
     let waiting = queue.create().await;
-    let store = queue.store.clone();
-    let draining = tokio::spawn(async move { workers.drain(&store, PATIENCE).await });
+    let mut draining = pin!(workers.drain(&queue.store, PATIENCE));
+    // It has begun before the running one may end.
+    assert!(draining.as_mut().now_or_never().is_none());
     drop(open);
-    draining.await.unwrap();
+    draining.await;
     assert_eq!(queue.get(running.id).await.status, Status::Succeeded);
     assert_eq!(queue.get(waiting.id).await.status, Status::Queued);
 }
