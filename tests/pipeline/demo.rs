@@ -5,6 +5,8 @@ use std::{ops::ControlFlow, path::Path};
 use candle_core::{DType, Device};
 use fourstep::pipeline::{Params, Pipeline, SchedulerName, Weights};
 
+use crate::support::largest_difference;
+
 #[test]
 fn the_demo_model_draws_what_diffusers_draws() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -19,8 +21,7 @@ fn the_demo_model_draws_what_diffusers_draws() {
     for (name, params) in [("circle", circle), ("pair", pair), ("moon", moon)] {
         let drawn = pipeline.generate(&params, &mut |_| ControlFlow::Continue(())).unwrap().images.remove(0);
         let expected = image::open(root.join(format!("tests/fixtures/demo/{name}.png"))).unwrap().into_rgb8();
-        assert_eq!(drawn.dimensions(), expected.dimensions(), "{name}");
-        let largest = drawn.iter().zip(expected.iter()).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+        let largest = largest_difference(&drawn, &expected);
         assert!(largest <= 2, "{name}: a pixel is {largest} levels off");
     }
 }

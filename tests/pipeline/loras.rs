@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use fourstep::pipeline::{Error, LoraFile, Params, Pipeline, WeightsError};
 use image::RgbImage;
 
-use crate::support::{Folder, fixtures, tiny};
+use crate::support::{Folder, fixtures, largest_difference, tiny};
 
 /// What the images were made with.
 const SCALE: f64 = 0.8;
@@ -27,11 +27,6 @@ fn draw(loras: Vec<LoraFile>) -> RgbImage {
 
 fn image(name: &str) -> RgbImage {
     image::open(fixtures().join("lora").join(name)).unwrap().into_rgb8()
-}
-
-fn largest_difference(a: &RgbImage, b: &RgbImage) -> u8 {
-    assert_eq!(a.dimensions(), b.dimensions());
-    a.iter().zip(b.iter()).map(|(a, b)| a.abs_diff(*b)).max().unwrap()
 }
 
 #[test]

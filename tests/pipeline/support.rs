@@ -71,6 +71,12 @@ pub(crate) fn assert_error(name: &str, error: f32) {
     eprintln!("{name}: relative error {error:.1e}");
 }
 
+/// How far two pictures are apart where they are furthest, in levels of 255.
+pub(crate) fn largest_difference(a: &RgbImage, b: &RgbImage) -> u8 {
+    assert_eq!(a.dimensions(), b.dimensions());
+    a.iter().zip(b.iter()).map(|(a, b)| a.abs_diff(*b)).max().unwrap()
+}
+
 /// A folder that goes when the test does.
 pub(crate) struct Folder(pub(crate) PathBuf);
 
