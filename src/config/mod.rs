@@ -31,6 +31,7 @@ pub struct Config {
     pub server: Server,
     pub database: Database,
     pub queue: Queue,
+    pub admission: Admission,
     pub worker: Worker,
     pub fetch: Fetch,
     pub artifacts: Artifacts,
@@ -93,6 +94,17 @@ pub struct Queue {
     pub max_losses: i16,
     #[serde(rename = "retention_hours", deserialize_with = "fields::hours")]
     pub retention: Duration,
+}
+
+/// `[admission]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the keys are described in config/default.toml")]
+pub struct Admission {
+    pub creates_per_minute: u32,
+    pub requests_per_minute: u32,
+    pub max_queued: u32,
+    pub max_wait_seconds: u32,
 }
 
 /// `[worker]`

@@ -137,7 +137,7 @@ impl<'a> ErrorEnvelope<'a> {
             FailureCode::InvalidInput => ("VALIDATION", "INPUT_VALIDATION_ERROR", false),
             FailureCode::OutOfMemory => ("PROVIDER", "PROVIDER_FAILED", false),
             FailureCode::WorkerLost => ("PROVIDER", "PROVIDER_SERVER_ERROR", true),
-            FailureCode::DeadlineExceeded => ("TIMEOUT", "EXECUTION_TIMEOUT", true),
+            FailureCode::DeadlineExceeded | FailureCode::TimeLimit => ("TIMEOUT", "EXECUTION_TIMEOUT", true),
             FailureCode::Internal => ("INTERNAL", "PROVIDER_SERVER_ERROR", true),
         };
         Self {
