@@ -52,15 +52,6 @@ pub fn image_seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
-/// Writes seeds to the folder that the environment names, for the fuzzer to begin with.
-pub fn write_seeds(seeds: &[Vec<u8>]) {
-    if let Some(folder) = std::env::var_os("FOURSTEP_FUZZ_SEEDS") {
-        for (number, seed) in seeds.iter().enumerate() {
-            fs::write(Path::new(&folder).join(format!("seed-{number}")), seed).expect("the folder can be written to");
-        }
-    }
-}
-
 /// Each file as it is, where it is small enough to be changed with any hope.
 pub fn weights_seeds() -> Vec<Vec<u8>> {
     let content = |name: &str| match name {

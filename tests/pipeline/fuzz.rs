@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path};
 
+#[expect(unreachable_pub, reason = "the fuzzer's own package sees it from outside")]
 #[path = "../fuzz/targets.rs"]
 mod targets;
 

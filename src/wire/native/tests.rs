@@ -94,6 +94,7 @@ fn queued() {
         41,
         42
       ],
+      "safety": null,
       "queue_position": 3,
       "eta_seconds": 6.1,
       "created_at": "2026-09-21T14:13:20.000000Z",
@@ -138,6 +139,7 @@ fn processing() {
         41,
         42
       ],
+      "safety": null,
       "queue_position": null,
       "eta_seconds": null,
       "created_at": "2026-09-21T14:13:20.000000Z",
@@ -184,6 +186,7 @@ fn succeeded() {
         41,
         42
       ],
+      "safety": "checked",
       "queue_position": null,
       "eta_seconds": null,
       "created_at": "2026-09-21T14:13:20.000000Z",
@@ -228,6 +231,7 @@ fn failed() {
         41,
         42
       ],
+      "safety": null,
       "queue_position": null,
       "eta_seconds": null,
       "created_at": "2026-09-21T14:13:20.000000Z",
@@ -276,6 +280,7 @@ fn canceled_before_it_started() {
         41,
         42
       ],
+      "safety": null,
       "queue_position": null,
       "eta_seconds": null,
       "created_at": "2026-09-21T14:13:20.000000Z",
@@ -315,6 +320,7 @@ fn succeeded_and_its_data_removed() {
         41,
         42
       ],
+      "safety": null,
       "queue_position": null,
       "eta_seconds": null,
       "created_at": "2026-09-21T14:13:20.000000Z",
