@@ -60,7 +60,7 @@ fn artifact(image: u64) -> Artifact {
         height: 1024,
         bytes: 1,
         seed: 41 + image,
-        safety: Some(Safety::Checked),
+        safety: Some(domain::Safety::Checked),
     }
 }
 
