@@ -126,6 +126,8 @@ pub struct Worker {
     pub loras: Vec<String>,
     pub device: DeviceChoice,
     pub dtype: DtypeChoice,
+    pub low_memory: bool,
+    pub vae_tile: usize,
     #[serde(deserialize_with = "fields::list")]
     pub models: Vec<String>,
 }
@@ -229,6 +231,7 @@ impl Config {
             self.worker.unet.is_none() || self.worker.weights.is_some(),
             "worker.unet",
             "replaces the UNet of worker.weights, which is not set",
-        )
+        )?;
+        rule(self.worker.vae_tile.is_multiple_of(32), "worker.vae_tile", "must be a multiple of 32, or 0")
     }
 }

@@ -25,7 +25,7 @@ pub use input::{FaceDefaults, Input, InvalidField, InvalidInput, OutputFormat, S
 pub use model::{Catalog, CatalogError, InputLimits, Model, WeightFile};
 pub use prediction::{
     Artifact, Dialect, Failure, FailureCode, Idempotency, NewPrediction, Outcome, Prediction, PredictionId, QueuePlace,
-    Status, UnknownWord,
+    Safety, Status, UnknownWord,
 };
 pub use progress::Progress;
 pub use scope::{Scope, Scopes, UnknownScope};

@@ -259,6 +259,32 @@ pub struct Artifact {
     pub bytes: u64,
     /// The seed that alone draws this image.
     pub seed: u64,
+    /// Whether it was looked at before it was given out. Rows of earlier versions do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub safety: Option<Safety>,
+}
+
+/// What the safety checker had to do with an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Safety {
+    /// It looked and saw nothing; what it flags is not given out.
+    Checked,
+    /// The caller turned it off.
+    Disabled,
+    /// The model that drew has none here.
+    Unavailable,
+}
+
+impl Safety {
+    /// The word in responses.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Checked => "checked",
+            Self::Disabled => "disabled",
+            Self::Unavailable => "unavailable",
+        }
+    }
 }
 
 /// Why a prediction did not succeed: data for its owner, not an HTTP error.
@@ -275,6 +301,8 @@ pub struct Failure {
 pub enum FailureCode {
     /// The model could not work with this input.
     InvalidInput,
+    /// The safety checker flagged every image.
+    ContentModeration,
     /// The device's memory was not enough.
     OutOfMemory,
     /// Every worker that took it was lost.
@@ -288,8 +316,9 @@ pub enum FailureCode {
 }
 
 impl FailureCode {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::InvalidInput,
+        Self::ContentModeration,
         Self::OutOfMemory,
         Self::WorkerLost,
         Self::DeadlineExceeded,
@@ -301,6 +330,7 @@ impl FailureCode {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::InvalidInput => "invalid_input",
+            Self::ContentModeration => "content_moderation",
             Self::OutOfMemory => "out_of_memory",
             Self::WorkerLost => "worker_lost",
             Self::DeadlineExceeded => "deadline_exceeded",

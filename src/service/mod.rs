@@ -4,19 +4,15 @@
 //! database connection. Workers are never called from here: they find the row.
 
 pub mod admission;
+mod cache;
+mod follow;
 mod operator;
 mod start_image;
 mod usage;
 mod webhooks;
 
-use std::{
-    collections::HashMap,
-    ops::Range,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{ops::Range, sync::Arc, time::Duration};
 
-use admission::Admission;
 use futures_util::stream::BoxStream;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -27,12 +23,14 @@ use crate::{
     artifacts::{self, Artifacts, StoredFile},
     domain::{
         ApiKey, Caller, Catalog, Dialect, FaceDefaults, Idempotency, Input, InvalidInput, Model, NewPrediction,
-        Prediction, PredictionId, Progress, QueuePlace, Scope, Shortage, Status, Webhook,
+        Prediction, PredictionId, QueuePlace, Scope, Shortage, Status, Webhook,
     },
     fetch::Fetcher,
-    store::{self, Store, StoredKey, Subscription},
+    store::{self, Store, StoredKey},
 };
 
+pub use self::follow::{Follow, Sight};
+use self::{admission::Admission, cache::Cache};
 pub use crate::store::{Cursor, ListFilter};
 
 /// How long a looked-up key is believed; so long may a revoked one still work.
@@ -43,12 +41,6 @@ const FULL_CACHE: Duration = Duration::from_secs(1);
 const RUN_TIME_CACHE: Duration = Duration::from_secs(5);
 /// Where counting ends: a list as long as this is paged through by nobody.
 const MOST_COUNTED: u32 = 10_000;
-/// How often somebody who follows a running prediction looks at it when nothing is heard.
-const LOOK_AGAIN: Duration = Duration::from_secs(2);
-/// How often, at least and at most, somebody who follows a queued prediction is told its place.
-const PLACE_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// Bounds each cache, against floods of made-up keys.
-const CACHE_ENTRIES: usize = 10_000;
 
 /// Everything a face may do. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -488,51 +480,6 @@ impl PredictionService {
     }
 }
 
-/// Somebody who follows a prediction. Holds no database connection between two looks.
-#[derive(Debug)]
-pub struct Follow {
-    service: PredictionService,
-    caller: Caller,
-    id: PredictionId,
-    subscription: Subscription,
-    /// Before the next look, should nothing be heard.
-    pause: Duration,
-}
-
-/// All that can be seen of a prediction.
-#[derive(Clone, Debug)]
-pub struct Sight {
-    /// As it is.
-    pub prediction: Prediction,
-    /// Where it stands, while it is queued.
-    pub place: Option<QueuePlace>,
-    /// How far it is, while it is processed.
-    pub progress: Option<Progress>,
-}
-
-impl Follow {
-    /// Looks at the prediction: the first time at once, then when it may have changed. `None` when the server shuts
-    /// down.
-    pub async fn next(&mut self) -> Result<Option<Sight>> {
-        let shared = &self.service.shared;
-        tokio::select! {
-            biased;
-            () = shared.draining.cancelled() => return Ok(None),
-            () = tokio::time::sleep(self.pause) => {}
-            () = self.subscription.changed() => {}
-        }
-        let prediction = self.service.get(self.caller, self.id).await?;
-        let place = self.service.queue_place(&prediction).await?;
-        let progress = match prediction.status {
-            Status::Processing => shared.store.progress(self.caller.account_id, self.id).await?,
-            _ => None,
-        };
-        // Nobody tells when those ahead move on, and the longer the queue the less does it matter.
-        self.pause = place.map_or(LOOK_AGAIN, |place| (place.eta / 8).clamp(PLACE_AGAIN.0, PLACE_AGAIN.1));
-        Ok(Some(Sight { prediction, place, progress }))
-    }
-}
-
 /// Runs a write to its end even if the client hangs up meanwhile: axum drops a handler's future, not a task.
 async fn complete<T: Send + 'static>(write: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
     tokio::spawn(write).await.map_err(|panic| Error::Internal(panic.into()))?
@@ -544,40 +491,4 @@ fn internal(error: getrandom::Error) -> Error {
 
 fn random_seed() -> std::result::Result<u32, getrandom::Error> {
     getrandom::u32()
-}
-
-/// Values believed for a while.
-#[derive(Debug)]
-struct Cache<K, V> {
-    lifetime: Duration,
-    entries: Mutex<HashMap<K, (Instant, V)>>,
-}
-
-impl<K: std::hash::Hash + Eq, V: Clone> Cache<K, V> {
-    fn new(lifetime: Duration) -> Self {
-        Self { lifetime, entries: Mutex::default() }
-    }
-
-    fn get<Q: std::hash::Hash + Eq + ?Sized>(&self, key: &Q) -> Option<V>
-    where
-        K: std::borrow::Borrow<Q>,
-    {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.get(key).filter(|(since, _)| since.elapsed() < self.lifetime).map(|(_, value)| value.clone())
-    }
-
-    fn forget(&self) {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
-    fn put(&self, key: K, value: V) {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        if entries.len() >= CACHE_ENTRIES {
-            entries.retain(|_, (since, _)| since.elapsed() < self.lifetime);
-        }
-        // Full of live entries: do without the cache rather than grow.
-        if entries.len() < CACHE_ENTRIES {
-            entries.insert(key, (Instant::now(), value));
-        }
-    }
 }

@@ -1,7 +1,8 @@
 //! Every SQL statement of the program, and the news of what they changed.
 //!
-//! Grouped by who uses them: `predictions` and `keys` for the service, `queue` and `workers` for workers, `changes` and
-//! `progress` for both. One function is one statement, named by the verb of the domain; the table's own constraints (`migrations/`)
+//! Grouped by who uses them: `predictions`, `keys`, `accounts` and `usage` for the service, `queue` and `workers` for
+//! workers, `changes` and `progress` for both; `ended` is the end of every statement that ends predictions, `ledger` and
+//! `audit` are about money. One function is one statement, named by the verb of the domain; the table's own constraints (`migrations/`)
 //! stand behind each. Nothing here waits for anything but the database.
 
 mod accounts;
@@ -29,6 +30,7 @@ use sqlx::{
 };
 
 use crate::domain::Shortage;
+
 pub use audit::{Audit, Finding};
 pub use changes::{Changes, Subscription};
 pub use keys::StoredKey;

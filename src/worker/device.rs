@@ -169,7 +169,7 @@ fn crashed() -> PredictError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{OutputFormat, Scheduler};
+    use crate::domain::{OutputFormat, Safety, Scheduler};
 
     /// Panics on the first run and draws on the next.
     struct Clumsy {
@@ -189,7 +189,8 @@ mod tests {
         ) -> Result<Drawn, PredictError> {
             self.runs += 1;
             assert!(self.runs > 1, "clumsy on purpose");
-            Ok(Drawn { images: vec![RgbImage::new(8, 8)], notes: Vec::new() })
+            let images = vec![Some(RgbImage::new(8, 8))];
+            Ok(Drawn { images, safety: Safety::Unavailable, notes: Vec::new() })
         }
     }
 

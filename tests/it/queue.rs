@@ -131,6 +131,7 @@ pub(crate) fn succeeded() -> Outcome {
         height: 256,
         bytes: 3,
         seed: 7,
+        safety: None,
     };
     Outcome::Succeeded { output: vec![artifact], device_time: TWO_SECONDS }
 }

@@ -152,6 +152,7 @@ impl TestApp {
                 height: claim.input.height,
                 bytes: png.len() as u64,
                 seed,
+                safety: None,
             };
             self.artifacts.put(&artifact.key, png).await.unwrap();
             output.push(artifact);

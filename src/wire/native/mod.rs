@@ -1,6 +1,6 @@
 //! The native face: its JSON, which is Replicate's prediction object and a little more.
 //!
-//! What is more: the seed of each image, the place in the queue, the cost, and a code beside each error. Every field is
+//! What is more: the seed of each image, whether they were checked, the place in the queue, the cost, and a code beside each error. Every field is
 //! always there, `null` while it has no value.
 
 pub mod events;
@@ -117,6 +117,7 @@ pub struct Prediction<'a> {
     logs: &'a str,
     metrics: Option<Metrics>,
     seeds: Vec<u64>,
+    safety: Option<&'static str>,
     queue_position: Option<u64>,
     eta_seconds: Option<Seconds>,
     created_at: Moment,
@@ -164,7 +165,12 @@ impl<'a> Prediction<'a> {
             error_code: failure.map(|failure| failure.code.as_str()),
             logs: &prediction.logs,
             metrics: metrics(prediction),
-            seeds: prediction.input.seeds().collect(),
+            // An image that was left out has taken its seed along.
+            seeds: match output {
+                Some(artifacts) => artifacts.iter().map(|artifact| artifact.seed).collect(),
+                None => prediction.input.seeds().collect(),
+            },
+            safety: output.and_then(|artifacts| Some(artifacts.first()?.safety?.as_str())),
             // The next to be claimed is at position 1.
             queue_position: place.map(|place| place.ahead + 1),
             eta_seconds: place.map(|place| Seconds(place.eta)),
