@@ -60,6 +60,7 @@ fn artifact(image: u64) -> Artifact {
         height: 1024,
         bytes: 1,
         seed: 41 + image,
+        safety: None,
     }
 }
 
