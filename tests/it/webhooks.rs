@@ -29,14 +29,17 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{PATIENCE, PICTURES, TestApp, eventually, id, json};
+use crate::{
+    process::{Program, TestFolder, url_of},
+    support::{PATIENCE, PICTURES, TestApp, eventually, id, json},
+};
 
 const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3";
 
 /// What a receiver was told.
-pub(crate) struct Told {
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: String,
+struct Told {
+    headers: HeaderMap,
+    body: String,
 }
 
 impl Told {
@@ -270,7 +273,7 @@ async fn a_receiver_is_told_until_it_understands_by_the_same_id(pool: PgPool) {
     ]);
     let id = app.create_hooked(&receiver).await;
     app.run_one().await;
-    let _delivering = app.deliver_as(webhook::Settings { timeout: Duration::from_millis(500), ..impatient() });
+    let _delivering = app.deliver_as(webhook::Settings { timeout: Duration::from_secs(2), ..impatient() });
     let mut ids = Vec::new();
     for _ in 0..5 {
         let told = receiver.next().await;
@@ -287,7 +290,7 @@ async fn a_receiver_is_told_until_it_understands_by_the_same_id(pool: PgPool) {
     let attempts = delivery["attempts"].as_array().unwrap();
     let codes: Vec<_> = attempts.iter().map(|attempt| attempt["status_code"].as_u64()).collect();
     assert_eq!(codes, [Some(500), Some(404), Some(307), None, Some(200)]);
-    assert_eq!(attempts[3]["error"], "took longer than 0 seconds");
+    assert_eq!(attempts[3]["error"], "took longer than 2 seconds");
     assert!(tokio::time::timeout(Duration::ZERO, canary.accept()).await.is_err(), "the redirect was followed");
 }
 
@@ -658,4 +661,48 @@ async fn what_was_told_is_forgotten_after_a_while_and_what_is_to_be_told_is_not(
     assert_eq!(app.store.forget_webhooks(Duration::ZERO, 10).await.unwrap(), 1);
     assert_eq!(app.get(&format!("/predictions/{told}/webhook")).send().await.unwrap().status(), 404);
     assert_eq!(app.state(&waiting).await, "pending");
+}
+
+#[sqlx::test]
+async fn no_secret_and_no_url_of_a_webhook_reaches_a_log(pool: PgPool) {
+    const CANARIES: [&str; 4] =
+        ["t0ken", "v3rbatim", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3", "k3y-k3y-k3y-k3y-k3y-k3y-k3y-k3y-k3y"];
+    let folder = TestFolder::new();
+    let (config, log) = (folder.0.join("fourstep.toml"), folder.0.join("log"));
+    let settings = format!("[fetch]\nallowed_networks = [{PICTURES:?}]\n[webhooks]\nkey = {:?}\n", CANARIES[3]);
+    std::fs::write(&config, settings).unwrap();
+    let arguments = ["--config", config.to_str().unwrap()];
+    let program = Program::serve_logged(&folder.0, &url_of(&pool), &arguments, &log);
+    let key = std::fs::read_to_string(folder.0.join("key")).unwrap();
+    let (http, mut receiver) = (reqwest::Client::new(), Receiver::start().await);
+    let post = |path: &str, body: Value| {
+        http.post(format!("{}{path}", program.url)).bearer_auth(key.trim()).json(&body).send()
+    };
+    let down = format!("{}&down", receiver.url().replace("127.0.0.2", "127.0.0.3"));
+    for (path, body) in [
+        ("/predictions", json!({"webhook": receiver.url(), "webhook_secret": SECRET})),
+        (
+            "/v1/prediction",
+            json!({"model": "sdxl-lightning-4step", "webhook_url": receiver.url(), "webhook_secret": "v3rbatim"}),
+        ),
+        // Refused, and the refusal is not to say more than it must.
+        ("/predictions", json!({"webhook": down, "webhook_secret": SECRET})),
+    ] {
+        post(path, body).await.unwrap();
+    }
+    let told = [receiver.next().await, receiver.next().await];
+    assert!(told.iter().any(|told| told.is_signed_with(SECRET)), "it was sealed and opened again");
+    let secret = http.get(format!("{}/webhooks/secret", program.url)).bearer_auth(key.trim()).send().await.unwrap();
+    let secret = json(secret).await["key"].as_str().unwrap().to_owned();
+    assert!(told.iter().any(|told| told.is_signed_with(&secret)));
+    let kept: Vec<Vec<u8>> =
+        sqlx::query_scalar("select secret from webhooks where secret is not null").fetch_all(&pool).await.unwrap();
+    assert!(kept.len() == 2 && !kept.iter().any(|kept| kept.windows(8).any(|bytes| bytes == b"v3rbatim")));
+    let delivered = async || std::fs::read_to_string(&log).unwrap().matches("Delivered a webhook").count() == 2;
+    eventually("both are in the log", delivered).await;
+    let log = std::fs::read_to_string(&log).unwrap();
+    for canary in CANARIES.into_iter().chain([&secret[6..], key.trim()]) {
+        let line = log.lines().find(|line| line.contains(canary));
+        assert!(line.is_none(), "{canary} is in the log: {line:?}");
+    }
 }
