@@ -7,6 +7,7 @@ use candle_core::{DType, Device};
 use fourstep::{
     artifacts::Artifacts,
     domain::{OutputFormat, Prediction, PredictionId, Scheduler, Status},
+    pipeline::Options,
     worker::{
         WorkerPool,
         predictor::{Mock, Sdxl, SdxlOptions},
