@@ -10,7 +10,7 @@ use fourstep::{
     pipeline::Options,
     worker::{
         WorkerPool,
-        predictor::{Mock, Sdxl, SdxlOptions},
+        predictor::{Mock, Options, Sdxl, SdxlOptions},
         prune,
     },
 };
