@@ -35,6 +35,7 @@ pub struct Config {
     pub worker: Worker,
     pub fetch: Fetch,
     pub artifacts: Artifacts,
+    pub metrics: Metrics,
     pub models: Models,
 }
 
@@ -150,6 +151,15 @@ pub struct Artifacts {
     #[serde(deserialize_with = "fields::optional")]
     pub folder: Option<PathBuf>,
     pub fsync: bool,
+}
+
+/// `[metrics]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the keys are described in config/default.toml")]
+pub struct Metrics {
+    #[serde(deserialize_with = "fields::optional_address")]
+    pub listen: Option<SocketAddr>,
 }
 
 /// `[models]`

@@ -7,6 +7,7 @@ pub mod admission;
 mod cache;
 mod follow;
 mod operator;
+pub mod scrape;
 mod start_image;
 mod usage;
 
@@ -28,7 +29,7 @@ use crate::{
 };
 
 pub use self::follow::{Follow, Sight};
-use self::{admission::Admission, cache::Cache};
+use self::{admission::Admission, cache::Cache, scrape::Scrape};
 pub use crate::store::{Cursor, ListFilter};
 
 /// How long a looked-up key is believed; so long may a revoked one still work.
@@ -59,6 +60,7 @@ struct Shared {
     decoding: Arc<Semaphore>,
     fetching: Semaphore,
     fetcher: Fetcher,
+    scrape: Scrape,
     draining: CancellationToken,
 }
 
@@ -209,6 +211,7 @@ impl PredictionService {
         let decoding = Arc::new(Semaphore::new(start_image::DECODED_AT_ONCE));
         let fetching = Semaphore::new(start_image::FETCHED_AT_ONCE);
         let (admission, full) = (Admission::new(limits), Cache::new(FULL_CACHE));
+        let scrape = Scrape::new(store.clone());
         let shared = Shared {
             store,
             artifacts,
@@ -220,9 +223,15 @@ impl PredictionService {
             decoding,
             fetching,
             fetcher,
+            scrape,
             draining,
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Who answers scrapes of this process's metrics.
+    pub fn scrape(&self) -> Scrape {
+        self.shared.scrape.clone()
     }
 
     /// The models callers can name.
@@ -312,6 +321,8 @@ impl PredictionService {
             idempotency: request.idempotency_key.map(|key| Idempotency { key, request_hash }),
         };
         let service = self.clone();
+        // Both lines of the log, the request's and the prediction's end, are found from this one, wherever it runs.
+        tracing::info!(prediction_id = %new.id, key_id = caller.key_id, model = new.model, "Queueing a prediction");
         complete(async move {
             if let Some(bytes) = image {
                 new.input.image = Some(service.shared.store_image(new.id, bytes).await?);

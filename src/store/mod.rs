@@ -14,6 +14,8 @@ mod ledger;
 mod predictions;
 mod progress;
 mod queue;
+mod queue_facts;
+mod recent;
 mod turns;
 mod usage;
 mod workers;
@@ -33,6 +35,7 @@ pub use changes::{Changes, Subscription};
 pub use keys::StoredKey;
 pub use predictions::{Cursor, ListFilter};
 pub use queue::{Claim, Renewal, Swept};
+pub use recent::Mark;
 pub use workers::{Phase, WorkerRecord, WorkerSession};
 
 /// `migrations/`, built into the program.
