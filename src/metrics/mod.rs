@@ -23,7 +23,6 @@ const LEASES_EXPIRED: &str = "fourstep_leases_expired_total";
 const RESULTS_FENCED: &str = "fourstep_results_fenced_total";
 const WEBHOOKS: &str = "fourstep_webhook_deliveries_total";
 const NOTIFICATIONS_LOST: &str = "fourstep_notifications_lost_total";
-const TEXT_CACHE: &str = "fourstep_text_embeddings_total";
 
 // Facts: read when they are asked for, and not there when they cannot be read.
 const BUILD_INFO: &str = "fourstep_build_info";
@@ -124,11 +123,6 @@ pub fn notification_lost() {
     counter!(NOTIFICATIONS_LOST).increment(1);
 }
 
-/// A prompt's embeddings were looked for among those already known.
-pub fn text_embeddings_looked_up(found: bool) {
-    counter!(TEXT_CACHE, "result" => if found { "cached" } else { "encoded" }).increment(1);
-}
-
 /// Gives every recorded metric its HELP, and those without labels a beginning.
 fn describe() {
     describe_histogram!(HTTP_DURATION, Unit::Seconds, "Time to answer an HTTP request, by route, method and status.");
@@ -144,7 +138,6 @@ fn describe() {
     describe_counter!(RESULTS_FENCED, "Results that were dropped because their prediction had been taken away.");
     describe_counter!(WEBHOOKS, "Tries to deliver a webhook, by result.");
     describe_counter!(NOTIFICATIONS_LOST, "News of changed rows that was lost, so that those who waited had to poll.");
-    describe_counter!(TEXT_CACHE, "Prompts by whether their embeddings were still known.");
     for name in [LEASES_EXPIRED, RESULTS_FENCED, NOTIFICATIONS_LOST] {
         counter!(name).absolute(0);
     }
