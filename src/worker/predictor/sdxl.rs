@@ -9,7 +9,8 @@ use image::RgbImage;
 use super::{Drawn, PredictError, Predictor, Step};
 use crate::{
     domain::{Failure, FailureCode, Input, Safety},
-    pipeline::{self, Generation, LatentPreview, LoraFile, Options, Params, Pipeline, Weights},
+    metrics::{self, Stage},
+    pipeline::{self, Generation, LatentPreview, LoraFile, Options, Params, Pipeline, Timings, Weights},
 };
 
 /// Which weights, and how to hold them.
@@ -91,7 +92,10 @@ impl Predictor for Sdxl {
             })
         };
         match self.pipeline.generate(&params, &mut callback) {
-            Ok(generation) => Ok(drawn(input, generation)),
+            Ok(generation) => {
+                measure(&generation.timings);
+                Ok(drawn(input, generation))
+            }
             Err(pipeline::Error::Canceled) => Err(PredictError::Canceled),
             Err(error) => {
                 tracing::warn!(%error, "The pipeline failed");
@@ -99,6 +103,12 @@ impl Predictor for Sdxl {
             }
         }
     }
+}
+
+fn measure(timings: &Timings) {
+    metrics::stage_ended(Stage::Encode, timings.encode);
+    timings.steps.iter().for_each(|step| metrics::stage_ended(Stage::UnetStep, *step));
+    metrics::stage_ended(Stage::Vae, timings.decode);
 }
 
 /// Every image in the place of its seed.
