@@ -71,3 +71,27 @@ impl Fetcher {
 fn parse(url: &str) -> Result<Url, Error> {
     Url::parse(url).map_err(|_| Error::Url("is not a URL"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Settings;
+    use super::*;
+
+    #[test]
+    fn a_receiver_is_a_host_and_a_port_that_may_be_reached() {
+        let settings = Settings { allowed_networks: Vec::new(), timeout: Duration::from_secs(1) };
+        let fetcher = Fetcher::new(settings).expect("a client");
+        for (url, receiver) in [
+            ("https://example.com/a?b", "example.com:443"),
+            ("http://EXAMPLE.com", "example.com:80"),
+            ("http://[2606:4700::1]/", "[2606:4700::1]:80"),
+        ] {
+            assert_eq!(fetcher.check_receiver(url).expect(url), receiver);
+        }
+        for url in
+            ["http://example.com:22/", "http://127.0.0.1/", "ftp://example.com", "https://a@example.com/", "", "x"]
+        {
+            assert!(fetcher.check_receiver(url).is_err(), "{url}");
+        }
+    }
+}

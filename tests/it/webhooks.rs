@@ -521,7 +521,7 @@ async fn a_webhook_that_leads_nowhere_good_is_refused_by_name(pool: PgPool) {
         "ftp://example.com/",
         "example.com",
         "https://user:password@example.com/",
-        "http://example.com:22/",
+        "http://10.0.0.1:22/",
         "https://exa\u{0}mple.com/",
         &long,
     ] {
