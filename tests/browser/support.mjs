@@ -6,7 +6,7 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before } from "node:test";
-import { chromium } from "playwright-core";
+import { launch } from "./launch.mjs";
 
 /** Longer than anything here takes; only a failing test waits for it. */
 export const PATIENCE = 15_000;
@@ -77,12 +77,6 @@ after(async () => {
   await browser?.close();
   await server.stop();
 });
-
-export function launch() {
-  const args = ["--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--no-default-browser-check", "--no-first-run", "--disable-domain-reliability"];
-  return chromium.launch({ executablePath: process.env.CHROMIUM, chromiumSandbox: process.getuid() !== 0, args });
-}
 
 /** A page in a profile of its own. `expected` are console errors that the test causes on purpose. */
 export async function open(browser, server, { options = {}, path = "", withKey = true, expected = [] } = {}) {
