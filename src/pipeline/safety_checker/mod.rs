@@ -1,4 +1,4 @@
-//! CompVis' safety checker: how near a picture is to concepts that were chosen and never named.
+//! The safety checker: how near a picture is to concepts that were chosen and never named. It was made by `CompVis`.
 //!
 //! diffusers: `pipelines/stable_diffusion/safety_checker.py`, `StableDiffusionSafetyChecker`. Every size comes from
 //! `safety_checker/config.json`.
