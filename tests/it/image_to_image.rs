@@ -7,9 +7,10 @@ use candle_core::{DType, Device};
 use fourstep::{
     artifacts::Artifacts,
     domain::{OutputFormat, Prediction, PredictionId, Scheduler, Status},
+    pipeline::Options,
     worker::{
         WorkerPool,
-        predictor::{Mock, Sdxl, SdxlOptions},
+        predictor::{Mock, Options, Sdxl, SdxlOptions},
         prune,
     },
 };

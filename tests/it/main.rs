@@ -27,4 +27,5 @@ mod replicate;
 mod server;
 mod support;
 mod usage;
+mod webhooks;
 mod worker;
