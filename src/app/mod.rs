@@ -1,7 +1,7 @@
 //! Puts the parts together and takes them apart in order.
 //!
-//! Up: listener, database, HTTP (not ready yet), schema, first key, workers, ready. Down: not ready, held requests
-//! answered, running predictions finished or handed back, HTTP closed, database stopped. Nothing else in the program
+//! Up: listener, database, HTTP (not ready yet), schema, first key, workers, webhooks, ready. Down: not ready, held requests
+//! answered, running predictions finished or handed back, webhooks under way delivered, HTTP closed, database stopped. Nothing else in the program
 //! knows what starts when.
 
 mod database;
@@ -25,6 +25,7 @@ use crate::{
     http, hub,
     service::{PredictionService, Readiness, admission::Limits, scrape::Scrape},
     store::Store,
+    webhook,
     worker::WorkerPool,
 };
 
@@ -64,7 +65,7 @@ pub async fn serve(config: &Config, hub: &hub::Environment, on_ready: impl FnOnc
         store.clone(),
         artifacts.clone(),
         plan.catalog.clone(),
-        fetcher,
+        fetcher.clone(),
         admission_limits(config),
         draining.clone(),
     );
@@ -72,9 +73,11 @@ pub async fn serve(config: &Config, hub: &hub::Environment, on_ready: impl FnOnc
     let server = tokio::spawn(http::serve(listener, service.clone(), settings, closing.clone()));
     let spreading = spread_changes(store);
     let has_workers = !plan.loads.is_empty();
-    let mut pool = None;
+    let (mut pool, mut delivering, catalog) = (None, None, plan.catalog.clone());
     let running = async {
         come_up(config, store, &artifacts, plan, &mut pool).await?;
+        let settings = webhook_settings(config);
+        delivering = Some(tokio::spawn(webhook::deliver(store.clone(), fetcher, catalog, settings, draining.clone())));
         let pool = pool.as_mut().context("come_up starts the pool")?;
         unless_failed(pool, until_ready(&service, has_workers)).await?;
         on_ready(&Ready {
@@ -91,6 +94,10 @@ pub async fn serve(config: &Config, hub: &hub::Environment, on_ready: impl FnOnc
     draining.cancel();
     if let Some(pool) = pool {
         pool.drain(store, config.server.shutdown).await;
+    }
+    if let Some(delivering) = delivering {
+        // Takes no longer than one attempt, and has had the time of the workers' drain for it.
+        delivering.await.context("the delivery of webhooks panicked")?;
     }
     closing.cancel();
     server.await.context("the HTTP server panicked")?;
@@ -194,6 +201,16 @@ fn admission_limits(config: &Config) -> Limits {
     let config::Admission { creates_per_minute, requests_per_minute, max_queued, max_wait_seconds } = config.admission;
     let max_wait = Duration::from_secs(max_wait_seconds.into());
     Limits { creates_per_minute, requests_per_minute, max_queued, max_wait }
+}
+
+fn webhook_settings(config: &Config) -> webhook::Settings {
+    webhook::Settings {
+        timeout: config.webhooks.timeout,
+        per_receiver: config.webhooks.per_receiver,
+        poll: config.queue.poll,
+        schedule: webhook::Schedule::default(),
+        retention: config.webhooks.retention,
+    }
 }
 
 fn http_settings(config: &Config) -> anyhow::Result<http::Settings> {

@@ -15,6 +15,8 @@ mod scope;
 mod shortage;
 mod start_image;
 mod usage;
+mod webhook;
+mod webhook_log;
 
 pub use account::{AccountMode, AccountRecord, Budget, KeyRecord, NewKey};
 pub use api_key::{ApiKey, Caller, MalformedKey};
@@ -30,3 +32,5 @@ pub use scope::{Scope, Scopes, UnknownScope};
 pub use shortage::{Period, Shortage};
 pub use start_image::{ImageSource, size_from_image};
 pub use usage::{Usage, UsageGroup, UsageQuery};
+pub use webhook::{NewWebhook, SigningSecret, Webhook, WebhookEvent, WebhookRequest, WebhookSecret, parse_events};
+pub use webhook_log::{DeliveryState, MadeAttempt, WebhookDelivery, WebhookLog};

@@ -25,6 +25,7 @@ mod replicate;
 mod server;
 mod timing;
 mod usage;
+mod webhooks;
 
 use std::{sync::Arc, time::Duration};
 
@@ -79,8 +80,11 @@ fn router(service: PredictionService, settings: Settings) -> Router {
         .route("/predictions/{id}/events", get(events::follow))
         .route("/models", get(native::list_models))
         .route("/models/{*name}", get(native::get_model));
-    let native =
-        native.route("/usage", get(usage::get)).route("/metrics", get(metrics::get_with_key)).merge(admin_routes());
+    let native = native
+        .route("/usage", get(usage::get))
+        .route("/metrics", get(metrics::get_with_key))
+        .merge(webhook_routes())
+        .merge(admin_routes());
     let replicate = Router::new()
         .route("/predictions", get(replicate::list).post(replicate::create))
         .route("/predictions/{id}", get(replicate::get))
@@ -93,7 +97,7 @@ fn router(service: PredictionService, settings: Settings) -> Router {
         .route("/hardware", get(replicate::list_hardware))
         .route("/account", get(replicate::get_account))
         .route("/files", get(replicate::no_files).post(replicate::no_files))
-        .route("/webhooks/default/secret", get(replicate::no_webhooks));
+        .route("/webhooks/default/secret", get(webhooks::get_secret));
     let eachlabs = Router::new()
         .route("/prediction", post(eachlabs::create))
         .route("/prediction/", post(eachlabs::create))
@@ -101,6 +105,8 @@ fn router(service: PredictionService, settings: Settings) -> Router {
         .route("/prediction/{id}", get(eachlabs::get))
         .route("/prediction/{id}/cancel", post(eachlabs::cancel))
         .route("/executions", get(eachlabs::list))
+        .route("/webhooks", get(webhooks::list_log))
+        .route("/webhooks/{execution_id}", get(webhooks::get_log))
         .route("/model", get(eachlabs::get_model));
     // Whoever knows a file's key may read it, and a probe has no key at all.
     let open = Router::new()
@@ -120,6 +126,15 @@ fn router(service: PredictionService, settings: Settings) -> Router {
         .merge(mounted("/eachlabs/v1", eachlabs));
 
     around(native.merge(open).merge(faces)).with_state(Api { service, settings: Arc::new(settings) })
+}
+
+/// What was told of a prediction, and what signs it.
+fn webhook_routes() -> Router<Api> {
+    Router::new()
+        .route("/predictions/{id}/webhook", get(webhooks::get))
+        .route("/predictions/{id}/webhook/redeliver", post(webhooks::redeliver))
+        .route("/webhooks/secret", get(webhooks::get_secret))
+        .route("/webhooks/secret/rotate", post(webhooks::rotate_secret))
 }
 
 /// What operators do over HTTP; all of it needs the scope `admin`.

@@ -24,7 +24,7 @@ use super::{
     timing::{CancelAfter, Wait},
 };
 use crate::{
-    domain::{Caller, Dialect, Model, Prediction},
+    domain::{Caller, Dialect, Model, Prediction, Webhook},
     service::{self, CreateRequest, Created, ListFilter},
     wire::{
         BaseUrl, cursor,
@@ -44,7 +44,8 @@ pub(super) async fn create(
     IdempotencyKey(idempotency_key): IdempotencyKey,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Error> {
-    let request = CreateRequest { cancel_after, idempotency_key, ..create_request(CreatePrediction::parse(body)?) };
+    let request =
+        CreateRequest { cancel_after, idempotency_key, ..create_request(CreatePrediction::parse(body)?, &base) };
     let created = api.service.create(caller, request).await?;
     Ok(answer_created(&api, caller, created, wait, &base).await)
 }
@@ -59,7 +60,7 @@ pub(super) async fn create_with_id(
     CancelAfter(cancel_after): CancelAfter,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Error> {
-    let request = CreateRequest { id: Some(id), cancel_after, ..create_request(CreatePrediction::parse(body)?) };
+    let request = CreateRequest { id: Some(id), cancel_after, ..create_request(CreatePrediction::parse(body)?, &base) };
     let created = api.service.create(caller, request).await?;
     Ok(answer_created(&api, caller, created, wait, &base).await)
 }
@@ -148,7 +149,8 @@ pub(super) async fn get_model(
     Ok(Json(native::Model::new(model, catalog.answering(model), typical_run, &base)).into_response())
 }
 
-fn create_request(CreatePrediction { model, version, input, priority }: CreatePrediction) -> CreateRequest {
+fn create_request(body: CreatePrediction, base: &BaseUrl) -> CreateRequest {
+    let CreatePrediction { model, version, input, priority, webhook } = body;
     CreateRequest {
         id: None,
         model,
@@ -159,6 +161,7 @@ fn create_request(CreatePrediction { model, version, input, priority }: CreatePr
         cancel_after: None,
         idempotency_key: None,
         priority,
+        webhook: webhook.map(|request| Webhook { request, server_url: base.to_string(), mount: String::new() }),
     }
 }
 

@@ -10,10 +10,12 @@ mod operator;
 pub mod scrape;
 mod start_image;
 mod usage;
+mod webhooks;
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
 use futures_util::stream::BoxStream;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -22,7 +24,7 @@ use crate::{
     artifacts::{self, Artifacts, StoredFile},
     domain::{
         ApiKey, Caller, Catalog, Dialect, FaceDefaults, Idempotency, Input, InvalidInput, Model, NewPrediction,
-        Prediction, PredictionId, QueuePlace, Scope, Shortage, Status,
+        Prediction, PredictionId, QueuePlace, Scope, Shortage, Status, Webhook,
     },
     fetch::Fetcher,
     store::{self, Store, StoredKey},
@@ -74,7 +76,7 @@ pub struct CreateRequest {
     /// A version id the model must have.
     pub version: Option<String>,
     /// The input object as it came.
-    pub input: serde_json::Value,
+    pub input: Value,
     /// The face.
     pub dialect: Dialect,
     /// What the face fills in.
@@ -85,13 +87,20 @@ pub struct CreateRequest {
     pub idempotency_key: Option<String>,
     /// Run before others that have a greater one; for operators.
     pub priority: Option<i16>,
+    /// Where to tell what becomes of it.
+    pub webhook: Option<Webhook>,
 }
 
 impl CreateRequest {
     /// What a repetition must have in common with the first request.
     fn hash(&self) -> [u8; 32] {
         // The fields of an object are in the order of their names, so that it does not matter how they came.
-        let what = serde_json::json!([self.dialect.as_str(), self.model, self.version, self.input]);
+        let mut what = vec![self.dialect.as_str().into(), json!(self.model), json!(self.version), self.input.clone()];
+        if let Some(webhook) = &self.webhook {
+            let events: Vec<_> = webhook.request.events.iter().map(|event| event.as_str()).collect();
+            what.push(json!([webhook.request.url, events]));
+        }
+        let what = Value::from(what);
         Sha256::digest(what.to_string()).into()
     }
 }
@@ -292,6 +301,7 @@ impl PredictionService {
             // A face's habit is not its caller's wish.
             input.disable_safety_checker = false;
         }
+        let webhook = request.webhook.map(|webhook| self.shared.check_webhook(webhook)).transpose()?;
         let run = self.known_run(model);
         self.shared.admission.check_queue(&self.shared.store, &model.slug, run)?;
         let mut version = request.version;
@@ -300,7 +310,7 @@ impl PredictionService {
             version = None;
         }
         let mut raw_input = match request.input {
-            serde_json::Value::Null => serde_json::Value::Object(serde_json::Map::new()),
+            Value::Null => Value::Object(serde_json::Map::new()),
             input => input,
         };
         let image = self.shared.take_image(&mut raw_input, &mut input, &model.limits).await?;
@@ -319,6 +329,7 @@ impl PredictionService {
             priority: request.priority.unwrap_or(0),
             cancel_after: request.cancel_after,
             idempotency: request.idempotency_key.map(|key| Idempotency { key, request_hash }),
+            webhook,
         };
         let service = self.clone();
         // Both lines of the log, the request's and the prediction's end, are found from this one, wherever it runs.

@@ -54,6 +54,7 @@ struct Shared {
     watched: Mutex<Watched>,
     recent: Mutex<Recent>,
     queued: watch::Sender<()>,
+    posted: watch::Sender<()>,
     outbox: mpsc::UnboundedSender<News>,
     /// Taken by `run`.
     inbox: Mutex<Option<mpsc::UnboundedReceiver<News>>>,
@@ -73,6 +74,7 @@ enum Topic {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum News {
     Queued,
+    Posted,
     Changed(PredictionId),
     Progressed(PredictionId),
 }
@@ -95,6 +97,7 @@ impl Default for Changes {
                 watched: Mutex::default(),
                 recent: Mutex::default(),
                 queued: watch::Sender::new(()),
+                posted: watch::Sender::new(()),
                 outbox,
                 inbox: Mutex::new(Some(inbox)),
             }),
@@ -153,6 +156,11 @@ impl Changes {
         self.shared.queued.subscribe()
     }
 
+    /// Wakes when there may be something to tell to a webhook's receiver.
+    pub fn subscribe_posted(&self) -> watch::Receiver<()> {
+        self.shared.posted.subscribe()
+    }
+
     /// How many predictions are waited for in this process.
     pub fn watched_predictions(&self) -> usize {
         self.shared.watched().len()
@@ -168,7 +176,15 @@ impl Changes {
     /// Spreads that a prediction's row changed in a way its audience waits for. Call after the commit.
     pub(super) fn announce_changed(&self, id: PredictionId) {
         self.wake(id);
+        self.shared.posted.send_replace(());
         let _ = self.shared.outbox.send(News::Changed(id));
+    }
+
+    /// Spreads that something was posted to a webhook, if no prediction changed with it: that says as much. Call after the
+    /// commit.
+    pub(super) fn announce_posted(&self) {
+        self.shared.posted.send_replace(());
+        let _ = self.shared.outbox.send(News::Posted);
     }
 
     /// Spreads that a prediction is a step further. Call after the commit.
@@ -203,7 +219,10 @@ impl Changes {
                 let ids = words.filter_map(|word| word.parse().ok());
                 ids.for_each(|id| self.wake_topic(id, Topic::Progress));
             }
-            _ => words.filter_map(|word| word.parse().ok()).for_each(|id| self.wake(id)),
+            _ => {
+                self.shared.posted.send_replace(());
+                words.filter_map(|word| word.parse().ok()).for_each(|id| self.wake(id));
+            }
         }
     }
 }
@@ -250,11 +269,11 @@ async fn send_notifications(options: &PgConnectOptions, process: Uuid, mut inbox
     let mut connection: Option<PgConnection> = None;
     let mut batch = Vec::new();
     while inbox.recv_many(&mut batch, IDS_PER_NOTIFICATION).await > 0 {
-        let queued = batch.contains(&News::Queued);
+        let (queued, posted) = (batch.contains(&News::Queued), batch.contains(&News::Posted));
         let (mut changed, mut progressed) = (Vec::new(), Vec::new());
         for news in batch.drain(..) {
             match news {
-                News::Queued => {}
+                News::Queued | News::Posted => {}
                 News::Changed(id) => changed.push(id),
                 News::Progressed(id) => progressed.push(id),
             }
@@ -263,7 +282,7 @@ async fn send_notifications(options: &PgConnectOptions, process: Uuid, mut inbox
             |ids: &[PredictionId]| ids.iter().fold(process.to_string(), |payload, id| format!("{payload} {id}"));
         let payloads = [
             (PREDICTION_QUEUED, queued.then(|| payload(&[]))),
-            (PREDICTION_CHANGED, (!changed.is_empty()).then(|| payload(&changed))),
+            (PREDICTION_CHANGED, (posted || !changed.is_empty()).then(|| payload(&changed))),
             (PREDICTION_PROGRESSED, (!progressed.is_empty()).then(|| payload(&progressed))),
         ];
         if let Err(error) = notify(&options, &mut connection, payloads).await {
@@ -328,6 +347,7 @@ async fn listen_until_lost(options: &PgConnectOptions, changes: &Changes) -> Res
             None => {
                 metrics::notification_lost();
                 changes.shared.queued.send_replace(());
+                changes.shared.posted.send_replace(());
             }
         }
     }

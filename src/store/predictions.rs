@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::{
     Error, Result, Store,
     ended::{ended_columns, when_ended},
+    outbox::keep_webhook,
 };
 use crate::domain::{
     Artifact, Failure, Idempotency, Input, NanoUsd, NewPrediction, Prediction, PredictionId, PricePerSecond,
@@ -140,7 +141,7 @@ pub struct Cursor {
 }
 
 impl Store {
-    /// Puts a prediction in the queue and holds what it may cost, in one statement. `None` when its id is taken, by whomever,
+    /// Puts a prediction in the queue, holds what it may cost and keeps its webhook, in one statement. `None` when its id is taken, by whomever,
     /// or its idempotency key, by its account. Of creates with the same key at the same time, one succeeds, and the others
     /// wait until it has.
     ///
@@ -171,6 +172,7 @@ impl Store {
     /// Who pays is looked at twice: first without a lock, so that most refusals leave no trace, then by the updates at the
     /// end, which lock what they change for the shortest time and undo the whole statement if there is too little.
     async fn insert(&self, new: &NewPrediction, turn: i64) -> Result<Option<Row>> {
+        let webhook = new.webhook.as_ref().map(|webhook| &webhook.webhook.request);
         let logs: String = new.notes.iter().map(|note| format!("{note}\n")).collect();
         let row: Option<Row> = sqlx::query_as(concat!(
             "with payer as (
@@ -225,8 +227,9 @@ impl Store {
                  -- Counted only to have the account locked first.
                  where api_keys.id = $3 and held_budget is not null and (select count(*) from held) >= 0
                  returning api_keys.id
-             )
-             select ",
+             )",
+            keep_webhook!(),
+            "select ",
             columns!(),
             " from created"
         ))
@@ -247,6 +250,12 @@ impl Store {
         .bind(microseconds(new.time_limit))
         .bind(new.hold().get())
         .bind(turn)
+        .bind(webhook.map(|webhook| webhook.url.as_str()))
+        .bind(new.webhook.as_ref().map(|webhook| webhook.receiver.as_str()))
+        .bind(webhook.map(|webhook| webhook.events.iter().map(|event| event.as_str()).collect::<Vec<_>>()))
+        .bind(new.webhook.as_ref().map(|webhook| self.seal_secret(webhook)).transpose()?.flatten())
+        .bind(new.webhook.as_ref().map(|webhook| webhook.webhook.server_url.as_str()))
+        .bind(new.webhook.as_ref().map(|webhook| webhook.webhook.mount.as_str()))
         .fetch_optional(&self.pool)
         .await?;
         Ok(row)

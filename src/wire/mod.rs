@@ -13,6 +13,7 @@ pub mod native;
 mod refusal;
 pub mod replicate;
 pub mod usage;
+pub mod webhook;
 
 pub use base_url::{BaseUrl, FaceUrl, MalformedBaseUrl};
 pub use input_schema::InputSchema;

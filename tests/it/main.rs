@@ -31,4 +31,5 @@ mod replicate;
 mod server;
 mod support;
 mod usage;
+mod webhooks;
 mod worker;

@@ -126,6 +126,7 @@ async fn a_scrape_is_answered_without_the_database_and_says_so() {
         pool_size: 2,
         acquire_timeout: Duration::from_secs(60),
         statement_timeout: Duration::from_secs(60),
+        seal: store::Seal::default(),
     });
     let text = Scrape::new(nowhere.unwrap()).text().await;
     let series = series(&text);

@@ -53,6 +53,14 @@ impl Program {
         Self::server(command)
     }
 
+    /// The same, which writes all it has to say into a file.
+    pub(crate) fn serve_logged(folder: &Path, database_url: &str, arguments: &[&str], log: &Path) -> Self {
+        let mut command = program(Some(database_url));
+        command.args(["serve", "--listen", "127.0.0.1:0", "--predictor", "mock", "--data-dir"]).arg(folder);
+        command.args(arguments).env("RUST_LOG", "debug").stderr(std::fs::File::create(log).unwrap());
+        Self::server(command)
+    }
+
     /// `fourstep serve` with the model a newcomer has, ready.
     pub(crate) fn serve_demo(folder: &Path, database_url: &str) -> Self {
         let mut command = program(Some(database_url));

@@ -4,6 +4,7 @@ use std::{
     cell::RefCell,
     collections::BTreeMap,
     env, fs,
+    io::{self, Write},
     ops::ControlFlow,
     path::{Path, PathBuf},
     process::Command,
@@ -174,6 +175,6 @@ fn loads_in_a_process_of_its_own() {
     let dtype = if env::var(DTYPE).unwrap() == "f16" { DType::F16 } else { DType::F32 };
     let before = memory("VmRSS");
     let unet = UNet::open(&weights, &Device::Cpu, dtype).unwrap();
-    println!("\npeak {}", memory("VmHWM") - before);
+    writeln!(io::stdout(), "\npeak {}", memory("VmHWM") - before).unwrap();
     drop(unet);
 }
