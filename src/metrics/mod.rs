@@ -113,7 +113,7 @@ pub fn result_fenced() {
     counter!(RESULTS_FENCED).increment(1);
 }
 
-/// A webhook was tried. `result` is one of a few words: `delivered`, `failed`, `given_up`.
+/// A webhook was told. `result` is one of a few words: `delivered`, `tried_again`, `given_up`, `gone`.
 pub fn webhook_tried(result: &'static str) {
     counter!(WEBHOOKS, "result" => result).increment(1);
 }
@@ -140,6 +140,9 @@ fn describe() {
     describe_counter!(NOTIFICATIONS_LOST, "News of changed rows that was lost, so that those who waited had to poll.");
     for name in [LEASES_EXPIRED, RESULTS_FENCED, NOTIFICATIONS_LOST] {
         counter!(name).absolute(0);
+    }
+    for result in ["delivered", "tried_again", "given_up", "gone"] {
+        counter!(WEBHOOKS, "result" => result).absolute(0);
     }
     for status in ["succeeded", "failed", "canceled"] {
         counter!(PREDICTIONS, "status" => status).absolute(0);

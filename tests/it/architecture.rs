@@ -40,7 +40,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("service", &["artifacts", "domain", "fetch", "metrics", "picture", "store", "version"]),
     ("store", &["domain", "metrics"]),
     ("version", &[]),
-    ("webhook", &["domain", "fetch", "store", "wire"]),
+    ("webhook", &["domain", "fetch", "metrics", "store", "wire"]),
     ("wire", &["domain"]),
     ("worker/predictor", &["domain", "metrics", "picture", "pipeline"]),
     ("worker", &["artifacts", "domain", "metrics", "picture", "store"]),

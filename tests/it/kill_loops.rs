@@ -2,6 +2,7 @@
 //!
 //! `make test` runs a short form of each. The long form, with the figures in [`Scale::LONG`], is
 //! `FOURSTEP_FAULTS=long tools/with-postgres cargo test --test it kill_loops -- --test-threads 1 --nocapture`.
+#![expect(clippy::print_stdout, reason = "the long form is run for its figures")]
 
 use std::{
     path::Path,
@@ -72,12 +73,14 @@ struct Worker {
     program: Program,
 }
 
-async fn start_worker(folder: &Path, url: &str, pool: &PgPool) -> Worker {
-    let before: Vec<Uuid> = sqlx::query_scalar("select id from workers").fetch_all(pool).await.unwrap();
+/// `known` are the ids of all workers there ever were: one that was stopped may say again at any time that it is there.
+async fn start_worker(folder: &Path, url: &str, pool: &PgPool, known: &mut Vec<Uuid>) -> Worker {
     let log = folder.join(format!("worker-{}.log", Uuid::new_v4()));
     let program = Program::worker_logging(folder, url, &QUEUE, &log);
-    let id = sqlx::query_scalar("select id from workers where id <> all ($1)").bind(before).fetch_one(pool).await;
-    Worker { id: id.unwrap(), program }
+    let new = sqlx::query_scalar("select id from workers where id <> all ($1)").bind(&*known).fetch_one(pool).await;
+    let id = new.unwrap();
+    known.push(id);
+    Worker { id, program }
 }
 
 /// What a worker holds: prediction and attempt.
@@ -102,11 +105,12 @@ async fn killed_and_stopped_workers_lose_nothing_and_charge_nothing_twice(pool: 
     let server = Program::serve(&folder.0, Some(&url), &["--workers", "0"]);
     let client = Client::of(&server, &folder.0);
     let mut history = History::default();
-    let mut workers = Vec::new();
+    let (mut workers, mut known) = (Vec::new(), Vec::new());
     for _ in 0..scale.workers {
-        workers.push(start_worker(&folder.0, &url, &pool).await);
+        workers.push(start_worker(&folder.0, &url, &pool, &mut known).await);
     }
-    let (mut kills, mut stops, mut created, mut in_the_middle, mut taken) = (0, 0, 0, 0, 0);
+    let (mut kills, mut stops, mut created, mut in_the_middle) = (0, 0, 0, 0);
+    let mut taken = Vec::new();
     let mut stopped: Option<Stopped> = None;
     let begun = Instant::now();
     while kills < scale.worker_kills || stops < scale.worker_stops || stopped.is_some() {
@@ -125,7 +129,7 @@ async fn killed_and_stopped_workers_lose_nothing_and_charge_nothing_twice(pool: 
             let victim = workers.remove(0);
             in_the_middle += usize::from(!held_by(victim.id, &pool).await.is_empty());
             victim.program.kill();
-            workers.push(start_worker(&folder.0, &url, &pool).await);
+            workers.push(start_worker(&folder.0, &url, &pool, &mut known).await);
             kills += 1;
         }
         stopped = match stopped {
@@ -137,7 +141,7 @@ async fn killed_and_stopped_workers_lose_nothing_and_charge_nothing_twice(pool: 
                 if still_held.is_empty() {
                     worker.program.signal(Signal::SIGCONT);
                     workers.push(worker);
-                    taken += held.len();
+                    taken.extend(held);
                     stops += 1;
                     None
                 } else {
@@ -146,6 +150,10 @@ async fn killed_and_stopped_workers_lose_nothing_and_charge_nothing_twice(pool: 
             }
         };
         history.look(&pool).await;
+        if kills == scale.worker_kills {
+            // Only leases are waited for.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
     history.check(&pool, &folder.0.join("artifacts"), PATIENCE).await;
     let (succeeded, retried): (i64, i64) = sqlx::query_as(
@@ -154,14 +162,25 @@ async fn killed_and_stopped_workers_lose_nothing_and_charge_nothing_twice(pool: 
     .fetch_one(&pool)
     .await
     .unwrap();
+    // One that was just about to finish may have: the statement was on its way.
+    let fenced: i64 = sqlx::query_scalar(
+        "select count(*) from predictions join unnest($1::uuid[], $2::int[]) as taken (taken_id, taken_attempt)
+         on id = taken_id and attempt > taken_attempt",
+    )
+    .bind(taken.iter().map(|(id, _)| *id).collect::<Vec<_>>())
+    .bind(taken.iter().map(|(_, attempt)| *attempt).collect::<Vec<_>>())
+    .fetch_one(&pool)
+    .await
+    .unwrap();
     println!(
         "{kills} kills ({in_the_middle} in the middle of a prediction) and {stops} stops in {:.0} s: {succeeded} of {created} \
-         succeeded, {retried} after another worker was lost, {taken} taken from workers that came back",
-        begun.elapsed().as_secs_f64()
+         succeeded, {retried} after another worker was lost; {fenced} of {} were done by others when their workers came back",
+        begun.elapsed().as_secs_f64(),
+        taken.len()
     );
     assert_eq!(succeeded, created as i64, "nobody gave up");
     assert!(in_the_middle * 2 > kills, "most kills hit: {in_the_middle} of {kills}");
-    assert!(taken >= stops, "each that was stopped lost what it held");
+    assert!(fenced as usize * 2 > stops, "most stops hit: {fenced} of {stops}");
 }
 
 /// Stops the first worker that is in the middle of a prediction, and is still after it was stopped.

@@ -82,8 +82,8 @@ async fn nothing_a_caller_says_in_confidence_is_in_the_log_at_any_level(pool: Pg
         for input in &inputs {
             for more in [
                 json!({}),
-                json!({"webhook": "https://canaryhook.example/canaryhook", "webhook_secret": "canarysecret"}),
-                json!({"webhook_url": "https://canaryhook.example/canaryhook", "webhook_secret": "canarysecret"}),
+                json!({"webhook": "https://hooks.example/canaryhook", "webhook_secret": "canarysecret"}),
+                json!({"webhook_url": "https://hooks.example/canaryhook", "webhook_secret": "canarysecret"}),
             ] {
                 let mut body = json!({"input": input, "version": "5599ed30703defd1d160a25a63321b4dec97101d98b4674bcc56e41f62f35637",
                                       "model": "sdxl-lightning-4step"});
