@@ -1,4 +1,5 @@
-//! The operations for f32 activations on the CPU: loops over slices, spread over cores by rayon, matrix products by `gemm`.
+//! The operations for f32 activations on the CPU: loops over slices, spread over cores by rayon; matrix products by the
+//! processor's matrix units where it has any (`tiles`), else by `gemm`.
 //!
 //! This file unwraps tensors into slices and wraps results; the arithmetic is in the files beside it.
 
@@ -7,12 +8,22 @@ mod convolution;
 mod elementwise;
 mod matrix;
 mod norms;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 mod values;
+mod vectors;
 
 use candle_core::{D, Device, Result, Tensor};
 
 use super::{Activation, Convolution, GroupNorm, LayerNorm, Linear, Mask};
 use values::{Values, Weight};
+
+pub(super) fn has_matrix_units() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return tiles::available();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
 
 fn tensor(values: Vec<f32>, shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
     Tensor::from_vec(values, shape.into(), &Device::Cpu)
@@ -56,7 +67,7 @@ pub(super) fn convolution(layer: &Convolution, x: &Tensor) -> Result<Tensor> {
         padding: layer.padding,
     };
     let (x, weight, bias) = (Values::of(x)?, Weight::of(&layer.weight)?, Values::of(&layer.bias)?);
-    tensor(convolution::convolve(&x, &weight.to_f32(), &bias, &geometry), (batch, out_height, out_width, out_channels))
+    tensor(convolution::convolve(&x, &weight, &bias, &geometry), (batch, out_height, out_width, out_channels))
 }
 
 pub(super) fn group_norm(layer: &GroupNorm, x: &Tensor, silu: bool) -> Result<Tensor> {
