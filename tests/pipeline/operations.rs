@@ -37,11 +37,12 @@ fn operations_without_matrix_units() {
 #[test]
 fn large_products_in_every_order() {
     // Deeper and wider than a panel, with edges on all sides; keys in several blocks, of one head as wide as the VAE's.
-    let layer = Linear { weight: random(1, &[550, 2600]), bias: Some(random(2, &[550])) };
+    let f16 = |x: Tensor| x.to_dtype(DType::F16).unwrap();
+    let layer = Linear { weight: f16(random(1, &[550, 2600])), bias: Some(random(2, &[550])) };
     let x = random(3, &[1, 70, 2600]);
     assert_close("large linear", &layer.forward(&x).unwrap(), &reference::linear(&layer, &x).unwrap());
     let layer = Convolution {
-        weight: random(1, &[3, 3, 500, 300]),
+        weight: f16(random(1, &[3, 3, 500, 300])),
         bias: random(2, &[300]),
         stride: 1,
         padding: Padding::same(1),
@@ -49,7 +50,7 @@ fn large_products_in_every_order() {
     let x = random(3, &[1, 9, 21, 500]);
     assert_close("large convolution", &layer.forward(&x).unwrap(), &reference::convolution(&layer, &x).unwrap());
     let (query, key, value) = (random(1, &[1, 150, 512]), random(2, &[1, 1100, 512]), random(3, &[1, 1100, 512]));
-    let found = attention(&query, &key, &value, 1, Mask::None).unwrap();
+    let found = attention(&query, &key, &value, (1, Mask::None), DType::F16).unwrap();
     assert_close("large attention", &found, &reference::attention(&query, &key, &value, 1, Mask::None).unwrap());
 }
 
@@ -66,11 +67,14 @@ fn convolution() {
         (1, 70, 66, 4, 8, 1, same),
         (2, 140, 66, 4, 8, 2, same),
     ] {
-        let layer =
-            Convolution { weight: random(1, &[3, 3, inputs, outputs]), bias: random(2, &[outputs]), stride, padding };
-        let x = random(3, &[b, h, w, inputs]);
-        let name = format!("convolution {b}x{h}x{w}, {inputs} to {outputs}, stride {stride}, {padding:?}");
-        assert_close(&name, &layer.forward(&x).unwrap(), &reference::convolution(&layer, &x).unwrap());
+        for dtype in [DType::F32, DType::F16] {
+            let weight = random(1, &[3, 3, inputs, outputs]).to_dtype(dtype).unwrap();
+            let layer = Convolution { weight, bias: random(2, &[outputs]), stride, padding };
+            let x = random(3, &[b, h, w, inputs]);
+            let name =
+                format!("convolution {b}x{h}x{w}, {inputs} to {outputs}, stride {stride}, {padding:?}, {dtype:?}");
+            assert_close(&name, &layer.forward(&x).unwrap(), &reference::convolution(&layer, &x).unwrap());
+        }
     }
 }
 
@@ -124,8 +128,10 @@ fn attention_with_and_without_a_mask() {
         let query = (random(1, &[b, queries, width]) * 3.0).unwrap();
         let (key, value) = (random(2, &[b, keys, width]), random(3, &[b, keys, width]));
         let name = format!("attention of {queries} over {keys}, {heads} heads, {mask:?}");
-        let found = attention(&query, &key, &value, heads, mask).unwrap();
-        assert_close(&name, &found, &reference::attention(&query, &key, &value, heads, mask).unwrap());
+        let expected = reference::attention(&query, &key, &value, heads, mask).unwrap();
+        for kept in [DType::F32, DType::F16] {
+            assert_close(&name, &attention(&query, &key, &value, (heads, mask), kept).unwrap(), &expected);
+        }
     }
 }
 

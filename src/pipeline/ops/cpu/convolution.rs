@@ -47,11 +47,11 @@ impl Geometry {
 pub(super) fn convolve(x: &[f32], weight: &Weight<'_>, bias: &[f32], geometry: &Geometry) -> Vec<f32> {
     #[cfg(target_arch = "x86_64")]
     if tiles::available() {
-        return match weight.kept() {
-            Kept::F32(weight) => convolve_on_tiles(x, weight, bias, geometry),
-            Kept::F16(weight) => convolve_on_tiles(x, weight, bias, geometry),
-            Kept::BF16(weight) => convolve_on_tiles(x, weight, bias, geometry),
-        };
+        match weight.kept() {
+            Kept::F32(_) => {}
+            Kept::F16(weight) => return convolve_on_tiles(x, weight, bias, geometry),
+            Kept::BF16(weight) => return convolve_on_tiles(x, weight, bias, geometry),
+        }
     }
     let weight = &*weight.to_f32();
     let picture = geometry.height * geometry.width * geometry.in_channels;

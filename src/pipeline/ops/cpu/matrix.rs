@@ -93,11 +93,11 @@ pub(super) fn linear(
 ) -> Vec<f32> {
     #[cfg(target_arch = "x86_64")]
     if tiles::available() && x.len() / inputs >= tiles::FEWEST_ROWS {
-        return match weight.kept() {
-            Kept::F32(weight) => linear_on_tiles(x, weight, bias, (inputs, outputs)),
-            Kept::F16(weight) => linear_on_tiles(x, weight, bias, (inputs, outputs)),
-            Kept::BF16(weight) => linear_on_tiles(x, weight, bias, (inputs, outputs)),
-        };
+        match weight.kept() {
+            Kept::F32(_) => {}
+            Kept::F16(weight) => return linear_on_tiles(x, weight, bias, (inputs, outputs)),
+            Kept::BF16(weight) => return linear_on_tiles(x, weight, bias, (inputs, outputs)),
+        }
     }
     let mut y = match bias {
         Some(bias) => repeat(bias, x.len() / inputs),

@@ -13,7 +13,7 @@ mod tiles;
 mod values;
 mod vectors;
 
-use candle_core::{D, Device, Result, Tensor};
+use candle_core::{D, DType, Device, Result, Tensor};
 
 use super::{Activation, Convolution, GroupNorm, LayerNorm, Linear, Mask};
 use values::{Values, Weight};
@@ -91,13 +91,27 @@ pub(super) fn geglu(x: &Tensor) -> Result<Tensor> {
     tensor(elementwise::geglu(&Values::of(x)?, inner), with_last(x, inner))
 }
 
-pub(super) fn attention(query: &Tensor, key: &Tensor, value: &Tensor, heads: usize, mask: Mask) -> Result<Tensor> {
+pub(super) fn attention(
+    query: &Tensor,
+    key: &Tensor,
+    value: &Tensor,
+    (heads, mask): (usize, Mask),
+    kept: DType,
+) -> Result<Tensor> {
     let (batch, queries, channels) = query.dims3()?;
     let keys = key.dim(1)?;
     if key.dims() != [batch, keys, channels] || value.dims() != key.dims() || channels % heads != 0 {
         candle_core::bail!("attention over {:?}, {:?}, {:?} does not fit", query.shape(), key.shape(), value.shape());
     }
-    let geometry = attention::Geometry { batch, queries, keys, heads, head_dim: channels / heads, mask };
+    let geometry = attention::Geometry {
+        batch,
+        queries,
+        keys,
+        heads,
+        head_dim: channels / heads,
+        mask,
+        is_exact: kept == DType::F32,
+    };
     let (query, key, value) = (Values::of(query)?, Values::of(key)?, Values::of(value)?);
     tensor(attention::attend(&query, &key, &value, &geometry), (batch, queries, channels))
 }

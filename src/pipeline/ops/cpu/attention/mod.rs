@@ -26,12 +26,15 @@ pub(super) struct Geometry {
     pub(super) heads: usize,
     pub(super) head_dim: usize,
     pub(super) mask: Mask,
+    /// Whether 16 bits of a number are not enough.
+    pub(super) is_exact: bool,
 }
 
 /// Attends; all four arrays are `(batch, tokens, heads * head_dim)`.
 pub(super) fn attend(query: &[f32], key: &[f32], value: &[f32], geometry: &Geometry) -> Vec<f32> {
     #[cfg(target_arch = "x86_64")]
-    if tiles::available() && geometry.mask == Mask::None && geometry.queries >= tiles::FEWEST_ROWS {
+    if tiles::available() && !geometry.is_exact && geometry.mask == Mask::None && geometry.queries >= tiles::FEWEST_ROWS
+    {
         return on_tiles::attend(query, key, value, geometry);
     }
     let channels = geometry.heads * geometry.head_dim;

@@ -2,9 +2,9 @@
 //! magnitude faster than f32 arithmetic on the same core.
 //!
 //! An f32 number is split into two bf16 pieces, its `high` half and what that leaves, `low`. Three products,
-//! high x high + high x low + low x high, keep 16 bits of every factor, which is more than the 11 of the f16 that weights
-//! are published in: f32 for a third of the units' speed. Where weights are kept in bf16 one product does, which is what
-//! that choice asks for.
+//! high x high + high x low + low x high, keep 16 bits of every factor, more than the 11 of the f16 that weights are
+//! published in. So weights kept in f16 are multiplied; for those kept in bf16 one product does, which is what that choice
+//! asks for. Weights kept in f32 ask for all 24 bits and stay with f32 arithmetic.
 //!
 //! The instructions are Intel's (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18). Rust has
 //! no stable names for them yet, so `kernel` spells them out. A tile is 16 rows of 64 bytes: 16 x 32 numbers of the left

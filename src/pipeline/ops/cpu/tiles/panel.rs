@@ -61,6 +61,7 @@ pub(in super::super) trait Number: Copy + Sync {
 #[expect(unsafe_code, reason = "loads as many bytes as the array has")]
 impl Number for f32 {
     const ZERO: Self = 0.0;
+    // Keys and values; a weight in f32 asks for more.
     const PRECISION: Precision = Precision::Split;
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
