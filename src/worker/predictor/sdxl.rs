@@ -10,7 +10,7 @@ use super::{Drawn, PredictError, Predictor, Step};
 use crate::{
     domain::{Failure, FailureCode, Input, Safety},
     metrics::{self, Stage},
-    pipeline::{self, Generation, LatentPreview, LoraFile, Options, Params, Pipeline, Timings, Weights},
+    pipeline::{self, Generation, LatentPreview, LoraFile, Options, Params, Pipeline, Timings, Weights, ops},
 };
 
 /// Which weights, and how to hold them.
@@ -28,6 +28,11 @@ pub struct SdxlOptions {
     pub dtype: DType,
     /// What is saved of memory.
     pub options: Options,
+}
+
+/// What weights are best kept in on this device: half precision where it is the faster one.
+pub fn best_dtype(device: &Device) -> DType {
+    if device.is_cpu() && !ops::has_matrix_units() { DType::F32 } else { DType::F16 }
 }
 
 /// SDXL on one device.
