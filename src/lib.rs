@@ -50,7 +50,7 @@
 //!
 //! [`domain`] and [`pipeline`] import nothing of ours: the first is pure values, the second a library that knows nothing
 //! of servers. [`config`], [`demo`], [`fetch`], [`postgres`] and [`picture`], which reads and writes image files, are
-//! leaves as well. [`app`] puts everything together, and the command line (`src/cli`, part of the program and not of the
+//! leaves as well, and so is [`metrics`], which anybody may tell what happened. [`app`] puts everything together, and the command line (`src/cli`, part of the program and not of the
 //! library) calls it.
 
 pub mod app;
@@ -61,6 +61,7 @@ pub mod domain;
 pub mod fetch;
 pub mod http;
 pub mod hub;
+pub mod metrics;
 pub mod picture;
 pub mod pipeline;
 pub mod postgres;

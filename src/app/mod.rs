@@ -6,6 +6,7 @@
 
 mod database;
 mod first_key;
+mod observing;
 mod signals;
 mod workers;
 
@@ -16,13 +17,13 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use self::workers::catalog;
-use self::{database::Database, signals::Shutdown, workers::Plan};
+use self::{database::Database, observing::Observing, signals::Shutdown, workers::Plan};
 use crate::{
     artifacts::Artifacts,
     config::{self, Config},
     fetch::{self, Fetcher},
     http, hub,
-    service::{PredictionService, Readiness, admission::Limits},
+    service::{PredictionService, Readiness, admission::Limits, scrape::Scrape},
     store::Store,
     webhook,
     worker::WorkerPool,
@@ -68,6 +69,7 @@ pub async fn serve(config: &Config, hub: &hub::Environment, on_ready: impl FnOnc
         admission_limits(config),
         draining.clone(),
     );
+    let _observing = Observing::start(config, service.scrape())?;
     let server = tokio::spawn(http::serve(listener, service.clone(), settings, closing.clone()));
     let spreading = spread_changes(store);
     let has_workers = !plan.loads.is_empty();
@@ -113,6 +115,7 @@ pub async fn work(config: &Config, hub: &hub::Environment, on_ready: impl FnOnce
     let artifacts = Artifacts::in_folder(&config.artifacts_folder(), config.artifacts.fsync)?;
     let database = Database::join(config)?;
     let store = database.store();
+    let _observing = Observing::start(config, Scrape::new(store.clone()))?;
     let spreading = spread_changes(store);
     let mut pool = None;
     let running = async {

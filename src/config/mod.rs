@@ -36,6 +36,7 @@ pub struct Config {
     pub fetch: Fetch,
     pub webhooks: Webhooks,
     pub artifacts: Artifacts,
+    pub metrics: Metrics,
     pub models: Models,
 }
 
@@ -165,6 +166,15 @@ pub struct Artifacts {
     #[serde(deserialize_with = "fields::optional")]
     pub folder: Option<PathBuf>,
     pub fsync: bool,
+}
+
+/// `[metrics]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the keys are described in config/default.toml")]
+pub struct Metrics {
+    #[serde(deserialize_with = "fields::optional_address")]
+    pub listen: Option<SocketAddr>,
 }
 
 /// `[models]`

@@ -15,6 +15,7 @@ mod face;
 mod files;
 mod hangup;
 mod idempotency;
+mod metrics;
 mod native;
 mod observe;
 mod playground;
@@ -47,6 +48,7 @@ use caller::X_API_KEY;
 use error::Error;
 use extract::Mount;
 
+pub use metrics::serve_metrics;
 pub use server::{listen, serve};
 
 /// How the API presents itself and what it puts up with.
@@ -78,7 +80,11 @@ fn router(service: PredictionService, settings: Settings) -> Router {
         .route("/predictions/{id}/events", get(events::follow))
         .route("/models", get(native::list_models))
         .route("/models/{*name}", get(native::get_model));
-    let native = native.route("/usage", get(usage::get)).merge(webhook_routes()).merge(admin_routes());
+    let native = native
+        .route("/usage", get(usage::get))
+        .route("/metrics", get(metrics::get_with_key))
+        .merge(webhook_routes())
+        .merge(admin_routes());
     let replicate = Router::new()
         .route("/predictions", get(replicate::list).post(replicate::create))
         .route("/predictions/{id}", get(replicate::get))

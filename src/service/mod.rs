@@ -7,6 +7,7 @@ pub mod admission;
 mod cache;
 mod follow;
 mod operator;
+pub mod scrape;
 mod start_image;
 mod usage;
 mod webhooks;
@@ -30,7 +31,7 @@ use crate::{
 };
 
 pub use self::follow::{Follow, Sight};
-use self::{admission::Admission, cache::Cache};
+use self::{admission::Admission, cache::Cache, scrape::Scrape};
 pub use crate::store::{Cursor, ListFilter};
 
 /// How long a looked-up key is believed; so long may a revoked one still work.
@@ -61,6 +62,7 @@ struct Shared {
     decoding: Arc<Semaphore>,
     fetching: Semaphore,
     fetcher: Fetcher,
+    scrape: Scrape,
     draining: CancellationToken,
 }
 
@@ -218,6 +220,7 @@ impl PredictionService {
         let decoding = Arc::new(Semaphore::new(start_image::DECODED_AT_ONCE));
         let fetching = Semaphore::new(start_image::FETCHED_AT_ONCE);
         let (admission, full) = (Admission::new(limits), Cache::new(FULL_CACHE));
+        let scrape = Scrape::new(store.clone());
         let shared = Shared {
             store,
             artifacts,
@@ -229,9 +232,15 @@ impl PredictionService {
             decoding,
             fetching,
             fetcher,
+            scrape,
             draining,
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Who answers scrapes of this process's metrics.
+    pub fn scrape(&self) -> Scrape {
+        self.shared.scrape.clone()
     }
 
     /// The models callers can name.
@@ -323,6 +332,8 @@ impl PredictionService {
             webhook,
         };
         let service = self.clone();
+        // Both lines of the log, the request's and the prediction's end, are found from this one, wherever it runs.
+        tracing::info!(prediction_id = %new.id, key_id = caller.key_id, model = new.model, "Queueing a prediction");
         complete(async move {
             if let Some(bytes) = image {
                 new.input.image = Some(service.shared.store_image(new.id, bytes).await?);

@@ -18,8 +18,11 @@ use sqlx::{
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
-use super::{Result, Store};
-use crate::domain::PredictionId;
+use super::{
+    Result, Store,
+    recent::{Mark, Recent},
+};
+use crate::{domain::PredictionId, metrics};
 
 /// Payload: `<process> <id> <id> …`.
 const PREDICTION_CHANGED: &str = "prediction_changed";
@@ -49,6 +52,7 @@ struct Shared {
     process: Uuid,
     /// One entry per prediction somebody waits for, and another if somebody watches how it goes.
     watched: Mutex<Watched>,
+    recent: Mutex<Recent>,
     queued: watch::Sender<()>,
     posted: watch::Sender<()>,
     outbox: mpsc::UnboundedSender<News>,
@@ -91,6 +95,7 @@ impl Default for Changes {
             shared: Arc::new(Shared {
                 process: Uuid::new_v4(),
                 watched: Mutex::default(),
+                recent: Mutex::default(),
                 queued: watch::Sender::new(()),
                 posted: watch::Sender::new(()),
                 outbox,
@@ -107,10 +112,33 @@ impl Shared {
     }
 }
 
+impl Shared {
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Changes {
     /// Starts to listen for changes of a prediction. Subscribe first, then read the row: a change in between is heard.
     pub fn subscribe(&self, id: PredictionId) -> Subscription {
         self.subscribe_to(id, Topic::Row)
+    }
+
+    /// The present, for [`subscribe_since`](Self::subscribe_since).
+    pub fn mark(&self) -> Mark {
+        self.shared.recent().mark()
+    }
+
+    /// Starts to listen for changes of a prediction whose id was not known until now. One that was announced since the
+    /// mark counts as one to come.
+    pub fn subscribe_since(&self, id: PredictionId, mark: Mark) -> Subscription {
+        let mut subscription = self.subscribe(id);
+        if self.shared.recent().may_have_changed(id, mark)
+            && let Some(receiver) = &mut subscription.receiver
+        {
+            receiver.mark_changed();
+        }
+        subscription
     }
 
     /// Starts to listen for changes of a prediction and for its progress.
@@ -166,6 +194,8 @@ impl Changes {
     }
 
     fn wake(&self, id: PredictionId) {
+        // Remembered before anybody is woken: who subscribes in between hears of it twice, and not never.
+        self.shared.recent().add(id);
         self.wake_topic(id, Topic::Row);
         self.wake_topic(id, Topic::Progress);
     }
@@ -258,6 +288,7 @@ async fn send_notifications(options: &PgConnectOptions, process: Uuid, mut inbox
         if let Err(error) = notify(&options, &mut connection, payloads).await {
             // Not worth keeping: whoever waits reads again soon.
             tracing::debug!(%error, "A notification was lost");
+            metrics::notification_lost();
             connection = None;
             tokio::time::sleep(RECONNECT).await;
         }
@@ -294,6 +325,7 @@ async fn listen(options: &PgConnectOptions, changes: &Changes) {
     loop {
         if let Err(error) = listen_until_lost(options, changes).await {
             tracing::warn!(%error, "Lost the connection that listens for changes; waiting clients are polled for");
+            metrics::notification_lost();
         }
         tokio::time::sleep(RECONNECT).await;
     }
@@ -313,6 +345,7 @@ async fn listen_until_lost(options: &PgConnectOptions, changes: &Changes) -> Res
             // The connection was lost and is back; what was said meanwhile was not heard. `read_again` catches up
             // with the predictions; work may wait, too.
             None => {
+                metrics::notification_lost();
                 changes.shared.queued.send_replace(());
                 changes.shared.posted.send_replace(());
             }
@@ -355,6 +388,17 @@ mod tests {
         let mut subscription = changes.subscribe(id);
         changes.announce_changed(id);
         subscription.changed().await;
+    }
+
+    #[tokio::test]
+    async fn news_of_a_prediction_that_was_not_known_yet_is_heard_from_the_mark_on() {
+        let changes = Changes::default();
+        let id = PredictionId::generate();
+        let mark = changes.mark();
+        changes.announce_changed(id);
+        changes.subscribe_since(id, mark).changed().await;
+        let late = changes.subscribe_since(id, changes.mark());
+        assert!(!late.receiver.as_ref().expect("subscribed").has_changed().expect("open"));
     }
 
     #[tokio::test]

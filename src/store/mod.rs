@@ -15,6 +15,8 @@ mod outbox;
 mod predictions;
 mod progress;
 mod queue;
+mod queue_facts;
+mod recent;
 mod seal;
 mod turns;
 mod usage;
@@ -37,6 +39,7 @@ pub use keys::StoredKey;
 pub use outbox::{DueWebhook, WebhookAttempt, WebhookVerdict};
 pub use predictions::{Cursor, ListFilter};
 pub use queue::{Claim, Renewal, Swept};
+pub use recent::Mark;
 pub use seal::Seal;
 pub use workers::{Phase, WorkerRecord, WorkerSession};
 

@@ -16,13 +16,14 @@ use crate::domain::{
     Artifact, Failure, Idempotency, Input, NanoUsd, NewPrediction, Prediction, PredictionId, PricePerSecond,
     QueuePlace, Status,
 };
+use crate::metrics;
 
 /// The columns of [`Row`]. Spelled out, because `*` in a prepared statement breaks when a newer version adds a column.
 macro_rules! columns {
     () => {
         "id, account_id, dialect, model, version, raw_input, input, status, attempt, cancel_requested_at, price_nano, \
          device_us, cost_nano, output, failure_code, failure_message, logs, created_at, started_at, completed_at, \
-         deadline, data_removed_at, time_limit_us"
+         deadline, data_removed_at, time_limit_us, key_id"
     };
 }
 pub(super) use columns;
@@ -64,6 +65,7 @@ pub(super) struct Row {
     deadline: Option<DateTime<Utc>>,
     data_removed_at: Option<DateTime<Utc>>,
     time_limit_us: Option<i64>,
+    pub(super) key_id: i64,
 }
 
 impl Row {
@@ -373,7 +375,11 @@ impl Store {
         match row {
             Some(row) => {
                 self.changes.announce_changed(id);
-                Prediction::try_from(row).map(Some)
+                let prediction = Prediction::try_from(row)?;
+                if prediction.status.is_terminal() {
+                    metrics::prediction_ended(prediction.status.as_str());
+                }
+                Ok(Some(prediction))
             }
             None => self.get(account_id, id).await,
         }

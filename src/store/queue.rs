@@ -16,6 +16,7 @@ use super::{
     predictions::{Row, columns, microseconds},
 };
 use crate::domain::{Dialect, FailureCode, Input, NanoUsd, Outcome, Prediction, PredictionId, PricePerSecond};
+use crate::metrics;
 
 /// A prediction in the hands of a worker, and the proof that it is.
 #[derive(Clone, Debug)]
@@ -26,6 +27,10 @@ pub struct Claim {
     pub attempt: i32,
     /// Who holds it.
     pub worker_id: Uuid,
+    /// The key it was created with.
+    pub key_id: i64,
+    /// How long it had waited when a worker first took it.
+    pub waited: Duration,
     /// What to run.
     pub model: String,
     /// What to run it on.
@@ -97,9 +102,10 @@ impl Store {
                 self.changes.announce_posted();
             }
             let row = Row::from_row(&row)?;
-            let (attempt, price, time_limit) = (row.attempt, row.price(), row.time_limit());
-            let Prediction { id, model, input, logs, dialect, .. } = row.try_into()?;
-            Ok(Claim { id, attempt, worker_id, model, input, logs, time_limit, price, dialect })
+            let (attempt, key_id, price, time_limit) = (row.attempt, row.key_id, row.price(), row.time_limit());
+            let Prediction { id, model, input, logs, dialect, created_at, started_at, .. } = row.try_into()?;
+            let waited = started_at.and_then(|started| (started - created_at).to_std().ok()).unwrap_or_default();
+            Ok(Claim { id, attempt, worker_id, key_id, waited, model, input, logs, time_limit, price, dialect })
         })
         .transpose()
     }
@@ -213,6 +219,8 @@ impl Store {
         if finished == 0 {
             return Err(Error::LeaseLost);
         }
+        metrics::prediction_ended(outcome.status().as_str());
+        metrics::charged(&claim.model, cost.get());
         self.changes.announce_changed(claim.id);
         Ok(cost)
     }
@@ -314,6 +322,7 @@ impl Store {
         .fetch_all(&self.pool)
         .await?;
 
+        metrics::leases_expired(lost.len() as u64);
         let mut swept = Swept::default();
         for (id, verdict) in lost.into_iter().chain(late) {
             let id = PredictionId::from(id);
@@ -321,7 +330,10 @@ impl Store {
                 "queued" => swept.requeued.push(id),
                 // Still running: its worker hears of the cancel below.
                 "processing" => {}
-                _ => swept.ended.push(id),
+                ended => {
+                    metrics::prediction_ended(if ended == "failed" { "failed" } else { "canceled" });
+                    swept.ended.push(id);
+                }
             }
             self.changes.announce_changed(id);
         }

@@ -11,6 +11,7 @@ use super::{Settings, sign};
 use crate::{
     domain::{Catalog, WebhookSecret},
     fetch::{self, Answer, Fetcher},
+    metrics,
     store::{self, DueWebhook, Store, WebhookAttempt, WebhookVerdict},
     wire::{BaseUrl, webhook},
 };
@@ -72,6 +73,7 @@ impl Deliverer {
             }
             match self.store.settle_webhook(&due, &attempt, verdict).await {
                 Ok(true) => {
+                    metrics::webhook_tried(result(verdict));
                     let (status_code, error) = (attempt.status_code, attempt.error.as_deref());
                     tracing::info!(status_code, error, "{}", in_words(verdict));
                 }
@@ -130,6 +132,16 @@ fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let seconds = text.parse().ok().map(Duration::from_secs);
     seconds.or_else(|| (DateTime::parse_from_rfc2822(text).ok()?.to_utc() - now).to_std().ok())
+}
+
+/// For the metrics.
+const fn result(verdict: WebhookVerdict) -> &'static str {
+    match verdict {
+        WebhookVerdict::Delivered => "delivered",
+        WebhookVerdict::Again(_) => "tried_again",
+        WebhookVerdict::Failed => "given_up",
+        WebhookVerdict::Gone => "gone",
+    }
 }
 
 const fn in_words(verdict: WebhookVerdict) -> &'static str {

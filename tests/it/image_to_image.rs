@@ -7,7 +7,6 @@ use candle_core::{DType, Device};
 use fourstep::{
     artifacts::Artifacts,
     domain::{OutputFormat, Prediction, PredictionId, Scheduler, Status},
-    pipeline::Options,
     worker::{
         WorkerPool,
         predictor::{Mock, Options, Sdxl, SdxlOptions},

@@ -42,6 +42,21 @@ fn text_encoders_that_are_read_for_every_prompt_draw_the_same_picture() {
 }
 
 #[test]
+fn a_prompt_drawn_again_is_not_encoded_again() {
+    let folder = Folder::with_tiny();
+    let options = Options { low_memory: true, ..Options::default() };
+    let pipeline = Pipeline::load_with(&Weights::new(&folder.0), &Device::Cpu, DType::F32, options).unwrap();
+    let draw = |params: &Params| pipeline.generate(params, &mut |_| ControlFlow::Continue(()));
+    let first = draw(&guided()).unwrap().images;
+    // Whoever encodes again finds no encoder.
+    fs::remove_dir_all(folder.0.join("text_encoder")).unwrap();
+    assert_eq!(draw(&guided()).unwrap().images, first);
+    let swapped = Params { prompt: "low quality".into(), negative_prompt: Some("a cat and a man".into()), ..guided() };
+    assert_ne!(draw(&swapped).unwrap().images, first, "which text is which still matters");
+    assert!(draw(&Params { prompt: "a dog".into(), ..guided() }).is_err());
+}
+
+#[test]
 fn a_tiled_vae_decodes_and_encodes_what_diffusers_tiled_vae_does() {
     let golden = safetensors::load(fixtures().join("tiled.safetensors"), &Device::Cpu).unwrap();
     let vae = Vae::open(&tiny(), &Device::Cpu, DType::F32).unwrap().tiled(Some(64)).unwrap();
