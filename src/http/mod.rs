@@ -12,15 +12,18 @@ mod events;
 mod extract;
 mod face;
 mod files;
+mod form;
 mod hangup;
 mod idempotency;
 mod native;
 mod observe;
+mod openai;
 mod playground;
 mod probes;
 mod query;
 mod replicate;
 mod server;
+mod summary;
 mod timing;
 
 use std::{sync::Arc, time::Duration};
@@ -96,6 +99,11 @@ fn router(service: PredictionService, settings: Settings) -> Router {
         .route("/prediction/{id}/cancel", post(eachlabs::cancel))
         .route("/executions", get(eachlabs::list))
         .route("/model", get(eachlabs::get_model));
+    let openai = Router::new()
+        .route("/images/generations", post(openai::generate))
+        .route("/images/edits", post(openai::edit))
+        .route("/images/variations", post(openai::vary))
+        .route("/models/{id}", get(openai::get_model));
     // Whoever knows a file's key may read it, and a probe has no key at all.
     let open = Router::new()
         .route("/", get(playground::root))
@@ -108,10 +116,11 @@ fn router(service: PredictionService, settings: Settings) -> Router {
         .route("/version", get(probes::version));
 
     // A vendor's client is given its face's own path, or only the server; and some add `/v1` to what they are given.
-    let faces = mounted("/v1", replicate.clone().merge(eachlabs.clone()))
+    let faces = mounted("/v1", replicate.clone().merge(eachlabs.clone()).merge(openai.clone()))
         .merge(mounted("/v1/v1", replicate.clone()))
         .merge(mounted("/replicate/v1", replicate))
-        .merge(mounted("/eachlabs/v1", eachlabs));
+        .merge(mounted("/eachlabs/v1", eachlabs))
+        .merge(mounted("/openai/v1", openai));
 
     around(native.merge(open).merge(faces)).with_state(Api { service, settings: Arc::new(settings) })
 }

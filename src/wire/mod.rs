@@ -9,6 +9,7 @@ pub mod eachlabs;
 mod exact;
 mod input_schema;
 pub mod native;
+pub mod openai;
 mod refusal;
 pub mod replicate;
 

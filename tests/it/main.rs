@@ -15,6 +15,7 @@ mod image_to_image;
 mod long_poll;
 mod malformed;
 mod native;
+mod openai;
 mod playground;
 mod probes;
 mod process;
