@@ -12,7 +12,7 @@
 //!  1  http/native.rs         create: extracts caller, headers and body
 //!  2  wire/native            JSON into a request, and nothing else knows the words of this face
 //!  3  service                create: finds the model, checks the input and its image, fixes seed and price
-//!  4  store/predictions.rs   inserts the row                                        ── queued
+//!  4  store/predictions.rs   inserts the row and holds what it may cost             ── queued
 //!  5  service                wait: subscribes to changes, then reads, until the row is terminal
 //!  6  worker/run.rs          store/queue.rs claims the row, with a lease            ── processing
 //!  7  worker/device.rs       the thread that owns the device runs the predictor
@@ -33,6 +33,7 @@
 //! - No transaction is open while a device works, and no connection is held by a client that waits.
 //! - A worker finishes only the attempt it claimed; whatever comes later is dropped. Terminal states never change.
 //! - Money is whole nano-dollars and device time whole microseconds, never a float.
+//! - Whatever ends a prediction goes through `store/ended.rs`: it charges, gives back what was held, and adds up usage.
 //! - A bad request is an HTTP error that names the field; a failed prediction is data, with status 200.
 //!
 //! # Who may know whom

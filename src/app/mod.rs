@@ -19,10 +19,10 @@ pub use self::workers::catalog;
 use self::{database::Database, signals::Shutdown, workers::Plan};
 use crate::{
     artifacts::Artifacts,
-    config::Config,
+    config::{self, Config},
     fetch::{self, Fetcher},
     http, hub,
-    service::{PredictionService, Readiness},
+    service::{PredictionService, Readiness, admission::Limits},
     store::Store,
     worker::WorkerPool,
 };
@@ -59,8 +59,14 @@ pub async fn serve(config: &Config, hub: &hub::Environment, on_ready: impl FnOnc
 
     let (draining, closing) = (CancellationToken::new(), CancellationToken::new());
     let fetcher = Fetcher::new(fetch_settings(config)?)?;
-    let service =
-        PredictionService::new(store.clone(), artifacts.clone(), plan.catalog.clone(), fetcher, draining.clone());
+    let service = PredictionService::new(
+        store.clone(),
+        artifacts.clone(),
+        plan.catalog.clone(),
+        fetcher,
+        admission_limits(config),
+        draining.clone(),
+    );
     let server = tokio::spawn(http::serve(listener, service.clone(), settings, closing.clone()));
     let spreading = spread_changes(store);
     let has_workers = !plan.loads.is_empty();
@@ -179,6 +185,12 @@ fn fetch_settings(config: &Config) -> anyhow::Result<fetch::Settings> {
         allowed_networks: config.fetch.allowed_networks.iter().map(network).collect::<anyhow::Result<_>>()?,
         timeout: config.fetch.timeout,
     })
+}
+
+fn admission_limits(config: &Config) -> Limits {
+    let config::Admission { creates_per_minute, requests_per_minute, max_queued, max_wait_seconds } = config.admission;
+    let max_wait = Duration::from_secs(max_wait_seconds.into());
+    Limits { creates_per_minute, requests_per_minute, max_queued, max_wait }
 }
 
 fn http_settings(config: &Config) -> anyhow::Result<http::Settings> {

@@ -12,7 +12,7 @@ use crate::{
     hub,
     worker::{
         Load, Settings,
-        predictor::{Mock, Sdxl, SdxlOptions},
+        predictor::{Mock, Options, Sdxl, SdxlOptions},
     },
 };
 
@@ -142,6 +142,10 @@ fn load(config: &Config, source: &Source) -> anyhow::Result<Load> {
         unet: config.worker.unet.clone(),
         loras: loras.collect::<Result<_, String>>().map_err(|reason| anyhow!("worker.loras: {reason}"))?,
         dtype: dtype(config.worker.dtype, &device),
+        options: Options {
+            low_memory: config.worker.low_memory,
+            vae_tile: Some(config.worker.vae_tile).filter(|tile| *tile > 0),
+        },
         device,
     };
     Ok(Box::new(move || {

@@ -15,8 +15,8 @@ use candle_core::{DType, Device};
 use clap::{Args, ValueEnum};
 use fourstep::{
     domain,
-    picture::{self, Format},
-    pipeline::{Generation, LoraFile, Params, Pipeline, SchedulerName, Step, Weights},
+    picture::{self, Format, Made, Provenance},
+    pipeline::{Generation, LoraFile, Options, Params, Pipeline, Safety, SchedulerName, Step, Weights},
 };
 use image::RgbImage;
 use nix::sys::resource::{UsageWho, getrusage};
@@ -64,7 +64,7 @@ pub(crate) struct GenerateArgs {
     /// How much of the image is given up to noise, 0 to 1: so much of the steps is taken
     #[arg(long, default_value_t = 0.8)]
     prompt_strength: f64,
-    /// Pictures; the second goes to FILE-2.png, and so on
+    /// Pictures; the second of cat.png goes to cat-2.png, and so on
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     num_outputs: usize,
     /// What the weights are kept in; on the CPU the arithmetic is f32 whatever they are kept in
@@ -76,8 +76,23 @@ pub(crate) struct GenerateArgs {
     /// Print one JSON object with the time of each stage
     #[arg(long)]
     timings: bool,
-    /// The picture to write
-    #[arg(long, value_name = "FILE.png")]
+    /// Read the text encoders anew for every prompt instead of keeping them in memory
+    #[arg(long)]
+    low_memory: bool,
+    /// Decode pictures larger than so many pixels in tiles of that size, as 512
+    #[arg(long, value_name = "PIXELS")]
+    vae_tile: Option<usize>,
+    /// Write pictures without looking at them, where the model has a safety checker
+    #[arg(long)]
+    disable_safety_checker: bool,
+    /// How close to what was drawn a JPEG stays, 1 to 100
+    #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u8).range(1..=100))]
+    output_quality: u8,
+    /// Leave out of the file how it was made
+    #[arg(long)]
+    no_metadata: bool,
+    /// The picture to write: a PNG, JPEG or lossless WebP by its ending
+    #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
 
@@ -148,7 +163,7 @@ const MAX_SIZE_FROM_IMAGE: u32 = 1280;
 pub(crate) fn run(args: GenerateArgs) -> Result<()> {
     let started = Instant::now();
     // A misspelled path is found before the model is loaded, not after it has drawn.
-    check_output(&args.out)?;
+    let format = output_format(&args)?;
     let start = args.image.as_deref().map(read_image).transpose()?;
     let device = args.device.open()?;
     let pipeline = load(&args, &device)?;
@@ -159,8 +174,11 @@ pub(crate) fn run(args: GenerateArgs) -> Result<()> {
     for note in &generation.notes {
         writeln!(io::stderr(), "note: {note}")?;
     }
+    if generation.safety == Safety::Unavailable {
+        writeln!(io::stderr(), "note: the model has no safety checker: the pictures were not checked")?;
+    }
     let encoding = Instant::now();
-    write_images(&args.out, &generation)?;
+    write_images(&args, format, &params, &generation)?;
     let png = encoding.elapsed();
     if args.timings {
         let report = report(&args, &generation, (load, png, started.elapsed()))?;
@@ -174,7 +192,8 @@ fn load(args: &GenerateArgs, device: &Device) -> Result<Pipeline> {
     if let Some(unet) = &args.unet {
         weights = weights.with_unet(unet);
     }
-    Pipeline::load(&weights, device, args.dtype.into())
+    let options = Options { low_memory: args.low_memory, vae_tile: args.vae_tile };
+    Pipeline::load_with(&weights, device, args.dtype.into(), options)
         .with_context(|| format!("could not load the model in {}", args.weights.display()))
 }
 
@@ -204,18 +223,24 @@ fn params(args: &GenerateArgs, start: Option<RgbImage>, native_size: usize) -> R
         scheduler: args.scheduler,
         image: start,
         strength: args.prompt_strength,
+        disable_safety_checker: args.disable_safety_checker,
     })
 }
 
-fn check_output(out: &Path) -> Result<()> {
-    if out.extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("png")) {
-        bail!("--out must end in .png, not {}", out.display());
-    }
+fn output_format(args: &GenerateArgs) -> Result<Format> {
+    let out = &args.out;
+    let ending = out.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    let format = match &*ending {
+        "png" => Format::Png,
+        "jpg" | "jpeg" => Format::Jpeg(args.output_quality),
+        "webp" => Format::WebP,
+        _ => bail!("--out must end in .png, .jpg or .webp, not {}", out.display()),
+    };
     match out.parent() {
         Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
             bail!("the folder {} of --out is not there", folder.display())
         }
-        _ => Ok(()),
+        _ => Ok(format),
     }
 }
 
@@ -225,15 +250,36 @@ fn tell_progress(step: Step<'_>) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
-fn write_images(out: &Path, generation: &Generation) -> Result<()> {
-    for (number, (image, seed)) in generation.images.iter().zip(&generation.seeds).enumerate() {
-        let path = numbered(out, number);
-        let png = picture::write(image, Format::Png, None)?;
-        fs::write(&path, png).with_context(|| format!("could not write {}", path.display()))?;
+fn write_images(args: &GenerateArgs, format: Format, params: &Params, generation: &Generation) -> Result<()> {
+    for (image, seed) in generation.images.iter().zip(&generation.seeds) {
+        // A picture that was left out leaves a gap in the numbering.
+        let path = numbered(&args.out, seed.wrapping_sub(params.seed) as usize);
+        let provenance = (!args.no_metadata).then(|| provenance(args, params, *seed));
+        let bytes = picture::write(image, format, provenance.as_ref())?;
+        fs::write(&path, bytes).with_context(|| format!("could not write {}", path.display()))?;
         let (width, height) = image.dimensions();
         writeln!(io::stderr(), "{} ({width}x{height}, seed {seed})", path.display())?;
     }
     Ok(())
+}
+
+/// How a picture was made, as the server's files say it.
+fn provenance(args: &GenerateArgs, params: &Params, seed: u64) -> Provenance {
+    let folder = args.weights.file_name().unwrap_or_default().to_string_lossy();
+    let made = Made {
+        generator: concat!("fourstep ", env!("CARGO_PKG_VERSION")),
+        model: &folder,
+        prompt: &params.prompt,
+        negative_prompt: params.negative_prompt.as_deref().filter(|_| params.guidance_scale > 1.0),
+        width: params.width as u32,
+        height: params.height as u32,
+        scheduler: params.scheduler.as_str(),
+        num_inference_steps: params.num_inference_steps as u32,
+        guidance_scale: params.guidance_scale,
+        seed,
+        prompt_strength: params.image.as_ref().map(|_| params.strength),
+    };
+    made.provenance()
 }
 
 /// The file of picture `number`, counted from 0: the first has the name that was asked for.

@@ -3,6 +3,8 @@
 //! A command reads its flags into a `Config`, calls the library and prints what it learned: results on standard
 //! output, everything else on standard error. Nothing here decides anything about predictions.
 
+mod accounts;
+mod audit;
 mod config;
 mod database;
 mod db;
@@ -16,6 +18,7 @@ mod options;
 mod pull;
 mod serve;
 mod terminal;
+mod usage;
 mod welcome;
 mod worker;
 
@@ -51,9 +54,16 @@ enum Command {
     Pull(pull::PullArgs),
     /// Bring the database's schema up to date
     Migrate(migrate::MigrateArgs),
-    /// Make, list and revoke API keys
+    /// Make, list, rotate, limit and revoke API keys
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// Make, list and credit accounts
+    #[command(subcommand)]
+    Accounts(accounts::AccountsCommand),
+    /// What was used and what it cost, by day, key or model
+    Usage(usage::UsageArgs),
+    /// Check that the books add up; fails when they do not
+    Audit(audit::AuditArgs),
     /// Check this machine and configuration; every fault with its fix
     Doctor(doctor::DoctorArgs),
     /// The database in use
@@ -74,6 +84,9 @@ pub(crate) fn run() -> ExitCode {
         Command::Pull(args) => pull::run(args),
         Command::Migrate(args) => migrate::run(args),
         Command::Keys(command) => keys::run(command),
+        Command::Accounts(command) => accounts::run(command),
+        Command::Usage(args) => usage::run(args),
+        Command::Audit(args) => return failure::exit_code(audit::run(args)),
         Command::Doctor(args) => return failure::exit_code(doctor::run(args)),
         Command::Db(command) => db::run(command),
         Command::Config(command) => config::run(command),

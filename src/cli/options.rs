@@ -47,6 +47,12 @@ pub(crate) struct Device {
     /// Number format of the weights: auto, f32, f16 or bf16 [default: auto]
     #[arg(long, value_name = "NAME")]
     dtype: Option<String>,
+    /// Read the text encoders anew for every prompt instead of keeping them in memory
+    #[arg(long)]
+    low_memory: bool,
+    /// Decode pictures larger than so many pixels in tiles of that size, as 512
+    #[arg(long, value_name = "PIXELS")]
+    vae_tile: Option<String>,
 }
 
 impl Place {
@@ -84,6 +90,8 @@ impl Device {
             flag("worker.predictor", "--predictor", &self.predictor),
             flag("worker.device", "--device", &self.device),
             flag("worker.dtype", "--dtype", &self.dtype),
+            flag("worker.low_memory", "--low-memory", &self.low_memory.then(|| "true".to_owned())),
+            flag("worker.vae_tile", "--vae-tile", &self.vae_tile),
         ]
         .into_iter()
         .flatten()

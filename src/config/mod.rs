@@ -31,6 +31,7 @@ pub struct Config {
     pub server: Server,
     pub database: Database,
     pub queue: Queue,
+    pub admission: Admission,
     pub worker: Worker,
     pub fetch: Fetch,
     pub artifacts: Artifacts,
@@ -95,6 +96,17 @@ pub struct Queue {
     pub retention: Duration,
 }
 
+/// `[admission]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the keys are described in config/default.toml")]
+pub struct Admission {
+    pub creates_per_minute: u32,
+    pub requests_per_minute: u32,
+    pub max_queued: u32,
+    pub max_wait_seconds: u32,
+}
+
 /// `[worker]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -113,6 +125,8 @@ pub struct Worker {
     pub loras: Vec<String>,
     pub device: DeviceChoice,
     pub dtype: DtypeChoice,
+    pub low_memory: bool,
+    pub vae_tile: usize,
     #[serde(deserialize_with = "fields::list")]
     pub models: Vec<String>,
 }
@@ -196,6 +210,7 @@ impl Config {
             self.worker.unet.is_none() || self.worker.weights.is_some(),
             "worker.unet",
             "replaces the UNet of worker.weights, which is not set",
-        )
+        )?;
+        rule(self.worker.vae_tile.is_multiple_of(32), "worker.vae_tile", "must be a multiple of 32, or 0")
     }
 }

@@ -8,6 +8,8 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
+use super::Scopes;
+
 const PREFIX: &str = "fs";
 const LOOKUP_LENGTH: usize = 8;
 /// 32 bytes in base 62.
@@ -34,6 +36,8 @@ pub struct Caller {
     pub account_id: i64,
     /// The key used, for usage by key.
     pub key_id: i64,
+    /// What the key may do.
+    pub scopes: Scopes,
 }
 
 impl ApiKey {

@@ -91,7 +91,37 @@ impl PricePerSecond {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn every_cost_is_the_nearest_whole_nano_dollar(price in 0..10_000_000_000i64, micros in 0..100_000_000_000u64) {
+            let cost = i128::from(PricePerSecond::new(price).cost_of(Duration::from_micros(micros)).get());
+            let twice_off = 2 * (cost * 1_000_000 - i128::from(price) * i128::from(micros));
+            prop_assert!((-1_000_000 < twice_off) && (twice_off <= 1_000_000));
+        }
+
+        #[test]
+        fn time_billed_in_parts_costs_at_most_half_a_nano_dollar_more_for_each(parts in proptest::collection::vec(0..100_000_000u64, 1..20)) {
+            let price = PricePerSecond::new(1_540_000);
+            let whole = price.cost_of(Duration::from_micros(parts.iter().sum())).get();
+            let sum: NanoUsd = parts.iter().map(|part| price.cost_of(Duration::from_micros(*part))).sum();
+            prop_assert!(2 * (sum.get() - whole).abs() <= parts.len() as i64 + 1);
+        }
+
+        #[test]
+        fn no_longer_run_costs_less(price in 0..10_000_000_000i64, micros in 0..100_000_000_000u64, more in 0..1_000_000u64) {
+            let price = PricePerSecond::new(price);
+            prop_assert!(price.cost_of(Duration::from_micros(micros)) <= price.cost_of(Duration::from_micros(micros + more)));
+        }
+
+        #[test]
+        fn every_amount_reads_back_as_it_was_printed(nano in 0..=i64::MAX) {
+            prop_assert_eq!(NanoUsd::new(nano).to_string().parse(), Ok(NanoUsd::new(nano)));
+        }
+    }
 
     /// The hosted page's price, $0.001540 a second.
     const HOSTED: PricePerSecond = PricePerSecond::new(1_540_000);

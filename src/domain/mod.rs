@@ -3,6 +3,7 @@
 //! Nothing here does I/O, waits, or knows a database, a socket or a tensor. Every other module speaks in these
 //! types; they are built from untrusted data only through `parse` functions that say what is wrong with it.
 
+mod account;
 mod api_key;
 mod cost;
 mod fields;
@@ -10,15 +11,22 @@ mod input;
 mod model;
 mod prediction;
 mod progress;
+mod scope;
+mod shortage;
 mod start_image;
+mod usage;
 
+pub use account::{AccountMode, AccountRecord, Budget, KeyRecord, NewKey};
 pub use api_key::{ApiKey, Caller, MalformedKey};
 pub use cost::{NanoUsd, PricePerSecond};
 pub use input::{FaceDefaults, Input, InvalidField, InvalidInput, OutputFormat, Scheduler, UnknownFields};
 pub use model::{Catalog, CatalogError, InputLimits, Model, WeightFile};
 pub use prediction::{
     Artifact, Dialect, Failure, FailureCode, Idempotency, NewPrediction, Outcome, Prediction, PredictionId, QueuePlace,
-    Status, UnknownWord,
+    Safety, Status, UnknownWord,
 };
 pub use progress::Progress;
+pub use scope::{Scope, Scopes, UnknownScope};
+pub use shortage::{Period, Shortage};
 pub use start_image::{ImageSource, size_from_image};
+pub use usage::{Usage, UsageGroup, UsageQuery};

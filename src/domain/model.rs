@@ -44,6 +44,9 @@ pub struct Model {
     pub price: PricePerSecond,
     /// How long a run usually takes, until this server has measured its own.
     pub average_run_seconds: f64,
+    /// How long the device may work on one prediction; what it may cost is held before it runs.
+    #[serde(default = "Model::default_time_limit_seconds")]
+    pub time_limit_seconds: u32,
     /// What input it takes.
     pub limits: InputLimits,
     /// The files of its weights on the hub; none for one that is part of the program.
@@ -129,6 +132,15 @@ impl Model {
         manifest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
+    const fn default_time_limit_seconds() -> u32 {
+        60
+    }
+
+    /// How long the device may work on one prediction.
+    pub fn time_limit(&self) -> Duration {
+        Duration::from_secs(self.time_limit_seconds.into())
+    }
+
     /// How long a run usually takes, until this server has measured its own.
     pub fn average_run(&self) -> Duration {
         Duration::from_secs_f64(self.average_run_seconds)
@@ -184,6 +196,9 @@ impl Catalog {
             }
             if !(model.average_run_seconds > 0.0 && model.average_run_seconds.is_finite()) {
                 return refuse("average_run_seconds must be positive");
+            }
+            if model.time_limit_seconds == 0 {
+                return refuse("time_limit_seconds must be at least 1");
             }
             if !(limits.min_size..=limits.max_size).contains(&limits.default_size) || limits.min_size < 8 {
                 return refuse("sizes must hold 8 <= min_size <= default_size <= max_size");

@@ -164,10 +164,21 @@ pub struct NewPrediction {
     pub notes: Vec<String>,
     /// The model's price at this moment.
     pub price: PricePerSecond,
+    /// How long the device may work on it.
+    pub time_limit: Duration,
+    /// Those with a smaller number are run first; usually 0.
+    pub priority: i16,
     /// When to give up if it has not finished, counted from creation.
     pub cancel_after: Option<Duration>,
     /// Makes the create repeatable.
     pub idempotency: Option<Idempotency>,
+}
+
+impl NewPrediction {
+    /// The most it can cost, which is held until it has ended.
+    pub fn hold(&self) -> NanoUsd {
+        self.price.cost_of(self.time_limit)
+    }
 }
 
 /// A client's key for a create, and what it was used for.
@@ -240,6 +251,32 @@ pub struct Artifact {
     pub bytes: u64,
     /// The seed that alone draws this image.
     pub seed: u64,
+    /// Whether it was looked at before it was given out. Rows of earlier versions do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub safety: Option<Safety>,
+}
+
+/// What the safety checker had to do with an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Safety {
+    /// It looked and saw nothing; what it flags is not given out.
+    Checked,
+    /// The caller turned it off.
+    Disabled,
+    /// The model that drew has none here.
+    Unavailable,
+}
+
+impl Safety {
+    /// The word in responses.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Checked => "checked",
+            Self::Disabled => "disabled",
+            Self::Unavailable => "unavailable",
+        }
+    }
 }
 
 /// Why a prediction did not succeed: data for its owner, not an HTTP error.
@@ -256,27 +293,40 @@ pub struct Failure {
 pub enum FailureCode {
     /// The model could not work with this input.
     InvalidInput,
+    /// The safety checker flagged every image.
+    ContentModeration,
     /// The device's memory was not enough.
     OutOfMemory,
     /// Every worker that took it was lost.
     WorkerLost,
     /// Its deadline passed.
     DeadlineExceeded,
+    /// It took longer on the device than its model may.
+    TimeLimit,
     /// Our fault; the logs of the server say more.
     Internal,
 }
 
 impl FailureCode {
-    const ALL: [Self; 5] =
-        [Self::InvalidInput, Self::OutOfMemory, Self::WorkerLost, Self::DeadlineExceeded, Self::Internal];
+    const ALL: [Self; 7] = [
+        Self::InvalidInput,
+        Self::ContentModeration,
+        Self::OutOfMemory,
+        Self::WorkerLost,
+        Self::DeadlineExceeded,
+        Self::TimeLimit,
+        Self::Internal,
+    ];
 
     /// The word used in the database, in logs and in responses.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::InvalidInput => "invalid_input",
+            Self::ContentModeration => "content_moderation",
             Self::OutOfMemory => "out_of_memory",
             Self::WorkerLost => "worker_lost",
             Self::DeadlineExceeded => "deadline_exceeded",
+            Self::TimeLimit => "time_limit",
             Self::Internal => "internal",
         }
     }
@@ -334,11 +384,14 @@ impl Outcome {
     }
 
     /// What the attempt costs its owner: success costs the device time; a failure nothing; a cancel the time used,
-    /// except on Eachlabs' face, whose callers are promised that only success is charged.
-    pub fn cost(&self, price: PricePerSecond, dialect: Dialect) -> NanoUsd {
+    /// except on Eachlabs' face, whose callers are promised that only success is charged. No more than the time `limit`
+    /// is paid for.
+    pub fn cost(&self, price: PricePerSecond, dialect: Dialect, limit: Duration) -> NanoUsd {
         match (self, dialect) {
             (Self::Failed { .. }, _) | (Self::Canceled { .. }, Dialect::Eachlabs) => NanoUsd::ZERO,
-            (Self::Succeeded { device_time, .. } | Self::Canceled { device_time }, _) => price.cost_of(*device_time),
+            (Self::Succeeded { device_time, .. } | Self::Canceled { device_time }, _) => {
+                price.cost_of((*device_time).min(limit))
+            }
         }
     }
 }
@@ -357,6 +410,7 @@ mod tests {
     use super::*;
 
     const PRICE: PricePerSecond = PricePerSecond::new(1_540_000);
+    const LIMIT: Duration = Duration::from_secs(60);
 
     #[test]
     fn every_word_reads_back_as_what_it_was_written_for() {
@@ -377,15 +431,21 @@ mod tests {
     fn success_costs_the_device_time_and_failure_nothing() {
         let device_time = Duration::from_secs(2);
         let succeeded = Outcome::Succeeded { output: Vec::new(), device_time };
-        assert_eq!(succeeded.cost(PRICE, Dialect::Native), NanoUsd::new(3_080_000));
+        assert_eq!(succeeded.cost(PRICE, Dialect::Native, LIMIT), NanoUsd::new(3_080_000));
         let failure = Failure { code: FailureCode::Internal, message: String::new() };
-        assert_eq!(Outcome::Failed { failure, device_time }.cost(PRICE, Dialect::Native), NanoUsd::ZERO);
+        assert_eq!(Outcome::Failed { failure, device_time }.cost(PRICE, Dialect::Native, LIMIT), NanoUsd::ZERO);
+    }
+
+    #[test]
+    fn time_beyond_the_limit_is_not_paid_for() {
+        let late = Outcome::Succeeded { output: Vec::new(), device_time: LIMIT * 2 };
+        assert_eq!(late.cost(PRICE, Dialect::Native, LIMIT), PRICE.cost_of(LIMIT));
     }
 
     #[test]
     fn a_cancel_costs_the_time_used_except_on_eachlabs_face() {
         let canceled = Outcome::Canceled { device_time: Duration::from_millis(500) };
-        assert_eq!(canceled.cost(PRICE, Dialect::Replicate), NanoUsd::new(770_000));
-        assert_eq!(canceled.cost(PRICE, Dialect::Eachlabs), NanoUsd::ZERO);
+        assert_eq!(canceled.cost(PRICE, Dialect::Replicate, LIMIT), NanoUsd::new(770_000));
+        assert_eq!(canceled.cost(PRICE, Dialect::Eachlabs, LIMIT), NanoUsd::ZERO);
     }
 }

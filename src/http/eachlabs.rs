@@ -134,6 +134,7 @@ async fn create_prediction(
         defaults,
         cancel_after: None,
         idempotency_key,
+        priority: None,
     };
     let created = api.service.create(caller, request).await?;
     let replayed = Replayed::of(&created);

@@ -72,6 +72,13 @@ impl Error {
             Self::Service(error) => match error {
                 service::Error::NotFound => (StatusCode::NOT_FOUND, "not_found", Vec::new()),
                 service::Error::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", one("Authorization")),
+                service::Error::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden", Vec::new()),
+                service::Error::PaymentRequired(_) => (StatusCode::PAYMENT_REQUIRED, "payment_required", Vec::new()),
+                service::Error::TooManyRequests { .. } => {
+                    (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", Vec::new())
+                }
+                service::Error::TooManyInFlight(_) => (StatusCode::TOO_MANY_REQUESTS, "too_many_in_flight", Vec::new()),
+                service::Error::Overloaded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", Vec::new()),
                 service::Error::InvalidInput(invalid) => {
                     (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request", invalid.fields.clone())
                 }
@@ -122,9 +129,16 @@ impl Error {
             Self::Service(service::Error::Unauthorized) => {
                 Some((WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer realm="fourstep""#)))
             }
-            Self::Service(service::Error::Unavailable(_)) => Some((RETRY_AFTER, RETRY_SECONDS)),
+            Self::Service(service::Error::Unavailable(_) | service::Error::TooManyInFlight(_)) => {
+                Some((RETRY_AFTER, RETRY_SECONDS))
+            }
+            Self::Service(
+                service::Error::TooManyRequests { retry_after } | service::Error::Overloaded { retry_after },
+            ) => Some((RETRY_AFTER, HeaderValue::from(*retry_after))),
             // Another try would be another prediction.
-            Self::Service(service::Error::Conflict(_)) | Self::Unsuccessful { .. } | Self::NotInTime(_) => Some((X_SHOULD_RETRY, HeaderValue::from_static("false"))),
+            Self::Service(service::Error::Conflict(_)) | Self::Unsuccessful { .. } | Self::NotInTime(_) => {
+                Some((X_SHOULD_RETRY, HeaderValue::from_static("false")))
+            }
             Self::RangeNotSatisfiable { size } => {
                 HeaderValue::try_from(format!("bytes */{size}")).ok().map(|value| (CONTENT_RANGE, value))
             }

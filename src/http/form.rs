@@ -31,7 +31,8 @@ impl FromRequest<Api> for FormBody {
         let mut parts = Vec::new();
         while let Some(field) = form.next_field().await.map_err(malformed)? {
             let name = field.name().unwrap_or_default().to_owned();
-            let file_type = field.file_name().map(|_| field.content_type().map(ToString::to_string).unwrap_or_default());
+            let file_type =
+                field.file_name().map(|_| field.content_type().map(ToString::to_string).unwrap_or_default());
             let bytes = field.bytes().await.map_err(malformed)?;
             let value = match file_type {
                 Some(media_type) => FormValue::File(media_type, bytes.into()),

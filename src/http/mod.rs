@@ -3,6 +3,7 @@
 //! This page is the whole URL table. A handler translates and no more: it extracts a request, has `wire` read it, asks
 //! the service, and has `wire` write the answer. Errors leave through `error`, every request passes `observe`.
 
+mod admin;
 mod caller;
 mod conditional;
 mod connection;
@@ -25,6 +26,7 @@ mod replicate;
 mod server;
 mod summary;
 mod timing;
+mod usage;
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,7 +37,7 @@ use axum::{
         header::{AUTHORIZATION, X_CONTENT_TYPE_OPTIONS},
     },
     middleware,
-    routing::{get, post},
+    routing::{delete, get, patch, post, put},
 };
 use tower_http::{
     catch_panic::CatchPanicLayer, sensitive_headers::SetSensitiveRequestHeadersLayer,
@@ -78,6 +80,7 @@ fn router(service: PredictionService, settings: Settings) -> Router {
         .route("/predictions/{id}/events", get(events::follow))
         .route("/models", get(native::list_models))
         .route("/models/{*name}", get(native::get_model));
+    let native = native.route("/usage", get(usage::get)).merge(admin_routes());
     let replicate = Router::new()
         .route("/predictions", get(replicate::list).post(replicate::create))
         .route("/predictions/{id}", get(replicate::get))
@@ -123,6 +126,18 @@ fn router(service: PredictionService, settings: Settings) -> Router {
         .merge(mounted("/openai/v1", openai));
 
     around(native.merge(open).merge(faces)).with_state(Api { service, settings: Arc::new(settings) })
+}
+
+/// What operators do over HTTP; all of it needs the scope `admin`.
+fn admin_routes() -> Router<Api> {
+    Router::new()
+        .route("/admin/keys", get(admin::list_keys).post(admin::create_key))
+        .route("/admin/keys/{key}", delete(admin::revoke_key))
+        .route("/admin/keys/{key}/rotate", post(admin::rotate_key))
+        .route("/admin/keys/{key}/budget", put(admin::set_budget))
+        .route("/admin/accounts", get(admin::list_accounts).post(admin::create_account))
+        .route("/admin/accounts/{name}", patch(admin::change_account))
+        .route("/admin/accounts/{name}/credits", post(admin::credit))
 }
 
 /// Vendors' faces under a path, which they know for the URLs in their answers; with the one URL all vendors have.

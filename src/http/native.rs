@@ -148,7 +148,7 @@ pub(super) async fn get_model(
     Ok(Json(native::Model::new(model, catalog.answering(model), typical_run, &base)).into_response())
 }
 
-fn create_request(CreatePrediction { model, version, input }: CreatePrediction) -> CreateRequest {
+fn create_request(CreatePrediction { model, version, input, priority }: CreatePrediction) -> CreateRequest {
     CreateRequest {
         id: None,
         model,
@@ -158,6 +158,7 @@ fn create_request(CreatePrediction { model, version, input }: CreatePrediction) 
         defaults: native::DEFAULTS,
         cancel_after: None,
         idempotency_key: None,
+        priority,
     }
 }
 

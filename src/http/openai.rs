@@ -32,7 +32,9 @@ use crate::{
     service::{self, CreateRequest, Created, Follow, Sight},
     wire::{
         BaseUrl,
-        openai::{self, Answer, Completed, CreateImages, Event, Failed, FormValue, Image, Images, Partial, PartialPlan},
+        openai::{
+            self, Answer, Completed, CreateImages, Event, Failed, FormValue, Image, Images, Partial, PartialPlan,
+        },
     },
 };
 
@@ -121,7 +123,8 @@ async fn create(
             let follow = api.service.follow(caller, prediction.id).await?;
             let plan = PartialPlan::new(partial_images);
             let pictures = Pictures { api: api.clone(), follow, plan, event, ready: VecDeque::new(), has_ended: false };
-            let events = Sse::new(pictures.events()).keep_alive(KeepAlive::new().interval(HEARTBEAT).text("still here"));
+            let events =
+                Sse::new(pictures.events()).keep_alive(KeepAlive::new().interval(HEARTBEAT).text("still here"));
             let unbuffered = [(CACHE_CONTROL, "no-store"), (X_ACCEL_BUFFERING, "no")];
             return Ok((replayed, summary::of(&prediction), unbuffered, events).into_response());
         }

@@ -238,6 +238,7 @@ fn create_request(CreatePrediction { model, version, input }: CreatePrediction, 
         defaults: replicate::DEFAULTS,
         cancel_after: terms.cancel_after,
         idempotency_key: terms.idempotency_key.clone(),
+        priority: None,
     }
 }
 

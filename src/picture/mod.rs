@@ -2,8 +2,10 @@
 //! pixels, and neither needs the other.
 
 mod exif;
+mod made;
 mod read;
 mod write;
 
+pub use made::Made;
 pub use read::{MAX_BYTES, MAX_SIDE, Unreadable, read};
 pub use write::{Format, Provenance, write};

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::{
     error::Error,
     params::Params,
-    text_encoder::{TextEncoder, TextEncoderConfig},
+    text_encoder::{TextEncoder, TextEncoderConfig, TextEncoding},
     tokenizer::Tokenizer,
     weights::{Source, Weights, read_json},
 };
@@ -17,11 +17,21 @@ use super::{
 pub struct TextEncoders {
     tokenizer: Tokenizer,
     tokenizer_2: Tokenizer,
-    text_encoder: TextEncoder,
-    text_encoder_2: TextEncoder,
+    held: Held,
     /// Whether no negative prompt means zeros instead of the empty text.
     force_zeros_for_empty_prompt: bool,
 }
+
+/// Where the encoders are between two prompts.
+enum Held {
+    /// In memory.
+    Here(Box<[TextEncoder; 2]>),
+    /// In their files.
+    InFiles { weights: Weights, device: Device, dtype: DType },
+}
+
+/// The components.
+const ENCODERS: [&str; 2] = ["text_encoder", "text_encoder_2"];
 
 /// What the UNet hears of the texts. A batch of two is (negative, positive), a batch of one the prompt alone.
 #[derive(Debug)]
@@ -53,16 +63,21 @@ fn default_force_zeros() -> bool {
 impl TextEncoders {
     /// Loads `tokenizer`, `tokenizer_2`, `text_encoder` and `text_encoder_2`.
     pub fn load(weights: &Weights, device: &Device, dtype: DType) -> Result<Self, Error> {
-        let encoder = |component: &'static str| {
-            let (config, _) = weights.config::<TextEncoderConfig>(component)?;
-            TextEncoder::load(&Source::new(&*weights.tensors(component)?, device, dtype), &config, dtype)
-        };
+        let [first, second] = ENCODERS.map(|component| load_encoder(weights, component, device, dtype));
+        Self::holding(Held::Here(Box::new([first?, second?])), weights)
+    }
+
+    /// The same, but for the encoders: they are loaded for each prompt, and let go after it.
+    pub fn in_files(weights: &Weights, device: &Device, dtype: DType) -> Result<Self, Error> {
+        Self::holding(Held::InFiles { weights: weights.clone(), device: device.clone(), dtype }, weights)
+    }
+
+    fn holding(held: Held, weights: &Weights) -> Result<Self, Error> {
         let index = weights.folder("model_index.json");
         Ok(Self {
             tokenizer: Tokenizer::load(&weights.folder("tokenizer"))?,
             tokenizer_2: Tokenizer::load(&weights.folder("tokenizer_2"))?,
-            text_encoder: encoder("text_encoder")?,
-            text_encoder_2: encoder("text_encoder_2")?,
+            held,
             force_zeros_for_empty_prompt: if index.is_file() {
                 read_json::<ModelIndex>(&index, "the model's parts")?.force_zeros_for_empty_prompt
             } else {
@@ -74,16 +89,23 @@ impl TextEncoders {
     /// Encodes what the parameters ask for; the notes say what did not fit.
     pub fn encode(&self, params: &Params) -> Result<(Conditioning, Vec<String>), Error> {
         let mut notes = Vec::new();
-        let positive = self.encode_text(&params.prompt, "prompt", &mut notes)?;
-        if !params.do_classifier_free_guidance() {
+        let mut texts = vec![self.tokenize(&params.prompt, "prompt", &mut notes)?];
+        let is_guided = params.do_classifier_free_guidance();
+        if is_guided && (params.negative_prompt.is_some() || !self.force_zeros_for_empty_prompt) {
+            let text = params.negative_prompt.as_deref().unwrap_or_default();
+            texts.push(self.tokenize(text, "negative prompt", &mut notes)?);
+        }
+        let mut encoded = self.encode_texts(&texts)?.into_iter();
+        let positive = encoded.next().ok_or_else(|| Error::Params("no prompt to encode".into()))?;
+        if !is_guided {
             return Ok((positive, notes));
         }
-        let negative = match &params.negative_prompt {
-            None if self.force_zeros_for_empty_prompt => Conditioning {
+        let negative = match encoded.next() {
+            Some(negative) => negative,
+            None => Conditioning {
                 prompt_embeds: positive.prompt_embeds.zeros_like()?,
                 pooled: positive.pooled.zeros_like()?,
             },
-            text => self.encode_text(text.as_deref().unwrap_or_default(), "negative prompt", &mut notes)?,
         };
         let conditioning = Conditioning {
             prompt_embeds: Tensor::cat(&[negative.prompt_embeds, positive.prompt_embeds], 0)?,
@@ -92,7 +114,8 @@ impl TextEncoders {
         Ok((conditioning, notes))
     }
 
-    fn encode_text(&self, text: &str, name: &str, notes: &mut Vec<String>) -> Result<Conditioning, Error> {
+    /// The ids for both encoders.
+    fn tokenize(&self, text: &str, name: &str, notes: &mut Vec<String>) -> Result<[Vec<u32>; 2], Error> {
         let (tokens, tokens_2) = (self.tokenizer.encode(text)?, self.tokenizer_2.encode(text)?);
         if let Some(truncated) = &tokens.truncated {
             let room = tokens.ids.len() - 2;
@@ -101,9 +124,37 @@ impl TextEncoders {
                 truncated.tokens, truncated.text
             ));
         }
-        let (first, second) = (self.text_encoder.forward(&tokens.ids)?, self.text_encoder_2.forward(&tokens_2.ids)?);
-        let pooled = second.pooled.ok_or_else(|| Error::Params("text_encoder_2 has no text_projection".into()))?;
-        let prompt_embeds = Tensor::cat(&[first.penultimate, second.penultimate], D::Minus1)?; // (1, 77, 768 + 1280)
-        Ok(Conditioning { prompt_embeds, pooled })
+        Ok([tokens.ids, tokens_2.ids])
     }
+
+    /// Each text by both encoders. The outer loop is over encoders, so that never two are in memory that need not be.
+    fn encode_texts(&self, texts: &[[Vec<u32>; 2]]) -> Result<Vec<Conditioning>, Error> {
+        let by = |number: usize| -> Result<Vec<TextEncoding>, Error> {
+            let encode = |encoder: &TextEncoder| texts.iter().map(|ids| encoder.forward(&ids[number])).collect();
+            match &self.held {
+                Held::Here(encoders) => encode(&encoders[number]),
+                Held::InFiles { weights, device, dtype } => {
+                    encode(&load_encoder(weights, ENCODERS[number], device, *dtype)?)
+                }
+            }
+        };
+        let (first, second) = (by(0)?, by(1)?);
+        let both = |(first, second): (TextEncoding, TextEncoding)| {
+            let pooled = second.pooled.ok_or_else(|| Error::Params("text_encoder_2 has no text_projection".into()))?;
+            let prompt_embeds = Tensor::cat(&[first.penultimate, second.penultimate], D::Minus1)?; // (1, 77, 768 + 1280)
+            Ok(Conditioning { prompt_embeds, pooled })
+        };
+        first.into_iter().zip(second).map(both).collect()
+    }
+}
+
+fn load_encoder(
+    weights: &Weights,
+    component: &'static str,
+    device: &Device,
+    dtype: DType,
+) -> Result<TextEncoder, Error> {
+    let (config, path) = weights.config::<TextEncoderConfig>(component)?;
+    config.check(&path)?;
+    TextEncoder::load(&Source::new(&*weights.tensors(component)?, device, dtype), &config, dtype)
 }

@@ -18,7 +18,7 @@ pub enum Error {
     /// The arithmetic left the range of its numbers; the picture would be black or noise.
     #[error("{stage} produced values that are not finite")]
     NotFinite {
-        /// Where: `the UNet` or `the VAE`.
+        /// Where, as `the UNet`.
         stage: &'static str,
     },
     /// The tensor library or the device failed.
@@ -27,6 +27,9 @@ pub enum Error {
     /// An image could not be encoded.
     #[error("could not encode the image: {0}")]
     Image(String),
+    /// Every image was left out by the safety checker.
+    #[error("NSFW content detected. Try running it again, or try a different prompt.")]
+    Flagged,
     /// The caller's callback asked to stop.
     #[error("canceled")]
     Canceled,

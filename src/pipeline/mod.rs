@@ -5,6 +5,7 @@
 //! `conditioning` → `noise` → `unet` under a `scheduler` → `vae` → `image`. The networks are written in terms of [`ops`],
 //! operations on channels-last activations, which is where speed is won without touching the model.
 
+mod clip;
 pub mod conditioning;
 mod error;
 pub mod image;
@@ -12,9 +13,11 @@ mod image_to_image;
 mod lora;
 pub mod noise;
 pub mod ops;
+mod options;
 mod params;
 mod preview;
 mod resnet;
+pub mod safety_checker;
 pub mod scheduler;
 pub mod text_encoder;
 pub mod tokenizer;
@@ -34,8 +37,10 @@ pub use error::{Error, WeightsError};
 use image_to_image::ImageLatents;
 pub use lora::LoraFile;
 use noise::TorchCudaRng;
-pub use params::{Generation, Latents, Params, Step, Timings};
+pub use options::Options;
+pub use params::{Generation, Latents, Params, Safety, Step, Timings};
 pub use preview::LatentPreview;
+use safety_checker::SafetyChecker;
 pub use scheduler::SchedulerName;
 use scheduler::{CleanSample, SchedulerConfig};
 use unet::UNet;
@@ -47,6 +52,7 @@ pub struct Pipeline {
     text_encoders: TextEncoders,
     unet: UNet,
     vae: Vae,
+    safety_checker: Option<SafetyChecker>,
     scheduler_config: SchedulerConfig,
     device: Device,
 }
@@ -60,10 +66,17 @@ const _: () = {
 impl Pipeline {
     /// Loads a model. `dtype` is what the weights are kept in; on the CPU the arithmetic is f32 whatever they are kept in.
     pub fn load(weights: &Weights, device: &Device, dtype: DType) -> Result<Self, Error> {
+        Self::load_with(weights, device, dtype, Options::default())
+    }
+
+    /// Loads a model to be held like this. A safety checker is loaded where the model has one.
+    pub fn load_with(weights: &Weights, device: &Device, dtype: DType, options: Options) -> Result<Self, Error> {
+        let load = if options.low_memory { TextEncoders::in_files } else { TextEncoders::load };
         Ok(Self {
-            text_encoders: TextEncoders::load(weights, device, dtype)?,
+            text_encoders: load(weights, device, dtype)?,
             unet: UNet::open(weights, device, dtype)?,
-            vae: Vae::open(weights, device, dtype)?,
+            vae: Vae::open(weights, device, dtype)?.tiled(options.vae_tile)?,
+            safety_checker: SafetyChecker::open(weights, device, dtype)?,
             scheduler_config: weights.scheduler_config()?,
             device: device.clone(),
         })
@@ -92,15 +105,15 @@ impl Pipeline {
 
         // 1. Encode the prompt, and with guidance the negative prompt, once for all images.
         let started = Instant::now();
-        let (conditioning, notes) = self.text_encoders.encode(params)?;
+        let (conditioning, mut notes) = self.text_encoders.encode(params)?;
         self.device.synchronize()?;
         // An image to start from as well: its latents are sampled anew for each image.
         let start = params.image.as_ref().map(|image| self.encode_image(image, params)).transpose()?;
         timings.encode = started.elapsed();
 
-        let seeds: Vec<u64> = (0..params.num_images as u64).map(|i| params.seed.wrapping_add(i)).collect();
-        let mut images = Vec::with_capacity(params.num_images);
-        for (image_index, &seed) in seeds.iter().enumerate() {
+        let (mut seeds, mut images) = (Vec::new(), Vec::new());
+        for image_index in 0..params.num_images {
+            let seed = params.seed.wrapping_add(image_index as u64);
             let mut told = |latents: &Latents, predicted: &Latents, elapsed: Duration| {
                 timings.steps.push(elapsed);
                 let index = timings.steps.len() - 1;
@@ -110,10 +123,36 @@ impl Pipeline {
 
             // 6. Decode. 7. To pixels.
             let started = Instant::now();
-            images.push(self.decode(&latents)?);
+            let image = self.decode(&latents)?;
+            // 8. Leave out what should not be shown, as the hosted model does.
+            if self.flags(&image, params)? {
+                notes.push(format!("NSFW content detected in image {image_index}"));
+            } else {
+                images.push(image);
+                seeds.push(seed);
+            }
             timings.decode += started.elapsed();
         }
-        Ok(Generation { images, seeds, timings, notes })
+        if images.is_empty() {
+            return Err(Error::Flagged);
+        }
+        Ok(Generation { images, seeds, safety: self.safety(params), timings, notes })
+    }
+
+    /// What the safety checker has to do with images of these parameters.
+    pub fn safety(&self, params: &Params) -> Safety {
+        match self.safety_checker {
+            _ if params.disable_safety_checker => Safety::Disabled,
+            Some(_) => Safety::Checked,
+            None => Safety::Unavailable,
+        }
+    }
+
+    fn flags(&self, image: &::image::RgbImage, params: &Params) -> Result<bool, Error> {
+        match &self.safety_checker {
+            Some(checker) if !params.disable_safety_checker => checker.flags(image),
+            _ => Ok(false),
+        }
     }
 
     /// The image to start from, at the size to draw, in the VAE's space.

@@ -34,6 +34,8 @@ pub struct Params {
     /// How much of `image` is given up to noise, 0 to 1. Only the last `num_inference_steps * strength` steps are taken,
     /// rounded down; there must be one.
     pub strength: f64,
+    /// Draws without looking at the images afterwards. A model without a safety checker never does.
+    pub disable_safety_checker: bool,
 }
 
 impl Params {
@@ -51,6 +53,7 @@ impl Params {
             scheduler: SchedulerName::default(),
             image: None,
             strength: 0.8,
+            disable_safety_checker: false,
         }
     }
 
@@ -116,14 +119,27 @@ pub struct Latents {
 /// What a generation made.
 #[derive(Debug)]
 pub struct Generation {
-    /// The images, in order.
+    /// The images, in order, without those that the safety checker flagged.
     pub images: Vec<RgbImage>,
     /// The seed that draws each image alone.
     pub seeds: Vec<u64>,
+    /// Whether the images were looked at.
+    pub safety: Safety,
     /// Where the time went.
     pub timings: Timings,
     /// What the caller should know, e.g. which words of the prompt were left out.
     pub notes: Vec<String>,
+}
+
+/// What the safety checker had to do with a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Safety {
+    /// It looked at every image.
+    Checked,
+    /// It was not to look.
+    Disabled,
+    /// The model has none.
+    Unavailable,
 }
 
 /// Device time of each stage.
@@ -133,6 +149,6 @@ pub struct Timings {
     pub encode: Duration,
     /// Each UNet call with its scheduler step.
     pub steps: Vec<Duration>,
-    /// The VAE and the conversion to pixels, over all images.
+    /// The VAE, the conversion to pixels and the safety checker, over all images.
     pub decode: Duration,
 }

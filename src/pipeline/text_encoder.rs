@@ -2,13 +2,16 @@
 //!
 //! transformers: `models/clip/modeling_clip.py`, `CLIPTextModel` and `CLIPTextModelWithProjection`.
 
+use std::path::Path;
+
 use candle_core::{DType, Device, IndexOp, Tensor};
 use serde::Deserialize;
 
 use super::{
-    error::Error,
-    ops::{Activation, Embedding, LayerNorm, Linear, Mask, attention},
-    weights::{Source, activation_dtype},
+    clip::{EncoderLayer, EncoderLayerShape},
+    error::{Error, WeightsError},
+    ops::{Activation, Embedding, LayerNorm, Linear, Mask},
+    weights::{SIZES, Source, activation_dtype},
 };
 
 /// `text_encoder/config.json`.
@@ -43,6 +46,19 @@ fn default_layer_norm_eps() -> f64 {
     1e-5
 }
 
+impl TextEncoderConfig {
+    /// Refuses what no encoder can be built of.
+    pub(super) fn check(&self, path: &Path) -> Result<(), Error> {
+        let heads = self.num_attention_heads;
+        let sizes = [self.vocab_size, self.hidden_size, self.intermediate_size, self.num_hidden_layers, heads];
+        if !sizes.iter().all(|size| SIZES.contains(size)) || !self.hidden_size.is_multiple_of(heads) {
+            let what = "a size is 0 or beyond reason, or num_attention_heads does not divide hidden_size".into();
+            return Err(WeightsError::Unsupported { path: path.into(), what }.into());
+        }
+        Ok(())
+    }
+}
+
 /// What CLIP's first configurations said by mistake, and all of SDXL's repeat: it stands for "the largest id".
 const LEGACY_EOS_TOKEN_ID: u32 = 2;
 
@@ -54,7 +70,7 @@ fn default_eos_token_id() -> u32 {
 pub struct TextEncoder {
     token_embedding: Embedding,
     position_embedding: Embedding,
-    layers: Vec<Layer>,
+    layers: Vec<EncoderLayer>,
     final_layer_norm: LayerNorm,
     text_projection: Option<Linear>,
     eos_token_id: u32,
@@ -79,8 +95,15 @@ impl TextEncoder {
         let named = source.at("text_model");
         let text_model = if named.contains("final_layer_norm.weight") { named } else { source.clone() };
         let embeddings = text_model.at("embeddings");
+        let shape = EncoderLayerShape {
+            width,
+            inner: config.intermediate_size,
+            heads: config.num_attention_heads,
+            hidden_act: config.hidden_act,
+            layer_norm_eps: config.layer_norm_eps,
+        };
         let layers = (0..config.num_hidden_layers)
-            .map(|i| Layer::load(&text_model.at(format!("encoder.layers.{i}")), config))
+            .map(|i| EncoderLayer::load(&text_model.at(format!("encoder.layers.{i}")), shape))
             .collect::<Result<_, _>>()?;
         let projection = source.at("text_projection");
         let text_projection = projection
@@ -113,11 +136,11 @@ impl TextEncoder {
         let (last, others) =
             self.layers.split_last().ok_or_else(|| Error::Params("a text encoder without layers".into()))?;
         for layer in others {
-            hidden = layer.forward(&hidden)?;
+            hidden = layer.forward(&hidden, Mask::Causal)?;
         }
         let pooled = match &self.text_projection {
             Some(projection) => {
-                let last = self.final_layer_norm.forward(&last.forward(&hidden)?)?;
+                let last = self.final_layer_norm.forward(&last.forward(&hidden, Mask::Causal)?)?;
                 let end = last.i((.., self.end_position(ids), ..))?.contiguous()?; // (1, c)
                 Some(projection.forward(&end)?)
             }
@@ -133,47 +156,5 @@ impl TextEncoder {
             end => end,
         };
         ids.iter().position(|&id| id == end).unwrap_or_default()
-    }
-}
-
-/// `CLIPEncoderLayer`.
-struct Layer {
-    layer_norm1: LayerNorm,
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
-    out_proj: Linear,
-    layer_norm2: LayerNorm,
-    fc1: Linear,
-    fc2: Linear,
-    heads: usize,
-    hidden_act: Activation,
-}
-
-impl Layer {
-    fn load(source: &Source<'_>, config: &TextEncoderConfig) -> Result<Self, Error> {
-        let (width, inner) = (config.hidden_size, config.intermediate_size);
-        let projection = |name: &str| Linear::load(&source.at("self_attn").at(name), width, width);
-        Ok(Self {
-            layer_norm1: LayerNorm::load(&source.at("layer_norm1"), width, config.layer_norm_eps)?,
-            q_proj: projection("q_proj")?,
-            k_proj: projection("k_proj")?,
-            v_proj: projection("v_proj")?,
-            out_proj: projection("out_proj")?,
-            layer_norm2: LayerNorm::load(&source.at("layer_norm2"), width, config.layer_norm_eps)?,
-            fc1: Linear::load(&source.at("mlp.fc1"), width, inner)?,
-            fc2: Linear::load(&source.at("mlp.fc2"), inner, width)?,
-            heads: config.num_attention_heads,
-            hidden_act: config.hidden_act,
-        })
-    }
-
-    fn forward(&self, hidden: &Tensor) -> Result<Tensor, Error> {
-        let x = self.layer_norm1.forward(hidden)?;
-        let (query, key, value) = (self.q_proj.forward(&x)?, self.k_proj.forward(&x)?, self.v_proj.forward(&x)?);
-        let attended = attention(&query, &key, &value, self.heads, Mask::Causal)?;
-        let hidden = (hidden + self.out_proj.forward(&attended)?)?;
-        let x = self.fc1.forward(&self.layer_norm2.forward(&hidden)?)?;
-        Ok((hidden + self.fc2.forward(&self.hidden_act.forward(&x)?)?)?)
     }
 }

@@ -159,6 +159,9 @@ impl Tokenizer {
         let (start, end, padding) = (id(&start)?, id(&end)?, id(&padding)?);
         // Some folders say "as long as you like" with a number beyond counting; CLIP's context is 77.
         let length = config.model_max_length.filter(|length| *length < 1e6).map_or(77, |length| length as usize);
+        if length < 3 {
+            return Err(unreadable(format!("a model_max_length of {length} leaves no room for a text")));
+        }
         Ok(Self { bpe, start, end, padding, length })
     }
 

@@ -3,14 +3,14 @@
 //! It decides what a request means and leaves what it says to `wire` and what it does to `store`. Waiting holds no
 //! database connection. Workers are never called from here: they find the row.
 
+pub mod admission;
+mod cache;
+mod follow;
+mod operator;
 mod start_image;
+mod usage;
 
-use std::{
-    collections::HashMap,
-    ops::Range,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use futures_util::stream::BoxStream;
 use sha2::{Digest, Sha256};
@@ -21,26 +21,24 @@ use crate::{
     artifacts::{self, Artifacts, StoredFile},
     domain::{
         ApiKey, Caller, Catalog, Dialect, FaceDefaults, Idempotency, Input, InvalidInput, Model, NewPrediction,
-        Prediction, PredictionId, Progress, QueuePlace, Status,
+        Prediction, PredictionId, QueuePlace, Scope, Shortage, Status,
     },
     fetch::Fetcher,
-    store::{self, Store, StoredKey, Subscription},
+    store::{self, Store, StoredKey},
 };
 
+pub use self::follow::{Follow, Sight};
+use self::{admission::Admission, cache::Cache};
 pub use crate::store::{Cursor, ListFilter};
 
 /// How long a looked-up key is believed; so long may a revoked one still work.
-const KEY_CACHE: Duration = Duration::from_secs(5);
+const KEY_CACHE: Duration = Duration::from_secs(4);
+/// How long an account that was full is believed to be.
+const FULL_CACHE: Duration = Duration::from_secs(1);
 /// How long a measured run time is believed.
 const RUN_TIME_CACHE: Duration = Duration::from_secs(5);
 /// Where counting ends: a list as long as this is paged through by nobody.
 const MOST_COUNTED: u32 = 10_000;
-/// How often somebody who follows a running prediction looks at it when nothing is heard.
-const LOOK_AGAIN: Duration = Duration::from_secs(2);
-/// How often, at least and at most, somebody who follows a queued prediction is told its place.
-const PLACE_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// Bounds each cache, against floods of made-up keys.
-const CACHE_ENTRIES: usize = 10_000;
 
 /// Everything a face may do. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -53,7 +51,10 @@ struct Shared {
     store: Store,
     artifacts: Artifacts,
     catalog: Catalog,
+    admission: Admission,
     keys: Cache<String, Option<StoredKey>>,
+    /// Accounts that have all predictions in flight that they may.
+    full: Cache<i64, Shortage>,
     run_times: Cache<String, Duration>,
     decoding: Arc<Semaphore>,
     fetching: Semaphore,
@@ -80,6 +81,8 @@ pub struct CreateRequest {
     pub cancel_after: Option<Duration>,
     /// The client's key for an idempotent create without an id.
     pub idempotency_key: Option<String>,
+    /// Run before others that have a greater one; for operators.
+    pub priority: Option<i16>,
 }
 
 impl CreateRequest {
@@ -129,6 +132,27 @@ pub enum Error {
     /// No key, or not a valid one.
     #[error("invalid or missing API key")]
     Unauthorized,
+    /// The key is valid, but not for this.
+    #[error("this API key does not have the scope {0}")]
+    Forbidden(Scope),
+    /// The account or the key may not spend what the prediction may cost.
+    #[error(transparent)]
+    PaymentRequired(Shortage),
+    /// The key asks too often.
+    #[error("this API key makes too many requests; it may ask again in {retry_after} seconds")]
+    TooManyRequests {
+        /// Seconds.
+        retry_after: u64,
+    },
+    /// The account has as many predictions in flight as it may.
+    #[error(transparent)]
+    TooManyInFlight(Shortage),
+    /// Too many predictions wait already.
+    #[error("the queue is too long for another prediction; try again in {retry_after} seconds")]
+    Overloaded {
+        /// Seconds.
+        retry_after: u64,
+    },
     /// The input cannot be run.
     #[error(transparent)]
     InvalidInput(#[from] InvalidInput),
@@ -156,6 +180,8 @@ impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
         match error {
             store::Error::Unavailable(_) => Self::Unavailable(error.into()),
+            store::Error::Refused(shortage @ Shortage::InFlight { .. }) => Self::TooManyInFlight(shortage),
+            store::Error::Refused(shortage) => Self::PaymentRequired(shortage),
             _ => Self::Internal(error.into()),
         }
     }
@@ -176,12 +202,26 @@ impl PredictionService {
         artifacts: Artifacts,
         catalog: Catalog,
         fetcher: Fetcher,
+        limits: admission::Limits,
         draining: CancellationToken,
     ) -> Self {
         let (keys, run_times) = (Cache::new(KEY_CACHE), Cache::new(RUN_TIME_CACHE));
         let decoding = Arc::new(Semaphore::new(start_image::DECODED_AT_ONCE));
         let fetching = Semaphore::new(start_image::FETCHED_AT_ONCE);
-        let shared = Shared { store, artifacts, catalog, keys, run_times, decoding, fetching, fetcher, draining };
+        let (admission, full) = (Admission::new(limits), Cache::new(FULL_CACHE));
+        let shared = Shared {
+            store,
+            artifacts,
+            catalog,
+            admission,
+            keys,
+            full,
+            run_times,
+            decoding,
+            fetching,
+            fetcher,
+            draining,
+        };
         Self { shared: Arc::new(shared) }
     }
 
@@ -204,6 +244,18 @@ impl PredictionService {
         stored.and_then(|stored| stored.caller(&key)).ok_or(Error::Unauthorized)
     }
 
+    /// Whether the caller may make a request of this kind, which counts. Asks no database.
+    pub fn admit(&self, caller: Caller, scope: Scope, kind: admission::Kind) -> Result<()> {
+        if !caller.scopes.contains(scope) {
+            return Err(Error::Forbidden(scope));
+        }
+        self.shared.admission.check_rate(caller, kind)?;
+        match self.shared.full.get(&caller.account_id) {
+            Some(shortage) if kind == admission::Kind::Create => Err(Error::TooManyInFlight(shortage)),
+            _ => Ok(()),
+        }
+    }
+
     /// The name of the caller's account.
     pub async fn account_name(&self, caller: Caller) -> Result<String> {
         self.shared.store.account_name(caller.account_id).await?.ok_or(Error::Unauthorized)
@@ -218,6 +270,21 @@ impl PredictionService {
         let model = self.shared.catalog.answering(asked);
         let (mut input, mut notes) =
             Input::parse(&request.input, &model.limits, &request.defaults, random_seed().map_err(internal)?)?;
+        if request.priority.is_some() && !caller.scopes.contains(Scope::Admin) {
+            return Err(Error::Forbidden(Scope::Admin));
+        }
+        if !caller.scopes.contains(Scope::SafetyDisable) {
+            let asked_for = ["disable_safety_checker", "enable_safety_checker"]
+                .iter()
+                .any(|name| request.input.get(name).is_some());
+            if input.disable_safety_checker && asked_for {
+                return Err(Error::Forbidden(Scope::SafetyDisable));
+            }
+            // A face's habit is not its caller's wish.
+            input.disable_safety_checker = false;
+        }
+        let run = self.known_run(model);
+        self.shared.admission.check_queue(&self.shared.store, &model.slug, run)?;
         let mut version = request.version;
         if model.slug != asked.slug {
             notes.push(format!("The weights of {} are not here; {} stands in for it", asked.slug, model.slug));
@@ -239,6 +306,8 @@ impl PredictionService {
             input,
             notes,
             price: model.price,
+            time_limit: model.time_limit(),
+            priority: request.priority.unwrap_or(0),
             cancel_after: request.cancel_after,
             idempotency: request.idempotency_key.map(|key| Idempotency { key, request_hash }),
         };
@@ -247,8 +316,16 @@ impl PredictionService {
             if let Some(bytes) = image {
                 new.input.image = Some(service.shared.store_image(new.id, bytes).await?);
             }
-            if let Some(created) = service.shared.store.create(&new).await? {
-                return Ok(Created::New(created));
+            match service.shared.store.create(&new).await {
+                Ok(Some(created)) => return Ok(Created::New(created)),
+                Ok(None) => {}
+                Err(error) => {
+                    service.shared.artifacts.delete(new.input.image.take().into_iter().collect()).await;
+                    if let store::Error::Refused(shortage @ Shortage::InFlight { .. }) = error {
+                        service.shared.full.put(new.account_id, shortage);
+                    }
+                    return Err(error.into());
+                }
             }
             service.shared.artifacts.delete(new.input.image.take().into_iter().collect()).await;
             if let Some(idempotency) = &new.idempotency {
@@ -344,6 +421,11 @@ impl PredictionService {
         Ok(run)
     }
 
+    /// How long a run takes as far as it is known without asking.
+    fn known_run(&self, model: &Model) -> Duration {
+        self.shared.run_times.get(model.slug.as_str()).unwrap_or_else(|| model.average_run())
+    }
+
     /// Finds a stored output. Whoever knows its key may read it.
     pub async fn find_output(&self, key: &str) -> Result<StoredFile> {
         self.shared.artifacts.find(key).await?.ok_or(Error::NotFound)
@@ -387,51 +469,6 @@ impl PredictionService {
     }
 }
 
-/// Somebody who follows a prediction. Holds no database connection between two looks.
-#[derive(Debug)]
-pub struct Follow {
-    service: PredictionService,
-    caller: Caller,
-    id: PredictionId,
-    subscription: Subscription,
-    /// Before the next look, should nothing be heard.
-    pause: Duration,
-}
-
-/// All that can be seen of a prediction.
-#[derive(Clone, Debug)]
-pub struct Sight {
-    /// As it is.
-    pub prediction: Prediction,
-    /// Where it stands, while it is queued.
-    pub place: Option<QueuePlace>,
-    /// How far it is, while it is processed.
-    pub progress: Option<Progress>,
-}
-
-impl Follow {
-    /// Looks at the prediction: the first time at once, then when it may have changed. `None` when the server shuts
-    /// down.
-    pub async fn next(&mut self) -> Result<Option<Sight>> {
-        let shared = &self.service.shared;
-        tokio::select! {
-            biased;
-            () = shared.draining.cancelled() => return Ok(None),
-            () = tokio::time::sleep(self.pause) => {}
-            () = self.subscription.changed() => {}
-        }
-        let prediction = self.service.get(self.caller, self.id).await?;
-        let place = self.service.queue_place(&prediction).await?;
-        let progress = match prediction.status {
-            Status::Processing => shared.store.progress(self.caller.account_id, self.id).await?,
-            _ => None,
-        };
-        // Nobody tells when those ahead move on, and the longer the queue the less does it matter.
-        self.pause = place.map_or(LOOK_AGAIN, |place| (place.eta / 8).clamp(PLACE_AGAIN.0, PLACE_AGAIN.1));
-        Ok(Some(Sight { prediction, place, progress }))
-    }
-}
-
 /// Runs a write to its end even if the client hangs up meanwhile: axum drops a handler's future, not a task.
 async fn complete<T: Send + 'static>(write: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
     tokio::spawn(write).await.map_err(|panic| Error::Internal(panic.into()))?
@@ -443,36 +480,4 @@ fn internal(error: getrandom::Error) -> Error {
 
 fn random_seed() -> std::result::Result<u32, getrandom::Error> {
     getrandom::u32()
-}
-
-/// Values believed for a while.
-#[derive(Debug)]
-struct Cache<K, V> {
-    lifetime: Duration,
-    entries: Mutex<HashMap<K, (Instant, V)>>,
-}
-
-impl<K: std::hash::Hash + Eq, V: Clone> Cache<K, V> {
-    fn new(lifetime: Duration) -> Self {
-        Self { lifetime, entries: Mutex::default() }
-    }
-
-    fn get<Q: std::hash::Hash + Eq + ?Sized>(&self, key: &Q) -> Option<V>
-    where
-        K: std::borrow::Borrow<Q>,
-    {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.get(key).filter(|(since, _)| since.elapsed() < self.lifetime).map(|(_, value)| value.clone())
-    }
-
-    fn put(&self, key: K, value: V) {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        if entries.len() >= CACHE_ENTRIES {
-            entries.retain(|_, (since, _)| since.elapsed() < self.lifetime);
-        }
-        // Full of live entries: do without the cache rather than grow.
-        if entries.len() < CACHE_ENTRIES {
-            entries.insert(key, (Instant::now(), value));
-        }
-    }
 }

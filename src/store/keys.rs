@@ -1,10 +1,10 @@
-//! Accounts and their API keys. The secret of a key is never stored, only its hash.
+//! API keys. The secret of a key is never stored, only its hash.
 
 use chrono::{DateTime, Utc};
 use sqlx::FromRow;
 
-use super::{Result, Store};
-use crate::domain::{ApiKey, Caller};
+use super::{Result, Store, predictions::microseconds};
+use crate::domain::{ApiKey, Budget, Caller, KeyRecord, NanoUsd, NewKey, Period, Scope, Scopes};
 
 /// What the database knows of a key that can still be used.
 #[derive(Clone, Debug, FromRow)]
@@ -12,6 +12,7 @@ pub struct StoredKey {
     account_id: i64,
     id: i64,
     hash: Vec<u8>,
+    scopes: Vec<String>,
 }
 
 impl StoredKey {
@@ -19,32 +20,66 @@ impl StoredKey {
     pub fn caller(&self, key: &ApiKey) -> Option<Caller> {
         use subtle::ConstantTimeEq;
         let equal: bool = self.hash.ct_eq(&key.hash()).into();
-        equal.then_some(Caller { account_id: self.account_id, key_id: self.id })
+        let caller = || Caller { account_id: self.account_id, key_id: self.id, scopes: scopes(&self.scopes) };
+        equal.then(caller)
     }
 }
 
-/// A key as its owner sees it in a list.
-#[derive(Clone, Debug, FromRow)]
-pub struct KeyRecord {
-    /// Row id.
-    pub id: i64,
-    /// Account it belongs to.
-    pub account: String,
-    /// Given by its owner.
-    pub name: String,
-    /// Public part.
-    pub lookup: String,
-    /// When it was made.
-    pub created_at: DateTime<Utc>,
-    /// When it stops to work by itself.
-    pub expires_at: Option<DateTime<Utc>>,
-    /// When it was revoked.
-    pub revoked_at: Option<DateTime<Utc>>,
+/// A key's row in a list.
+#[derive(Debug, FromRow)]
+struct Row {
+    account: String,
+    name: String,
+    lookup: String,
+    scopes: Vec<String>,
+    budget_nano: Option<i64>,
+    budget_period: Option<String>,
+    spent_nano: i64,
+    held_nano: i64,
+    created_at: DateTime<Utc>,
+    expires_at: Option<DateTime<Utc>>,
+    revoked_at: Option<DateTime<Utc>>,
+}
+
+impl From<Row> for KeyRecord {
+    fn from(row: Row) -> Self {
+        let period: Option<Period> = row.budget_period.and_then(|period| period.parse().ok());
+        let budget = row.budget_nano.zip(period);
+        Self {
+            account: row.account,
+            name: row.name,
+            lookup: row.lookup,
+            scopes: scopes(&row.scopes),
+            budget: budget.map(|(amount, period)| Budget { amount: NanoUsd::new(amount), period }),
+            spent: NanoUsd::new(row.spent_nano),
+            held: NanoUsd::new(row.held_nano),
+            created_at: row.created_at,
+            expires_at: row.expires_at,
+            revoked_at: row.revoked_at,
+        }
+    }
+}
+
+/// A word of a newer version allows nothing here.
+fn scopes(words: &[String]) -> Scopes {
+    words.iter().filter_map(|word| word.parse::<Scope>().ok()).collect()
 }
 
 impl Store {
-    /// Stores a key under an account, which is created if it is new.
+    /// Stores a key that may do everything and has no limits, as the first one.
     pub async fn create_key(&self, account: &str, name: &str, key: &ApiKey) -> Result<Caller> {
+        let new = NewKey {
+            account: account.to_owned(),
+            name: name.to_owned(),
+            scopes: Scopes::ALL,
+            budget: None,
+            expires_at: None,
+        };
+        self.issue_key(&new, key).await
+    }
+
+    /// Stores a key under an account, which is created if it is new.
+    pub async fn issue_key(&self, new: &NewKey, key: &ApiKey) -> Result<Caller> {
         let (account_id, key_id) = sqlx::query_as(
             "with account as (
                  -- An update that changes nothing, so that an existing account is returned as well.
@@ -52,36 +87,35 @@ impl Store {
                  on conflict (name) do update set name = excluded.name
                  returning id
              )
-             insert into api_keys (account_id, name, lookup, hash)
-             select id, $2, $3, $4 from account
+             insert into api_keys (account_id, name, lookup, hash, scopes, budget_nano, budget_period, expires_at)
+             select id, $2, $3, $4, $5, $6, $7, $8 from account
              returning account_id, id",
         )
-        .bind(account)
-        .bind(name)
+        .bind(&new.account)
+        .bind(&new.name)
         .bind(key.lookup())
         .bind(&key.hash()[..])
+        .bind(new.scopes.iter().map(Scope::as_str).collect::<Vec<_>>())
+        .bind(new.budget.map(|budget| budget.amount.get()))
+        .bind(new.budget.map(|budget| budget.period.as_str()))
+        .bind(new.expires_at)
         .fetch_one(&self.pool)
         .await?;
-        Ok(Caller { account_id, key_id })
+        Ok(Caller { account_id, key_id, scopes: new.scopes })
     }
 
-    /// The usable key of this public part; none when it is unknown, revoked or expired.
+    /// The usable key of this public part; none when it is unknown, revoked or expired. After a rotation a key has two
+    /// secrets for a while, each with a public part of its own.
     pub async fn find_key(&self, lookup: &str) -> Result<Option<StoredKey>> {
         Ok(sqlx::query_as(
-            "select account_id, id, hash from api_keys
-             where lookup = $1 and revoked_at is null and (expires_at is null or expires_at > now())",
+            "select account_id, id, case when lookup = $1 then hash else previous_hash end as hash, scopes
+             from api_keys
+             where (lookup = $1 or (previous_lookup = $1 and previous_expires_at > now()))
+               and revoked_at is null and (expires_at is null or expires_at > now())",
         )
         .bind(lookup)
         .fetch_optional(&self.pool)
         .await?)
-    }
-
-    /// The name of an account.
-    pub async fn account_name(&self, account_id: i64) -> Result<Option<String>> {
-        Ok(sqlx::query_scalar("select name from accounts where id = $1")
-            .bind(account_id)
-            .fetch_optional(&self.pool)
-            .await?)
     }
 
     /// Whether there is any key, usable or not.
@@ -91,21 +125,59 @@ impl Store {
 
     /// Every key, oldest first.
     pub async fn list_keys(&self) -> Result<Vec<KeyRecord>> {
-        Ok(sqlx::query_as(
-            "select api_keys.id, accounts.name as account, api_keys.name, lookup, api_keys.created_at, expires_at, revoked_at
+        let rows: Vec<Row> = sqlx::query_as(
+            "select accounts.name as account, api_keys.name, lookup, scopes, budget_nano, budget_period,
+                    case when period_start = date_trunc(budget_period, now(), 'UTC') then spent_nano else 0 end
+                        as spent_nano,
+                    case when period_start = date_trunc(budget_period, now(), 'UTC') then api_keys.held_nano else 0 end
+                        as held_nano,
+                    api_keys.created_at, expires_at, revoked_at
              from api_keys join accounts on accounts.id = account_id
              order by api_keys.id",
         )
         .fetch_all(&self.pool)
-        .await?)
+        .await?;
+        Ok(rows.into_iter().map(KeyRecord::from).collect())
     }
 
-    /// Ends a key. Returns whether there was one to end.
+    /// Ends a key, with whatever secrets it has. Returns whether there was one to end.
     pub async fn revoke_key(&self, lookup: &str) -> Result<bool> {
         let revoked = sqlx::query("update api_keys set revoked_at = now() where lookup = $1 and revoked_at is null")
             .bind(lookup)
             .execute(&self.pool)
             .await?;
         Ok(revoked.rows_affected() > 0)
+    }
+
+    /// Gives a key a new secret; the one before still opens until `overlap` is over, and the one before that no more.
+    /// Returns whether there was such a key.
+    pub async fn rotate_key(&self, lookup: &str, key: &ApiKey, overlap: std::time::Duration) -> Result<bool> {
+        let rotated = sqlx::query(
+            "update api_keys set
+                 lookup = $2, hash = $3, previous_lookup = lookup, previous_hash = hash,
+                 previous_expires_at = now() + $4::bigint * interval '1 microsecond'
+             where lookup = $1 and revoked_at is null and (expires_at is null or expires_at > now())",
+        )
+        .bind(lookup)
+        .bind(key.lookup())
+        .bind(&key.hash()[..])
+        .bind(microseconds(overlap))
+        .execute(&self.pool)
+        .await?;
+        Ok(rotated.rows_affected() > 0)
+    }
+
+    /// Sets or takes away what a key may spend. What it has spent in the period stays spent. Returns whether there was
+    /// such a key.
+    pub async fn set_budget(&self, lookup: &str, budget: Option<Budget>) -> Result<bool> {
+        let set = sqlx::query(
+            "update api_keys set budget_nano = $2, budget_period = $3 where lookup = $1 and revoked_at is null",
+        )
+        .bind(lookup)
+        .bind(budget.map(|budget| budget.amount.get()))
+        .bind(budget.map(|budget| budget.period.as_str()))
+        .execute(&self.pool)
+        .await?;
+        Ok(set.rows_affected() > 0)
     }
 }

@@ -1,14 +1,21 @@
 //! Every SQL statement of the program, and the news of what they changed.
 //!
-//! Grouped by who uses them: `predictions` and `keys` for the service, `queue` and `workers` for workers, `changes` and
-//! `progress` for both. One function is one statement, named by the verb of the domain; the table's own constraints (`migrations/`)
+//! Grouped by who uses them: `predictions`, `keys`, `accounts` and `usage` for the service, `queue` and `workers` for
+//! workers, `changes` and `progress` for both; `ended` is the end of every statement that ends predictions, `ledger` and
+//! `audit` are about money. One function is one statement, named by the verb of the domain; the table's own constraints (`migrations/`)
 //! stand behind each. Nothing here waits for anything but the database.
 
+mod accounts;
+mod audit;
 mod changes;
+mod ended;
 mod keys;
+mod ledger;
 mod predictions;
 mod progress;
 mod queue;
+mod turns;
+mod usage;
 mod workers;
 
 use std::{str::FromStr, time::Duration};
@@ -19,8 +26,11 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
+use crate::domain::Shortage;
+
+pub use audit::{Audit, Finding};
 pub use changes::{Changes, Subscription};
-pub use keys::{KeyRecord, StoredKey};
+pub use keys::StoredKey;
 pub use predictions::{Cursor, ListFilter};
 pub use queue::{Claim, Renewal, Swept};
 pub use workers::{Phase, WorkerRecord, WorkerSession};
@@ -62,6 +72,12 @@ pub enum Error {
     /// The database cannot be reached or is overloaded; trying again later may help.
     #[error("the database is unavailable: {0}")]
     Unavailable(#[source] sqlx::Error),
+    /// The account or the key may not spend what was to be spent.
+    #[error(transparent)]
+    Refused(Shortage),
+    /// A statement would have gone over a limit and has changed nothing.
+    #[error("over a limit")]
+    OverLimit,
     /// Anything else the database says.
     #[error("the database refused a statement: {0}")]
     Database(#[source] sqlx::Error),
@@ -72,6 +88,12 @@ pub enum Error {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
+        let is_over_limit = |database: &dyn sqlx::error::DatabaseError| {
+            database.code().as_deref() == Some("FS402") || database.constraint() == Some("balance_covers_holds")
+        };
+        if error.as_database_error().is_some_and(is_over_limit) {
+            return Self::OverLimit;
+        }
         // Classes 53 (out of resources), 57 (shutting down, statement timeout) and 08 (connection) pass by themselves.
         let passing = match &error {
             sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {

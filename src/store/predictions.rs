@@ -7,7 +7,10 @@ use chrono::{DateTime, Utc};
 use sqlx::{FromRow, types::Json};
 use uuid::Uuid;
 
-use super::{Error, Result, Store};
+use super::{
+    Error, Result, Store,
+    ended::{ended_columns, when_ended},
+};
 use crate::domain::{
     Artifact, Failure, Idempotency, Input, NanoUsd, NewPrediction, Prediction, PredictionId, PricePerSecond,
     QueuePlace, Status,
@@ -18,7 +21,7 @@ macro_rules! columns {
     () => {
         "id, account_id, dialect, model, version, raw_input, input, status, attempt, cancel_requested_at, price_nano, \
          device_us, cost_nano, output, failure_code, failure_message, logs, created_at, started_at, completed_at, \
-         deadline, data_removed_at"
+         deadline, data_removed_at, time_limit_us"
     };
 }
 pub(super) use columns;
@@ -59,9 +62,14 @@ pub(super) struct Row {
     completed_at: Option<DateTime<Utc>>,
     deadline: Option<DateTime<Utc>>,
     data_removed_at: Option<DateTime<Utc>>,
+    time_limit_us: Option<i64>,
 }
 
 impl Row {
+    pub(super) fn time_limit(&self) -> Option<Duration> {
+        self.time_limit_us.map(|microseconds| Duration::from_micros(microseconds.unsigned_abs()))
+    }
+
     pub(super) const fn price(&self) -> PricePerSecond {
         PricePerSecond::new(self.price_nano)
     }
@@ -130,18 +138,95 @@ pub struct Cursor {
 }
 
 impl Store {
-    /// Puts a prediction in the queue. `None` when its id is taken, by whomever, or its idempotency key, by its account. Of
-    /// creates with the same key at the same time, one succeeds, and the others wait until it has.
+    /// Puts a prediction in the queue and holds what it may cost, in one statement. `None` when its id is taken, by whomever,
+    /// or its idempotency key, by its account. Of creates with the same key at the same time, one succeeds, and the others
+    /// wait until it has.
+    ///
+    /// Fails with [`Error::Refused`] when its account or key may not spend that much more; however many try at once, the
+    /// limit is not passed.
     pub async fn create(&self, new: &NewPrediction) -> Result<Option<Prediction>> {
+        let turn = self.take_turn(new).await?;
+        loop {
+            match self.insert(new, turn).await {
+                Ok(Some(row)) => {
+                    self.changes.announce_queued();
+                    return Prediction::try_from(row).map(Some);
+                }
+                Ok(None) => {}
+                Err(Error::OverLimit) => {}
+                Err(error) => return Err(error),
+            }
+            // Why not? If there is no reason left, there is room again.
+            if self.is_taken(new).await? {
+                return Ok(None);
+            }
+            if let Some(shortage) = self.shortage(new).await? {
+                return Err(Error::Refused(shortage));
+            }
+        }
+    }
+
+    /// Who pays is looked at twice: first without a lock, so that most refusals leave no trace, then by the updates at the
+    /// end, which lock what they change for the shortest time and undo the whole statement if there is too little.
+    async fn insert(&self, new: &NewPrediction, turn: i64) -> Result<Option<Row>> {
         let logs: String = new.notes.iter().map(|note| format!("{note}\n")).collect();
         let row: Option<Row> = sqlx::query_as(concat!(
-            "insert into predictions
-                 (id, account_id, key_id, dialect, model, version, raw_input, input, price_nano, logs, deadline,
-                  idempotency_key, request_hash)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, now() + $11::bigint * interval '1 microsecond', $12, $13)
-             on conflict do nothing
-             returning ",
-            columns!()
+            "with payer as (
+                 select mode = 'prepaid' as holds_balance, max_in_flight is not null as holds_place,
+                        -- Null without a budget.
+                        date_trunc(budget_period, now(), 'UTC') as period
+                 from accounts join api_keys on account_id = accounts.id
+                 where accounts.id = $2 and api_keys.id = $3
+                   and (mode <> 'prepaid' or balance_nano - accounts.held_nano >= $16)
+                   and (max_in_flight is null or in_flight < max_in_flight)
+                   and (budget_nano is null
+                        or budget_nano >= $16 + case when period_start = date_trunc(budget_period, now(), 'UTC')
+                                                     then spent_nano + api_keys.held_nano else 0 end)
+             ),
+             created as (
+                 insert into predictions
+                     (id, account_id, key_id, dialect, model, version, raw_input, input, price_nano, logs, deadline,
+                      idempotency_key, request_hash, priority, time_limit_us, hold_nano, turn,
+                      held_balance, held_budget, held_place)
+                 select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, now() + $11::bigint * interval '1 microsecond',
+                        $12, $13, $14,
+                        -- Where nothing is held nothing can be overdrawn, and a slow device may take its time.
+                        case when holds_balance or period is not null then $15::bigint end,
+                        case when holds_balance or period is not null then $16::bigint else 0 end,
+                        $17, holds_balance, period, holds_place
+                 from payer
+                 on conflict do nothing
+                 returning held_balance, held_budget, held_place, ",
+            columns!(),
+            "),
+             held as (
+                 update accounts set
+                     held_nano = held_nano + case when held_balance then $16 else 0 end,
+                     in_flight = case when not held_place then in_flight
+                                      when in_flight < max_in_flight then in_flight + 1
+                                      else refuse('predictions in flight') end
+                 from created
+                 where accounts.id = $2 and (held_balance or held_place)
+                 returning accounts.id
+             ),
+             budgeted as (
+                 update api_keys set
+                     period_start = held_budget,
+                     spent_nano = case when period_start = held_budget then spent_nano else 0 end,
+                     held_nano = case
+                         when budget_nano < $16 + case when period_start = held_budget
+                                                       then spent_nano + held_nano else 0 end
+                             then refuse('budget')
+                         when period_start = held_budget then held_nano + $16
+                         else $16 end
+                 from created
+                 -- Counted only to have the account locked first.
+                 where api_keys.id = $3 and held_budget is not null and (select count(*) from held) >= 0
+                 returning api_keys.id
+             )
+             select ",
+            columns!(),
+            " from created"
         ))
         .bind(new.id.as_uuid())
         .bind(new.account_id)
@@ -156,12 +241,26 @@ impl Store {
         .bind(new.cancel_after.map(microseconds))
         .bind(new.idempotency.as_ref().map(|idempotency| idempotency.key.as_str()))
         .bind(new.idempotency.as_ref().map(|idempotency| &idempotency.request_hash[..]))
+        .bind(new.priority)
+        .bind(microseconds(new.time_limit))
+        .bind(new.hold().get())
+        .bind(turn)
         .fetch_optional(&self.pool)
         .await?;
-        if row.is_some() {
-            self.changes.announce_queued();
-        }
-        row.map(Prediction::try_from).transpose()
+        Ok(row)
+    }
+
+    /// Whether the id or the idempotency key of a new prediction belongs to an earlier one.
+    async fn is_taken(&self, new: &NewPrediction) -> Result<bool> {
+        Ok(sqlx::query_scalar(
+            "select exists (select from predictions where id = $1)
+                 or exists (select from predictions where account_id = $2 and idempotency_key = $3)",
+        )
+        .bind(new.id.as_uuid())
+        .bind(new.account_id)
+        .bind(new.idempotency.as_ref().map(|idempotency| idempotency.key.as_str()))
+        .fetch_one(&self.pool)
+        .await?)
     }
 
     /// The account's prediction that was made by this request under this key; none if another request used it.
@@ -240,15 +339,23 @@ impl Store {
     /// Racing with a claim is safe: whichever locks the row first is seen by the other.
     pub async fn request_cancel(&self, account_id: i64, id: PredictionId) -> Result<Option<Prediction>> {
         let row: Option<Row> = sqlx::query_as(concat!(
-            "update predictions set
-                 cancel_requested_at = coalesce(cancel_requested_at, now()),
-                 status       = case status when 'queued' then 'canceled' else status end,
-                 completed_at = case status when 'queued' then now() end,
-                 device_us    = case status when 'queued' then 0 end,
-                 cost_nano    = case status when 'queued' then 0 end
-             where id = $1 and account_id = $2 and status in ('queued', 'processing')
-             returning ",
-            columns!()
+            "with canceled as (
+                 update predictions set
+                     cancel_requested_at = coalesce(cancel_requested_at, now()),
+                     status       = case status when 'queued' then 'canceled' else status end,
+                     completed_at = case status when 'queued' then now() end,
+                     device_us    = case status when 'queued' then 0 end,
+                     cost_nano    = case status when 'queued' then 0 end
+                 where id = $1 and account_id = $2 and status in ('queued', 'processing')
+                 returning *
+             ),
+             ended as (select ",
+            ended_columns!(),
+            " from canceled where completed_at is not null)",
+            when_ended!(),
+            "select ",
+            columns!(),
+            " from canceled"
         ))
         .bind(id.as_uuid())
         .bind(account_id)
@@ -271,7 +378,8 @@ impl Store {
                  (select count(*) from (
                       select from predictions
                       where model = $1 and status = 'queued'
-                        and (priority, created_at, id) < (select priority, created_at, id from predictions where id = $2)
+                        and (priority, turn, created_at, id)
+                            < (select priority, turn, created_at, id from predictions where id = $2)
                       limit 1000
                   ) as ahead),
                  (select count(*) from workers where $1 = any (models) and phase = 'ready')",

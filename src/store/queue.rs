@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::{
     Error, Result, Store,
+    ended::{ended_columns, when_ended},
     predictions::{Row, columns, microseconds},
 };
 use crate::domain::{Dialect, FailureCode, Input, NanoUsd, Outcome, Prediction, PredictionId, PricePerSecond};
@@ -30,6 +31,8 @@ pub struct Claim {
     pub input: Input,
     /// Lines so far.
     pub logs: String,
+    /// How long the device may work on it.
+    pub time_limit: Option<Duration>,
     price: PricePerSecond,
     dialect: Dialect,
 }
@@ -62,7 +65,7 @@ impl Store {
             "with next as materialized (
                  select id as next_id from predictions
                  where model = $1 and status = 'queued' and (run_after is null or run_after <= now())
-                 order by priority, created_at, id
+                 order by priority, turn, created_at, id
                  limit 1
                  for update skip locked
              )
@@ -83,11 +86,23 @@ impl Store {
         .fetch_optional(&self.pool)
         .await?;
         row.map(|row| {
-            let (attempt, price) = (row.attempt, row.price());
+            let (attempt, price, time_limit) = (row.attempt, row.price(), row.time_limit());
             let Prediction { id, model, input, logs, dialect, .. } = row.try_into()?;
-            Ok(Claim { id, attempt, worker_id, model, input, logs, price, dialect })
+            Ok(Claim { id, attempt, worker_id, model, input, logs, time_limit, price, dialect })
         })
         .transpose()
+    }
+
+    /// How many predictions of a model are queued, and how many workers take them.
+    pub async fn queue_depth(&self, model: &str) -> Result<(u64, u64)> {
+        let (queued, workers): (i64, i64) = sqlx::query_as(
+            "select (select count(*) from predictions where model = $1 and status = 'queued'),
+                    (select count(*) from workers where $1 = any (models) and phase = 'ready')",
+        )
+        .bind(model)
+        .fetch_one(&self.pool)
+        .await?;
+        Ok((queued.unsigned_abs(), workers.unsigned_abs()))
     }
 
     /// Extends the lease of a worker's claims and learns which of them to stop. A claim that does not come back has been
@@ -129,39 +144,38 @@ impl Store {
         if recorded.rows_affected() == 0 { Err(Error::LeaseLost) } else { Ok(()) }
     }
 
-    /// Ends a prediction and charges for it, in one statement. Returns what it cost.
+    /// Ends a prediction, charges for it and gives back what was held of it beyond its cost, in one statement. Returns what
+    /// it cost. Time beyond the prediction's limit is not billed, so that it costs no more than was held.
     ///
     /// Exactly one of all attempts can do this; the others get [`Error::LeaseLost`] and have changed nothing.
     pub async fn finish(&self, claim: &Claim, outcome: &Outcome, logs: &str) -> Result<NanoUsd> {
-        let cost = outcome.cost(claim.price, claim.dialect);
+        let limit = claim.time_limit.unwrap_or(Duration::MAX);
+        let cost = outcome.cost(claim.price, claim.dialect, limit);
         let (output, failure) = match outcome {
             Outcome::Succeeded { output, .. } => (Some(Json(output)), None),
             Outcome::Failed { failure, .. } => (None, Some(failure)),
             Outcome::Canceled { .. } => (None, None),
         };
-        let (finished,): (i64,) = sqlx::query_as(
-            "with finished as (
+        let (finished,): (i64,) = sqlx::query_as(concat!(
+            "with ended as (
                  update predictions set
                      status = $4,
                      output = $5,
                      -- A cancel that nobody asked for by hand comes from the deadline.
-                     failure_code    = case when $4 = 'canceled' and deadline <= now() then $12 else $6 end,
-                     failure_message = case when $4 = 'canceled' and deadline <= now() then $13 else $7 end,
+                     failure_code    = case when $4 = 'canceled' and deadline <= now() then $11 else $6 end,
+                     failure_message = case when $4 = 'canceled' and deadline <= now() then $12 else $7 end,
                      device_us = $8,
                      cost_nano = $9,
                      logs = $10,
                      completed_at = now(),
                      lease_until = null
                  where id = $1 and attempt = $2 and worker_id = $3 and status = 'processing'
-                 returning id, account_id, key_id, model, device_us, cost_nano
-             ),
-             charged as (
-                 insert into ledger (account_id, key_id, prediction_id, model, kind, device_us, amount_nano)
-                 select account_id, key_id, id, model, 'charge', device_us, cost_nano from finished
-                 where $11
-             )
-             select count(*) from finished",
-        )
+                 returning ",
+            ended_columns!(),
+            ")",
+            when_ended!(),
+            "select count(*) from ended",
+        ))
         .bind(claim.id.as_uuid())
         .bind(claim.attempt)
         .bind(claim.worker_id)
@@ -169,11 +183,9 @@ impl Store {
         .bind(output)
         .bind(failure.map(|failure| failure.code.as_str()))
         .bind(failure.map(|failure| failure.message.as_str()))
-        .bind(microseconds(outcome.device_time()))
+        .bind(microseconds(outcome.device_time().min(limit)))
         .bind(cost.get())
         .bind(logs)
-        // A failure is not charged, not even with nothing.
-        .bind(!matches!(outcome, Outcome::Failed { .. }))
         .bind(FailureCode::DeadlineExceeded.as_str())
         .bind(DEADLINE_MESSAGE)
         .fetch_one(&self.pool)
@@ -211,7 +223,7 @@ impl Store {
     /// holds a lock yet, so for a few seconds only leases count. Being wrong is safe: the worker that was taken for
     /// dead is fenced.
     pub async fn sweep(&self, max_losses: i16) -> Result<Swept> {
-        let lost: Vec<(Uuid, String)> = sqlx::query_as(
+        let lost: Vec<(Uuid, String)> = sqlx::query_as(concat!(
             "with alive as materialized (
                  -- A lock on one bigint shows as its two halves.
                  select classid::bigint << 32 | objid::bigint as key from pg_locks
@@ -233,38 +245,50 @@ impl Store {
                      else 'queued'
                  end as verdict
                  from lost join predictions on id = lost_id
-             )
-             update predictions set
-                 status = verdict,
-                 losses = losses + 1,
-                 lease_until = null,
-                 completed_at = case when verdict <> 'queued' then now() end,
-                 device_us = case when verdict <> 'queued' then 0 end,
-                 cost_nano = case when verdict <> 'queued' then 0 end,
-                 failure_code = case verdict when 'failed' then $2 end,
-                 failure_message = case verdict when 'failed' then $3 end
-             from judged
-             where id = lost_id
-             returning id, verdict",
-        )
+             ),
+             taken as (
+                 update predictions set
+                     status = verdict,
+                     losses = losses + 1,
+                     lease_until = null,
+                     completed_at = case when verdict <> 'queued' then now() end,
+                     device_us = case when verdict <> 'queued' then 0 end,
+                     cost_nano = case when verdict <> 'queued' then 0 end,
+                     failure_code = case verdict when 'failed' then $2 end,
+                     failure_message = case verdict when 'failed' then $3 end
+                 from judged
+                 where id = lost_id
+                 returning ",
+            ended_columns!(),
+            "),
+             ended as (select * from taken where status <> 'queued')",
+            when_ended!(),
+            "select id, status from taken",
+        ))
         .bind(max_losses)
         .bind(FailureCode::WorkerLost.as_str())
         .bind("every worker that ran this prediction was lost")
         .fetch_all(&self.pool)
         .await?;
-        let late: Vec<(Uuid, String)> = sqlx::query_as(
-            "update predictions set
-                 cancel_requested_at = coalesce(cancel_requested_at, now()),
-                 status          = case status when 'queued' then 'canceled' else status end,
-                 completed_at    = case status when 'queued' then now() end,
-                 device_us       = case status when 'queued' then 0 end,
-                 cost_nano       = case status when 'queued' then 0 end,
-                 failure_code    = case status when 'queued' then $1 end,
-                 failure_message = case status when 'queued' then $2 end
-             where deadline <= now() and status in ('queued', 'processing')
-               and (status = 'queued' or cancel_requested_at is null)
-             returning id, status",
-        )
+        let late: Vec<(Uuid, String)> = sqlx::query_as(concat!(
+            "with late as (
+                 update predictions set
+                     cancel_requested_at = coalesce(cancel_requested_at, now()),
+                     status          = case status when 'queued' then 'canceled' else status end,
+                     completed_at    = case status when 'queued' then now() end,
+                     device_us       = case status when 'queued' then 0 end,
+                     cost_nano       = case status when 'queued' then 0 end,
+                     failure_code    = case status when 'queued' then $1 end,
+                     failure_message = case status when 'queued' then $2 end
+                 where deadline <= now() and status in ('queued', 'processing')
+                   and (status = 'queued' or cancel_requested_at is null)
+                 returning ",
+            ended_columns!(),
+            "),
+             ended as (select * from late where status <> 'processing')",
+            when_ended!(),
+            "select id, status from late",
+        ))
         .bind(FailureCode::DeadlineExceeded.as_str())
         .bind(DEADLINE_MESSAGE)
         .fetch_all(&self.pool)

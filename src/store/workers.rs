@@ -74,10 +74,14 @@ impl Store {
         Ok(WorkerSession { connection: self.options.connect().await? })
     }
 
-    /// Writes a worker's row as it is now.
+    /// Writes a worker's row as it is now, and how long it has had its device: the audit compares that with what was billed.
     pub async fn report_worker(&self, worker: &WorkerRecord) -> Result<()> {
         sqlx::query(
-            "insert into workers (id, models, device, phase, percent, host) values ($1, $2, $3, $4, $5, $6)
+            "with session as (
+                 insert into device_sessions (worker_id) values ($1)
+                 on conflict (worker_id) do update set seen_at = now()
+             )
+             insert into workers (id, models, device, phase, percent, host) values ($1, $2, $3, $4, $5, $6)
              on conflict (id) do update set phase = excluded.phase, percent = excluded.percent, seen_at = now()",
         )
         .bind(worker.id)

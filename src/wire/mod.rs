@@ -3,6 +3,7 @@
 //! Pure translation: no sockets, no database, no decisions. Each face has the same three names, `CreatePrediction`,
 //! `Prediction` and its error body made of a [`Refusal`], so that they can be read side by side.
 
+pub mod admin;
 mod base_url;
 pub mod cursor;
 pub mod eachlabs;
@@ -12,6 +13,7 @@ pub mod native;
 pub mod openai;
 mod refusal;
 pub mod replicate;
+pub mod usage;
 
 pub use base_url::{BaseUrl, FaceUrl, MalformedBaseUrl};
 pub use input_schema::InputSchema;

@@ -59,6 +59,8 @@ async fn store_images(artifacts: &Artifacts, claim: &Claim, drawn: Drawn) -> any
     let folder = Artifacts::attempt_folder(claim.id, claim.attempt).map_err(|error| anyhow::anyhow!("{error}"))?;
     let mut output = Vec::with_capacity(drawn.images.len());
     for (index, (image, seed)) in drawn.images.into_iter().zip(claim.input.seeds()).enumerate() {
+        // The numbering keeps the gap.
+        let Some(image) = image else { continue };
         let (width, height) = image.dimensions();
         let (model, input) = (claim.model.clone(), claim.input.clone());
         let encoding = tokio::task::spawn_blocking(move || encode::encode(&image, &model, &input, seed));
@@ -72,6 +74,7 @@ async fn store_images(artifacts: &Artifacts, claim: &Claim, drawn: Drawn) -> any
             height,
             bytes: bytes.len() as u64,
             seed,
+            safety: Some(drawn.safety),
         };
         artifacts.put(&key, bytes).await?;
         output.push(artifact);

@@ -51,6 +51,7 @@ pub struct DeviceThread {
 struct Assignment {
     input: Input,
     image: Option<RgbImage>,
+    time_limit: Option<Duration>,
     stop: CancellationToken,
     steps: mpsc::UnboundedSender<Step>,
     reply: oneshot::Sender<Run>,
@@ -86,16 +87,17 @@ impl DeviceThread {
     }
 
     /// Runs a prediction, from `image` if there is one. Steps are sent as they finish; canceling `stop` ends the run after
-    /// the current one.
+    /// the current one, and so does the time limit, which makes it a failure.
     pub async fn run(
         &self,
         input: Input,
         image: Option<RgbImage>,
+        time_limit: Option<Duration>,
         stop: CancellationToken,
         steps: mpsc::UnboundedSender<Step>,
     ) -> Run {
         let (reply, run) = oneshot::channel();
-        let assignment = Assignment { input, image, stop, steps, reply };
+        let assignment = Assignment { input, image, time_limit, stop, steps, reply };
         let sent = self.assignments.as_ref().is_some_and(|assignments| assignments.send(assignment).is_ok());
         match run.await {
             Ok(run) if sent => run,
@@ -127,13 +129,15 @@ fn own_device(
     phase.send_replace(DevicePhase::WarmingUp);
     predictor.warm_up().map_err(|failure| anyhow::anyhow!("the warm-up run failed: {}", failure.message))?;
     phase.send_replace(DevicePhase::Ready);
-    while let Some(Assignment { input, image, stop, steps, reply }) = inbox.blocking_recv() {
+    while let Some(Assignment { input, image, time_limit, stop, steps, reply }) = inbox.blocking_recv() {
         busy.store(true, Relaxed);
         let begun = Instant::now();
+        let mut is_late = false;
         let mut on_step = |step| {
             // Nobody may listen to steps any more; the run goes on.
             let _ = steps.send(step);
-            if stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            is_late = time_limit.is_some_and(|limit| begun.elapsed() > limit);
+            if stop.is_cancelled() || is_late { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let result = if stop.is_cancelled() {
             Err(PredictError::Canceled)
@@ -141,11 +145,21 @@ fn own_device(
             catch_unwind(AssertUnwindSafe(|| predictor.predict(&input, image.as_ref(), &mut on_step)))
                 .unwrap_or_else(|_| Err(crashed()))
         };
+        let result = match (result, time_limit) {
+            // A cancel that was asked for as well is a cancel.
+            (Err(PredictError::Canceled), Some(limit)) if is_late && !stop.is_cancelled() => Err(too_slow(limit)),
+            (result, _) => result,
+        };
         busy.store(false, Relaxed);
         // The worker may be gone; then nobody finishes the prediction and its lease runs out.
         let _ = reply.send(Run { result, device_time: begun.elapsed() });
     }
     Ok(())
+}
+
+fn too_slow(limit: Duration) -> PredictError {
+    let message = format!("it took longer than the {} seconds that it may cost", limit.as_secs());
+    PredictError::Failed(Failure { code: FailureCode::TimeLimit, message })
 }
 
 fn crashed() -> PredictError {
@@ -155,7 +169,7 @@ fn crashed() -> PredictError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{OutputFormat, Scheduler};
+    use crate::domain::{OutputFormat, Safety, Scheduler};
 
     /// Panics on the first run and draws on the next.
     struct Clumsy {
@@ -175,7 +189,8 @@ mod tests {
         ) -> Result<Drawn, PredictError> {
             self.runs += 1;
             assert!(self.runs > 1, "clumsy on purpose");
-            Ok(Drawn { images: vec![RgbImage::new(8, 8)], notes: Vec::new() })
+            let images = vec![Some(RgbImage::new(8, 8))];
+            Ok(Drawn { images, safety: Safety::Unavailable, notes: Vec::new() })
         }
     }
 
@@ -203,9 +218,9 @@ mod tests {
     async fn a_panic_in_the_model_fails_one_prediction_and_not_the_next() {
         let device = DeviceThread::start("clumsy", Box::new(|| Ok(Box::new(Clumsy { runs: 0 })))).expect("a thread");
         let steps = mpsc::unbounded_channel().0;
-        let first = device.run(input(), None, CancellationToken::new(), steps.clone()).await;
+        let first = device.run(input(), None, None, CancellationToken::new(), steps.clone()).await;
         assert!(matches!(first.result, Err(PredictError::Failed(_))));
-        let second = device.run(input(), None, CancellationToken::new(), steps).await;
+        let second = device.run(input(), None, None, CancellationToken::new(), steps).await;
         assert_eq!(second.result.expect("drawn").images.len(), 1);
     }
 
@@ -218,12 +233,44 @@ mod tests {
         assert_eq!(failed, DevicePhase::Failed("no weights".to_owned()));
     }
 
+    /// Takes a millisecond for each of any number of steps.
+    struct Endless;
+
+    impl Predictor for Endless {
+        fn warm_up(&mut self) -> Result<(), Failure> {
+            Ok(())
+        }
+
+        fn predict(
+            &mut self,
+            _: &Input,
+            _: Option<&RgbImage>,
+            on_step: &mut dyn FnMut(Step) -> ControlFlow<()>,
+        ) -> Result<Drawn, PredictError> {
+            let step = Step { done: 1, total: 1, elapsed: Duration::ZERO, preview: None };
+            while on_step(step.clone()).is_continue() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Err(PredictError::Canceled)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_run_beyond_its_time_limit_is_stopped_and_fails() {
+        let device = DeviceThread::start("endless", Box::new(|| Ok(Box::new(Endless)))).expect("a thread");
+        let (stop, steps) = (CancellationToken::new(), mpsc::unbounded_channel().0);
+        let run = device.run(input(), None, Some(Duration::from_millis(5)), stop, steps).await;
+        let Err(PredictError::Failed(failure)) = run.result else { panic!("{:?}", run.result) };
+        assert_eq!(failure.code, FailureCode::TimeLimit);
+        assert!(run.device_time > Duration::from_millis(5));
+    }
+
     #[tokio::test]
     async fn a_stopped_run_never_starts() {
         let device = DeviceThread::start("stopped", Box::new(|| Ok(Box::new(Clumsy { runs: 0 })))).expect("a thread");
         let stop = CancellationToken::new();
         stop.cancel();
-        let run = device.run(input(), None, stop, mpsc::unbounded_channel().0).await;
+        let run = device.run(input(), None, None, stop, mpsc::unbounded_channel().0).await;
         assert!(matches!(run.result, Err(PredictError::Canceled)));
     }
 }

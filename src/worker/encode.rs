@@ -1,11 +1,10 @@
 //! From drawn pixels to the bytes of a file, off the device's thread, and how they were made in words that tools read.
 
 use image::{ImageResult, RgbImage};
-use serde::Serialize;
 
 use crate::{
-    domain::{Input, OutputFormat, Scheduler},
-    picture::{self, Format, Provenance},
+    domain::{Input, OutputFormat},
+    picture::{self, Format, Made, Provenance},
 };
 
 /// The file of one image, in the format its caller asked for.
@@ -28,69 +27,13 @@ fn provenance(model: &str, input: &Input, seed: u64) -> Provenance {
         negative_prompt: input.negative_prompt.as_deref().filter(|_| input.guidance_scale > 1.0),
         width: input.width,
         height: input.height,
-        scheduler: input.scheduler,
+        scheduler: input.scheduler.as_str(),
         num_inference_steps: input.num_inference_steps,
         guidance_scale: input.guidance_scale,
         seed,
         prompt_strength: input.image.as_ref().map(|_| input.prompt_strength),
     };
-    Provenance { parameters: made.parameters(), json: serde_json::to_string(&made).unwrap_or_default() }
-}
-
-/// How a picture was made. The names are those of the request that would make it again.
-#[derive(Serialize)]
-struct Made<'a> {
-    generator: &'static str,
-    model: &'a str,
-    prompt: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    negative_prompt: Option<&'a str>,
-    width: u32,
-    height: u32,
-    scheduler: Scheduler,
-    num_inference_steps: u32,
-    guidance_scale: f64,
-    seed: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    prompt_strength: Option<f64>,
-}
-
-impl Made<'_> {
-    /// The text that AUTOMATIC1111's web UI introduced and other tools read: the prompt, the negative prompt, and a line
-    /// of names and values.
-    fn parameters(&self) -> String {
-        let (sampler, schedule) = sampler(self.scheduler);
-        let negative = self.negative_prompt.map(|text| format!("\nNegative prompt: {text}")).unwrap_or_default();
-        let denoising = self.prompt_strength.map(|strength| format!(", Denoising strength: {strength}"));
-        format!(
-            "{}{negative}\nSteps: {}, Sampler: {sampler}, Schedule type: {schedule}, CFG scale: {}, Seed: {}, Size: {}x{}, \
-             Model: {}{}, Version: {}",
-            self.prompt,
-            self.num_inference_steps,
-            self.guidance_scale,
-            self.seed,
-            self.width,
-            self.height,
-            self.model,
-            denoising.unwrap_or_default(),
-            self.generator,
-        )
-    }
-}
-
-/// A scheduler by that web UI's names, and its name for how the steps are spaced.
-const fn sampler(scheduler: Scheduler) -> (&'static str, &'static str) {
-    let sampler = match scheduler {
-        Scheduler::Ddim => "DDIM",
-        Scheduler::DpmSolverMultistep | Scheduler::KarrasDpm => "DPM++ 2M",
-        Scheduler::HeunDiscrete => "Heun",
-        Scheduler::KEulerAncestral => "Euler a",
-        Scheduler::KEuler => "Euler",
-        Scheduler::Pndm => "PLMS",
-        Scheduler::DpmPlusPlus2MSde => "DPM2 a",
-    };
-    // Trailing spacing by the name of the trainer that brought it there.
-    (sampler, if matches!(scheduler, Scheduler::KarrasDpm) { "Karras" } else { "SGM Uniform" })
+    made.provenance()
 }
 
 #[cfg(test)]

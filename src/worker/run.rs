@@ -146,7 +146,7 @@ impl Worker {
         };
         let mut changes = self.store.changes().subscribe(claim.id);
         let (sender, mut steps) = mpsc::unbounded_channel();
-        let run = self.device.run(claim.input.clone(), image, held.stop_token(), sender);
+        let run = self.device.run(claim.input.clone(), image, claim.time_limit, held.stop_token(), sender);
         tokio::pin!(run);
         let mut record = tokio::time::interval(self.settings.record_logs);
         record.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

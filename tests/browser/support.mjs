@@ -5,6 +5,7 @@ import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { after, before } from "node:test";
 import { chromium } from "playwright-core";
 
 /** Longer than anything here takes; only a failing test waits for it. */
@@ -12,12 +13,12 @@ export const PATIENCE = 15_000;
 /** Long enough for every step to be seen. */
 const STEP_MS = 150;
 
-/** The real program with the mock predictor, killed and started again at the same port when asked to. */
+/** The real program with the predictor that `PREDICTOR` names, killed and started again at the same port when asked to. */
 export class Server {
   folder = mkdtempSync(join(tmpdir(), "fourstep-browser-"));
 
   async start(listen = "127.0.0.1:0") {
-    const flags = ["serve", "--predictor", "mock", "--listen", listen, "--data-dir", this.folder];
+    const flags = ["serve", "--predictor", process.env.PREDICTOR, "--listen", listen, "--data-dir", this.folder];
     const env = { ...process.env, FOURSTEP_MOCK_STEP_MS: String(STEP_MS), RUST_LOG: "fourstep=info" };
     this.process = spawn(process.env.FOURSTEP, flags, { env, stdio: ["ignore", "pipe", "pipe"] });
     this.log = "";
@@ -54,10 +55,28 @@ export class Server {
     return fetch(`${this.url}/${path}`, { ...options, headers: { Authorization: `Bearer ${this.key}`, ...options.headers } });
   }
 
+  /** Makes a prediction beside the page. */
+  async create(input) {
+    const headers = { "Content-Type": "application/json" };
+    return (await this.fetch("predictions", { method: "POST", headers, body: JSON.stringify({ input }) })).json();
+  }
+
   async latest() {
     return (await (await this.fetch("predictions?limit=1")).json()).results[0];
   }
 }
+
+/** The server and the browser of all tests in a process. */
+export const server = new Server();
+export let browser;
+before(async () => {
+  await server.start();
+  browser = await launch();
+});
+after(async () => {
+  await browser?.close();
+  await server.stop();
+});
 
 export function launch() {
   const args = ["--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
@@ -105,6 +124,32 @@ export async function set(page, fields) {
   const advanced = page.locator("details.advanced");
   if (!(await advanced.evaluate((details) => details.open))) await advanced.locator("summary").click();
   for (const [name, value] of Object.entries(fields)) await page.locator(`#field-${name}`).fill(String(value));
+}
+
+/** Lets a file fall on an element. */
+export function dropOn(locator, name, type, bytes) {
+  return locator.evaluate((target, { name, type, base64 }) => {
+    const transfer = new DataTransfer();
+    transfer.items.add(new File([Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0))], name, { type }));
+    target.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
+  }, { name, type, base64: Buffer.from(bytes).toString("base64") });
+}
+
+/** The bytes of a prediction's first picture, from the API. */
+export async function bytesOf({ output }) {
+  return Buffer.from(await (await fetch(output[0])).arrayBuffer());
+}
+
+/** The color at a place of what is seen of an element, both sides from 0 to 1. */
+export async function colorAt(page, locator, x, y) {
+  const shot = (await locator.screenshot()).toString("base64");
+  return page.evaluate(async ({ shot, x, y }) => {
+    const image = Object.assign(new Image(), { src: `data:image/png;base64,${shot}` });
+    await image.decode();
+    const context = new OffscreenCanvas(image.width, image.height).getContext("2d");
+    context.drawImage(image, 0, 0);
+    return [...context.getImageData(Math.floor(x * image.width), Math.floor(y * image.height), 1, 1).data.slice(0, 3)];
+  }, { shot, x, y });
 }
 
 export const status = (page, word) => page.getByRole("status").getByText(word, { exact: true }).waitFor();

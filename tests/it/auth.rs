@@ -9,11 +9,12 @@ use uuid::Uuid;
 use crate::support::{TestApp, json};
 
 /// Every route that needs a key. `{id}` stands for a prediction's id.
-const GUARDED: [(Method, &str); 9] = [
+pub(crate) const GUARDED: [(Method, &str); 10] = [
     (Method::POST, "/predictions"),
     (Method::GET, "/predictions"),
     (Method::GET, "/predictions/{id}"),
     (Method::GET, "/predictions/{id}?wait=60"),
+    (Method::GET, "/predictions/{id}/events"),
     (Method::PUT, "/predictions/{id}"),
     (Method::DELETE, "/predictions/{id}"),
     (Method::POST, "/predictions/{id}/cancel"),
@@ -102,7 +103,7 @@ async fn what_is_open_needs_no_key(pool: PgPool) {
 }
 
 /// Every route of the vendors' faces that needs a key, on one of its mounts.
-const VENDORS: [(Method, &str); 18] = [
+pub(crate) const VENDORS: [(Method, &str); 18] = [
     (Method::POST, "/v1/predictions"),
     (Method::GET, "/v1/predictions"),
     (Method::GET, "/replicate/v1/predictions/{id}"),

@@ -47,6 +47,39 @@ async fn a_created_key_opens_the_service_until_it_is_revoked(pool: PgPool) {
     assert!(again.contains("keys list") && !again.contains(key.expose()), "{again}");
 }
 
+#[sqlx::test]
+async fn money_is_managed_from_the_command_line_and_the_audit_fails_when_it_does_not_add_up(pool: PgPool) {
+    let (folder, url) = (TestFolder::new(), url_of(&pool));
+    let run = |arguments: &[&str]| stdout(&fourstep(Some(&url), &folder, arguments));
+    run(&["accounts", "create", "acme", "--mode", "prepaid"]);
+    run(&["accounts", "credit", "acme", "2.5", "--note", "invoice 7"]);
+    run(&["accounts", "set", "acme", "--max-in-flight", "4"]);
+    let list = run(&["accounts", "list"]);
+    assert!(list.contains("$2.50") && list.contains("at most 4"), "{list}");
+    let overdrawn = stderr(&fourstep(Some(&url), &folder, &["accounts", "credit", "acme", "3", "--debit"]));
+    assert!(overdrawn.contains("acme does not have $3.00"), "{overdrawn}");
+
+    let arguments = ["keys", "create", "--name", "ci", "--account", "acme", "--budget", "1", "--per", "day"];
+    let key = ApiKey::parse(run(&arguments).trim()).unwrap();
+    let rotated = ApiKey::parse(run(&["keys", "rotate", key.expose()]).trim()).unwrap();
+    let store = Store::with_pool(pool.clone());
+    for secret in [&key, &rotated] {
+        assert!(store.find_key(secret.lookup()).await.unwrap().unwrap().caller(secret).is_some());
+    }
+    let list = run(&["keys", "list"]);
+    assert!(list.contains("$0.00 of $1.00 a day") && list.contains("predictions:write"), "{list}");
+    run(&["keys", "budget", rotated.lookup(), "--none"]);
+    assert!(!run(&["keys", "list"]).contains("a day"));
+    assert!(run(&["usage"]).ends_with("Total: $0.00\n"));
+
+    assert!(run(&["audit"]).ends_with("Everything adds up.\n"));
+    sqlx::query("update accounts set balance_nano = balance_nano - 1").execute(&pool).await.unwrap();
+    let audit = fourstep(Some(&url), &folder, &["audit"]);
+    let report = String::from_utf8(audit.stdout).unwrap();
+    assert_eq!(audit.status.code(), Some(1));
+    assert!(report.contains("account acme: 2500000000 expected, 2499999999 found"), "{report}");
+}
+
 #[sqlx::test(migrations = false)]
 async fn a_database_of_somebody_elses_is_migrated_only_when_told_to(pool: PgPool) {
     let (folder, url) = (TestFolder::new(), url_of(&pool));

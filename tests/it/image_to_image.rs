@@ -210,6 +210,7 @@ async fn a_worker_draws_from_an_image_what_the_reference_draws(pool: PgPool) {
         loras: Vec::new(),
         device: Device::Cpu,
         dtype: DType::F32,
+        options: Options::default(),
     };
     let load: fourstep::worker::Load = Box::new(move || Ok(Box::new(Sdxl::load(&options)?)));
     let workers = WorkerPool::start(&queue.store, &artifacts, &settings(), vec![load]).unwrap();

@@ -2,16 +2,20 @@
 //! create databases; each test gets its own.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod admin;
+mod admission;
 mod architecture;
 mod auth;
 mod command_line;
 mod demo;
 mod eachlabs;
 mod events;
+mod fairness;
 mod faults;
 mod files;
 mod idempotency;
 mod image_to_image;
+mod ledger;
 mod long_poll;
 mod malformed;
 mod native;
@@ -23,4 +27,5 @@ mod queue;
 mod replicate;
 mod server;
 mod support;
+mod usage;
 mod worker;

@@ -65,11 +65,17 @@ async fn a_server_that_shuts_down_says_that_the_prediction_goes_on(pool: PgPool)
     let held = tokio::spawn(app.post(GENERATIONS).json(&small()).send());
     let streamed = json!({"prompt": "a cat", "size": "256x256", "stream": true});
     let stream = app.post(GENERATIONS).json(&streamed).send().await.unwrap();
-    assert_eq!((stream.status(), &stream.headers()["content-type"]), (StatusCode::OK, &"text/event-stream".parse().unwrap()));
+    assert_eq!(
+        (stream.status(), &stream.headers()["content-type"]),
+        (StatusCode::OK, &"text/event-stream".parse().unwrap())
+    );
     app.until_watched(2).await;
     app.draining.cancel();
     let response = held.await.unwrap().unwrap();
-    assert_eq!((response.status(), &response.headers()["x-should-retry"]), (StatusCode::SERVICE_UNAVAILABLE, &"false".parse().unwrap()));
+    assert_eq!(
+        (response.status(), &response.headers()["x-should-retry"]),
+        (StatusCode::SERVICE_UNAVAILABLE, &"false".parse().unwrap())
+    );
     assert_eq!(json(response).await["error"]["code"], "not_in_time");
     let events = stream.text().await.unwrap();
     assert!(events.starts_with("event: error\n") && events.contains("\"type\":\"server_error\""), "{events}");
@@ -115,9 +121,17 @@ async fn every_refusal_is_in_the_vendors_words(pool: PgPool) {
     ] {
         let request = app.request(method, path).header("Content-Type", content_type).body(body);
         let response = request.send().await.unwrap();
-        assert_eq!((response.status().as_u16(), &response.headers()["content-type"]), (status, &"application/json".parse().unwrap()), "{path} {body}");
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["content-type"]),
+            (status, &"application/json".parse().unwrap()),
+            "{path} {body}"
+        );
         let refused = json(response).await;
-        assert_eq!((&refused["error"]["code"], refused["error"]["message"].is_string()), (&code, true), "{path} {body}");
+        assert_eq!(
+            (&refused["error"]["code"], refused["error"]["message"].is_string()),
+            (&code, true),
+            "{path} {body}"
+        );
     }
     let made: i64 = sqlx::query_scalar("select count(*) from predictions").fetch_one(&app.pool).await.unwrap();
     assert_eq!(made, 0);

@@ -69,6 +69,8 @@ impl Queue {
             },
             notes: Vec::new(),
             price: PricePerSecond::new(1_540_000),
+            time_limit: Duration::from_secs(60),
+            priority: 0,
             cancel_after: None,
             idempotency: None,
         }
@@ -120,7 +122,7 @@ impl Queue {
     }
 }
 
-fn succeeded() -> Outcome {
+pub(crate) fn succeeded() -> Outcome {
     let artifact = Artifact {
         key: "outputs/x/1-y/out-0.png".to_owned(),
         content_type: "image/png".to_owned(),
@@ -128,6 +130,7 @@ fn succeeded() -> Outcome {
         height: 256,
         bytes: 3,
         seed: 7,
+        safety: None,
     };
     Outcome::Succeeded { output: vec![artifact], device_time: TWO_SECONDS }
 }

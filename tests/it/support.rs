@@ -7,7 +7,7 @@ use fourstep::{
     domain::{ApiKey, Artifact, Caller, Catalog, Outcome},
     fetch::{self, Fetcher},
     http,
-    service::PredictionService,
+    service::{PredictionService, admission::Limits},
     store::{Claim, Phase, Store, WorkerRecord},
 };
 use image::{ImageFormat, RgbImage};
@@ -52,6 +52,11 @@ impl TestApp {
 
     /// Starts a server whose settings a test has changed.
     pub(crate) async fn start_with(pool: PgPool, change: impl FnOnce(&mut http::Settings)) -> Self {
+        Self::start_limited(pool, Limits::NONE, change).await
+    }
+
+    /// Starts a server that lets in no more than this.
+    pub(crate) async fn start_limited(pool: PgPool, limits: Limits, change: impl FnOnce(&mut http::Settings)) -> Self {
         let folder = TestFolder::new();
         let artifacts = Artifacts::in_folder(&folder.0, false).unwrap();
         let store = Store::with_pool(pool.clone());
@@ -62,7 +67,8 @@ impl TestApp {
         let fetcher =
             fetch::Settings { allowed_networks: vec![PICTURES.parse().unwrap()], timeout: Duration::from_secs(5) };
         let fetcher = Fetcher::new(fetcher).unwrap();
-        let service = PredictionService::new(store.clone(), artifacts.clone(), catalog, fetcher, draining.clone());
+        let service =
+            PredictionService::new(store.clone(), artifacts.clone(), catalog, fetcher, limits, draining.clone());
         let mut settings = http::Settings {
             public_url: None,
             max_connections: 10_000,
@@ -146,6 +152,7 @@ impl TestApp {
                 height: claim.input.height,
                 bytes: png.len() as u64,
                 seed,
+                safety: None,
             };
             self.artifacts.put(&artifact.key, png).await.unwrap();
             output.push(artifact);

@@ -4,7 +4,7 @@ use std::{ops::ControlFlow, pin::pin, sync::mpsc, time::Duration};
 
 use fourstep::{
     artifacts::Artifacts,
-    domain::{Failure, Input, NewPrediction, Prediction, PredictionId, Status},
+    domain::{Failure, Input, NewPrediction, Prediction, PredictionId, Safety, Status},
     worker::{
         Load, Settings, WorkerPool,
         predictor::{Drawn, Mock, PredictError, Predictor, Step},
@@ -67,7 +67,8 @@ impl Predictor for Gated {
                 return Err(PredictError::Canceled);
             }
         }
-        Ok(Drawn { images: vec![image::RgbImage::new(input.width, input.height)], notes: Vec::new() })
+        let images = vec![Some(image::RgbImage::new(input.width, input.height))];
+        Ok(Drawn { images, safety: Safety::Unavailable, notes: Vec::new() })
     }
 }
 

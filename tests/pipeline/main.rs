@@ -4,12 +4,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod checkpoints;
 mod demo;
+mod formats;
+mod fuzz;
 mod generate;
 mod images;
 mod loras;
+mod memory;
 mod operations;
 mod preparation;
+mod safety;
 mod schedulers;
 mod stages;
 mod support;

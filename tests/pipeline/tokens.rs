@@ -1,6 +1,6 @@
 //! Token ids: exact, for CLIP's whole vocabulary.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use fourstep::pipeline::tokenizer::Tokenizer;
 use serde::Deserialize;
@@ -17,7 +17,8 @@ struct Case {
 
 /// A tokenizer with CLIP's own merges and this padding token.
 fn clip(folder: &Folder, pad_token: &str) -> Tokenizer {
-    let merges = fs::read_to_string(fixtures().join("clip/merges.txt")).unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let merges = fs::read_to_string(root.join("assets/demo/tokenizer/merges.txt")).unwrap();
     let printable = |byte: &u32| matches!(byte, 33..=126 | 161..=172 | 174..=255);
     let bytes: Vec<String> = (0..256)
         .filter(printable)

@@ -17,7 +17,7 @@ from captions import caption
 from scenes import random_scene
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-MERGES = os.path.join(HERE, "..", "..", "tests", "fixtures", "pipeline", "clip")
+MERGES = os.path.join(HERE, "..", "..", "assets", "demo", "tokenizer")
 SIZE, START, END, EXCLAMATION, LENGTH = 49408, 49406, 49407, 0, 77
 UNKNOWN, PADDING = 0, 1
 

@@ -14,6 +14,8 @@ import zipfile
 
 SHA256 = "924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a"
 MERGES = 49152 - 256 - 2
+# One copy for everybody: the demo model's, which has all of them.
+MERGES_FOLDER = os.path.join(os.path.dirname(__file__), "..", "..", "assets", "demo", "tokenizer")
 
 
 def byte_symbols():
@@ -52,7 +54,7 @@ def write_json(path, value):
         json.dump(value, file, ensure_ascii=False)
 
 
-def read_merges(folder):
+def read_merges(folder=MERGES_FOLDER):
     with open(f"{folder}/merges.txt", encoding="utf-8") as file:
         return file.read().split("\n")[1:-1]
 

@@ -116,7 +116,7 @@ def main(fixtures):
             image = draw(f"{fixtures}/tiny", scheduler, image=start, strength=0.7, num_inference_steps=5, **asked)
             save(image, f"{out}/{scheduler}.image.{guidance}.png")
     other = f"{fixtures}/other"
-    write_model(other, read_merges(f"{fixtures}/clip")[:MERGES], OTHER)
+    write_model(other, read_merges()[:MERGES], OTHER)
     image = draw(other, "K_EULER", width=88, height=104, num_inference_steps=4, guidance_scale=0.0)
     save(image, f"{out}/other.text.png")
     image = draw(other, "DPM++2MSDE", width=72, height=56, num_inference_steps=3, guidance_scale=5.0)

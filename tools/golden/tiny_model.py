@@ -105,7 +105,7 @@ def main(out):
     torch.manual_seed(0)
     torch.set_num_threads(1)
     folder = f"{out}/tiny"
-    write_model(folder, read_merges(f"{out}/clip")[:MERGES])
+    write_model(folder, read_merges()[:MERGES])
     pipe = StableDiffusionXLPipeline.from_pretrained(folder, torch_dtype=torch.float32, add_watermarker=False)
     pipe.scheduler = EulerDiscreteScheduler.from_config(pipe.scheduler.config, timestep_spacing="trailing")
     pipe.set_progress_bar_config(disable=True)

@@ -76,7 +76,7 @@ def main(out):
     rng = random.Random(0)
     while len(TEXTS) < 200:
         TEXTS.append(" ".join(rng.choice(WORDS) for _ in range(rng.randint(3, 40))))
-    merges = read_merges(f"{out}/clip")
+    merges = read_merges()
     cases = [{"text": text} for text in TEXTS]
     for key, pad_token in (("ids", "<|endoftext|>"), ("ids_2", "!")):
         with tempfile.TemporaryDirectory() as folder:

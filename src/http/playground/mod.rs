@@ -55,11 +55,15 @@ fn send(file: &File, headers: &HeaderMap, caching: &'static str, vary: &'static 
     };
     let etag = conditional::etag(body);
     let is_known = conditional::is_known(headers, &etag);
-    let policies = [
+    // They bind documents. What a page loads obeys the page's own, and some twenty files would carry them for nothing.
+    let policies = file.is_document.then_some([
         (CONTENT_SECURITY_POLICY, POLICY),
         (REFERRER_POLICY, "no-referrer"),
         (CROSS_ORIGIN_OPENER_POLICY, "same-origin"),
-    ];
+    ]);
+    let policies = HeaderMap::from_iter(
+        policies.into_iter().flatten().map(|(name, value)| (name, HeaderValue::from_static(value))),
+    );
     let cached = [(ETAG, etag), (CACHE_CONTROL, caching.to_owned()), (VARY, vary.to_owned())];
     if is_known {
         return (StatusCode::NOT_MODIFIED, cached, policies).into_response();

@@ -32,6 +32,8 @@ pub(super) struct Site {
 /// One file of it.
 pub(super) struct File {
     pub(super) content_type: String,
+    /// Whether a browser may show it as a page of its own.
+    pub(super) is_document: bool,
     pub(super) bytes: Bytes,
     /// The same, compressed; `None` where that is no gain.
     pub(super) gzip: Option<Bytes>,
@@ -76,7 +78,8 @@ impl File {
         let charset = if mime_type.starts_with("text/") { "; charset=utf-8" } else { "" };
         // Writing to memory cannot fail; if it did, the file would be sent as it is.
         let gzip = gzip(&bytes).ok().filter(|gzip| gzip.len() < bytes.len()).map(Bytes::from);
-        Self { content_type: format!("{mime_type}{charset}"), bytes, gzip }
+        let is_document = !["text/javascript", "text/css"].contains(&mime_type);
+        Self { content_type: format!("{mime_type}{charset}"), is_document, bytes, gzip }
     }
 }
 

@@ -7,6 +7,7 @@ use image::RgbImage;
 
 use super::error::Error;
 pub use resize::resize;
+pub(super) use resize::{Filter, resize_with};
 
 /// An image as the VAE's input `(1, h, w, 3)` in [-1, 1], in f32 on the host.
 ///

@@ -1,4 +1,5 @@
-//! Resizing with Pillow's Lanczos filter, to the last bit: what diffusers does to an image before the VAE sees it.
+//! Resizing with Pillow's filters, to the last bit: what diffusers does to an image before the VAE sees it, and transformers
+//! before CLIP does.
 //!
 //! Pillow (`src/libImaging/Resample.c`) convolves rows, rounds to bytes, and convolves columns, with weights in fixed point.
 //! When an image shrinks the filter widens with it, so that every pixel counts.
@@ -8,21 +9,33 @@ use std::f64::consts::PI;
 use image::RgbImage;
 use rayon::prelude::*;
 
-/// Half the filter's width, in pixels of the smaller image.
-const SUPPORT: f64 = 3.0;
+/// Pillow's filters, by its names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Filter {
+    /// What the VAE is given.
+    Lanczos,
+    /// What CLIP is given.
+    Bicubic,
+}
+
 /// Binary places of a weight: a sum of weighted bytes, which may overshoot by half its range, fits an `i32`.
 const WEIGHT_BITS: u32 = 22;
 const CHANNELS: usize = 3;
 
 /// The image at another size. The proportions are the caller's concern.
 pub fn resize(image: &RgbImage, width: usize, height: usize) -> RgbImage {
+    resize_with(Filter::Lanczos, image, width, height)
+}
+
+/// The image at another size, by this filter.
+pub(in super::super) fn resize_with(filter: Filter, image: &RgbImage, width: usize, height: usize) -> RgbImage {
     let (from_width, from_height) = (image.width() as usize, image.height() as usize);
     let mut pixels = image.as_raw().clone();
     if width != from_width {
-        pixels = resize_rows(&pixels, from_width, width);
+        pixels = resize_rows(&pixels, &windows(filter, from_width, width), from_width, width);
     }
     if height != from_height {
-        pixels = resize_columns(&pixels, width, from_height, height);
+        pixels = resize_columns(&pixels, &windows(filter, from_height, height), width);
     }
     let mut resized = RgbImage::new(width as u32, height as u32);
     resized.copy_from_slice(&pixels);
@@ -35,12 +48,11 @@ struct Window {
     weights: Vec<i32>,
 }
 
-fn resize_rows(pixels: &[u8], from: usize, to: usize) -> Vec<u8> {
-    let windows = windows(from, to);
+fn resize_rows(pixels: &[u8], windows: &[Window], from: usize, to: usize) -> Vec<u8> {
     let mut resized = vec![0; pixels.len() / from * to];
     let rows = resized.par_chunks_exact_mut(to * CHANNELS).zip(pixels.par_chunks_exact(from * CHANNELS));
     rows.for_each(|(row, source)| {
-        for (pixel, window) in row.chunks_exact_mut(CHANNELS).zip(&windows) {
+        for (pixel, window) in row.chunks_exact_mut(CHANNELS).zip(windows) {
             let mut sums = [HALF; CHANNELS];
             let sources = source[window.first * CHANNELS..].chunks_exact(CHANNELS);
             for (source, weight) in sources.zip(&window.weights) {
@@ -54,11 +66,10 @@ fn resize_rows(pixels: &[u8], from: usize, to: usize) -> Vec<u8> {
     resized
 }
 
-fn resize_columns(pixels: &[u8], width: usize, from: usize, to: usize) -> Vec<u8> {
-    let windows = windows(from, to);
+fn resize_columns(pixels: &[u8], windows: &[Window], width: usize) -> Vec<u8> {
     let row_length = width * CHANNELS;
-    let mut resized = vec![0; row_length * to];
-    resized.par_chunks_exact_mut(row_length).zip(&windows).for_each(|(row, window)| {
+    let mut resized = vec![0; row_length * windows.len()];
+    resized.par_chunks_exact_mut(row_length).zip(windows).for_each(|(row, window)| {
         let mut sums = vec![HALF; row_length];
         let sources = pixels[window.first * row_length..].chunks_exact(row_length);
         for (source, weight) in sources.zip(&window.weights) {
@@ -81,17 +92,17 @@ fn to_byte(sum: i32) -> u8 {
 }
 
 /// `precompute_coeffs` and `normalize_coeffs_8bpc`.
-fn windows(from: usize, to: usize) -> Vec<Window> {
+fn windows(filter: Filter, from: usize, to: usize) -> Vec<Window> {
     let scale = from as f64 / to as f64;
     let filter_scale = scale.max(1.0);
     let inverse = 1.0 / filter_scale;
-    let support = SUPPORT * filter_scale;
+    let support = filter.support() * filter_scale;
     let window = |pixel: usize| {
         let center = (pixel as f64 + 0.5) * scale;
         // A float below 0 becomes 0.
         let first = (center - support + 0.5) as usize;
         let end = ((center + support + 0.5) as usize).min(from);
-        let weights: Vec<f64> = (first..end).map(|i| lanczos((i as f64 - center + 0.5) * inverse)).collect();
+        let weights: Vec<f64> = (first..end).map(|i| filter.at((i as f64 - center + 0.5) * inverse)).collect();
         let total: f64 = weights.iter().sum();
         let fixed = |weight: &f64| (weight / total * f64::from(1 << WEIGHT_BITS)).round() as i32;
         Window { first, weights: weights.iter().map(fixed).collect() }
@@ -99,10 +110,30 @@ fn windows(from: usize, to: usize) -> Vec<Window> {
     (0..to).map(window).collect()
 }
 
-/// `lanczos_filter`.
-fn lanczos(x: f64) -> f64 {
-    if (-SUPPORT..SUPPORT).contains(&x) { sinc(x) * sinc(x / SUPPORT) } else { 0.0 }
+impl Filter {
+    /// Half its width, in pixels of the smaller image.
+    const fn support(self) -> f64 {
+        match self {
+            Self::Lanczos => 3.0,
+            Self::Bicubic => 2.0,
+        }
+    }
+
+    /// `lanczos_filter`, `bicubic_filter`.
+    fn at(self, x: f64) -> f64 {
+        let support = self.support();
+        match (self, x.abs()) {
+            (Self::Lanczos, _) if !(-support..support).contains(&x) => 0.0,
+            (Self::Lanczos, _) => sinc(x) * sinc(x / support),
+            (Self::Bicubic, x) if x < 1.0 => ((BICUBIC + 2.0) * x - (BICUBIC + 3.0)) * x * x + 1.0,
+            (Self::Bicubic, x) if x < support => (((x - 5.0) * x + 8.0) * x - 4.0) * BICUBIC,
+            (Self::Bicubic, _) => 0.0,
+        }
+    }
 }
+
+/// How far a bicubic curve overshoots; Pillow's choice.
+const BICUBIC: f64 = -0.5;
 
 fn sinc(x: f64) -> f64 {
     if x == 0.0 { 1.0 } else { (PI * x).sin() / (PI * x) }

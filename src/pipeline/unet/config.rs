@@ -5,7 +5,10 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::super::error::{Error, WeightsError};
+use super::super::{
+    error::{Error, WeightsError},
+    weights::SIZES,
+};
 
 /// A setting that is the same for all blocks or given for each.
 #[derive(Clone, Debug, Deserialize)]
@@ -23,6 +26,13 @@ impl PerBlock {
         match self {
             Self::Same(value) => *value,
             Self::Each(values) => values[block],
+        }
+    }
+
+    fn values(&self) -> &[usize] {
+        match self {
+            Self::Same(value) => std::slice::from_ref(value),
+            Self::Each(values) => values,
         }
     }
 
@@ -129,6 +139,24 @@ impl UNetConfig {
                 .all(|setting| setting.fits(blocks));
         if !lists_fit {
             return Err(unsupported("the settings for each block are not all of the same number".into()));
+        }
+        // Blocks without attention may have 0 transformer layers.
+        let settings = [&self.layers_per_block, &self.attention_head_dim];
+        let sizes = [
+            self.sample_size,
+            self.in_channels,
+            self.out_channels,
+            self.cross_attention_dim,
+            self.addition_time_embed_dim,
+            self.projection_class_embeddings_input_dim,
+        ];
+        let settings = settings.into_iter().flat_map(|setting| setting.values());
+        let layers = self.transformer_layers_per_block.values();
+        if !sizes.iter().chain(settings).chain(&self.block_out_channels).all(|size| SIZES.contains(size))
+            || layers.iter().any(|layers| layers > SIZES.end())
+        {
+            let what = "a number of channels, heads or layers is 0 or beyond anything that was ever trained";
+            return Err(unsupported(what.into()));
         }
         for (block, &channels) in self.block_out_channels.iter().enumerate() {
             let heads = self.attention_head_dim.at(block);

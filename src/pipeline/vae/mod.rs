@@ -6,6 +6,7 @@
 mod blocks;
 mod decoder;
 mod encoder;
+mod tiling;
 
 use std::path::Path;
 
@@ -15,10 +16,11 @@ use serde::Deserialize;
 use super::{
     error::{Error, WeightsError},
     ops::Linear,
-    weights::{Source, TensorStore, Weights, activation_dtype},
+    weights::{SIZES, Source, TensorStore, Weights, activation_dtype},
 };
 use decoder::Decoder;
 use encoder::Encoder;
+use tiling::tiled;
 
 /// `vae/config.json`.
 #[derive(Clone, Debug, Deserialize)]
@@ -61,11 +63,18 @@ fn default_true() -> bool {
     true
 }
 
+/// Each but the first doubles a picture's sides.
+const MAX_BLOCKS: usize = 8;
+
 impl VaeConfig {
     fn check(&self, path: &Path) -> Result<(), Error> {
         let unsupported = |what: &str| Err(WeightsError::Unsupported { path: path.into(), what: what.into() }.into());
-        if self.block_out_channels.is_empty() {
-            return unsupported("block_out_channels is empty");
+        if self.block_out_channels.is_empty() || self.block_out_channels.len() > MAX_BLOCKS {
+            return unsupported("block_out_channels has no block, or too many");
+        }
+        let sizes = [self.in_channels, self.out_channels, self.latent_channels, self.layers_per_block];
+        if !sizes.iter().chain(&self.block_out_channels).all(|size| SIZES.contains(size)) {
+            return unsupported("a number of channels or layers is 0 or beyond anything that was ever trained");
         }
         let groups = self.norm_num_groups;
         if groups == 0 || self.block_out_channels.iter().any(|&channels| channels == 0 || channels % groups != 0) {
@@ -86,6 +95,8 @@ pub struct Vae {
     decoder: Decoder,
     config: VaeConfig,
     dtype: DType,
+    /// Pixels of a tile's side, where pictures are taken in tiles.
+    tile: Option<usize>,
 }
 
 /// A picture's latents before they are sampled: a normal distribution for each number, `(b, h, w, 4)`.
@@ -118,7 +129,20 @@ impl Vae {
             decoder: Decoder::load(&source.at("decoder"), &config)?,
             config,
             dtype: activation_dtype(device, dtype),
+            tile: None,
         })
+    }
+
+    /// Takes pictures that are larger than so many pixels in tiles of that size, or, with `None`, always as a whole.
+    pub fn tiled(self, tile: Option<usize>) -> Result<Self, Error> {
+        // Overlaps are a quarter of a tile, of pixels as of latents.
+        let unit = 4 * self.scale_factor();
+        match tile {
+            Some(tile) if tile == 0 || tile % unit != 0 => {
+                Err(Error::Params(format!("the VAE's tiles must be a multiple of {unit} pixels, not {tile}")))
+            }
+            tile => Ok(Self { tile, ..self }),
+        }
     }
 
     /// The type activations have.
@@ -138,10 +162,17 @@ impl Vae {
 
     /// Pixels `(b, h, w, 3)` in [-1, 1] to the distribution of their latents.
     pub fn encode(&self, pixels: &Tensor) -> Result<LatentDistribution, Error> {
-        let mut moments = self.encoder.forward(pixels)?;
-        if let Some(quant_conv) = &self.quant_conv {
-            moments = quant_conv.forward(&moments)?;
-        }
+        let moments = |pixels: &Tensor| {
+            let moments = self.encoder.forward(pixels)?;
+            match &self.quant_conv {
+                Some(quant_conv) => quant_conv.forward(&moments),
+                None => Ok(moments),
+            }
+        };
+        let moments = match self.tile {
+            Some(tile) => tiled(pixels, (tile, tile / self.scale_factor()), moments)?,
+            None => moments(pixels)?,
+        };
         let halves = moments.chunk(2, D::Minus1)?;
         let (mean, logvar) = (halves[0].contiguous()?, halves[1].contiguous()?.clamp(-30f32, 20f32)?);
         Ok(LatentDistribution { mean, logvar })
@@ -149,10 +180,13 @@ impl Vae {
 
     /// Unscaled latents `(b, h, w, 4)` to pixels `(b, 8h, 8w, 3)` around [-1, 1].
     pub fn decode(&self, latents: &Tensor) -> Result<Tensor, Error> {
-        let latents = match &self.post_quant_conv {
-            Some(post_quant_conv) => post_quant_conv.forward(latents)?,
-            None => latents.clone(),
+        let pixels = |latents: &Tensor| match &self.post_quant_conv {
+            Some(post_quant_conv) => self.decoder.forward(&post_quant_conv.forward(latents)?),
+            None => self.decoder.forward(latents),
         };
-        Ok(self.decoder.forward(&latents)?)
+        Ok(match self.tile {
+            Some(tile) => tiled(latents, (tile / self.scale_factor(), tile), pixels)?,
+            None => pixels(latents)?,
+        })
     }
 }

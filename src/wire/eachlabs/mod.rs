@@ -135,9 +135,10 @@ impl<'a> ErrorEnvelope<'a> {
         // The vendor's categories and codes; whoever runs the model is its provider.
         let (category, error_code, retryable) = match failure.code {
             FailureCode::InvalidInput => ("VALIDATION", "INPUT_VALIDATION_ERROR", false),
+            FailureCode::ContentModeration => ("PROVIDER", "PROVIDER_FAILED", false),
             FailureCode::OutOfMemory => ("PROVIDER", "PROVIDER_FAILED", false),
             FailureCode::WorkerLost => ("PROVIDER", "PROVIDER_SERVER_ERROR", true),
-            FailureCode::DeadlineExceeded => ("TIMEOUT", "EXECUTION_TIMEOUT", true),
+            FailureCode::DeadlineExceeded | FailureCode::TimeLimit => ("TIMEOUT", "EXECUTION_TIMEOUT", true),
             FailureCode::Internal => ("INTERNAL", "PROVIDER_SERVER_ERROR", true),
         };
         Self {

@@ -13,8 +13,23 @@ pub struct Refused {
     status: Option<u16>,
     error: String,
     message: String,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    details: Vec<Detail>,
+    #[serde(skip_serializing_if = "Details::is_none")]
+    details: Details,
+}
+
+/// A sentence where the vendor has one, and what was wrong where.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+enum Details {
+    None,
+    Sentence(String),
+    Fields(Vec<Detail>),
+}
+
+impl Details {
+    fn is_none(&self) -> bool {
+        matches!(self, Self::None) || matches!(self, Self::Fields(fields) if fields.is_empty())
+    }
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -35,15 +50,18 @@ impl Refused {
             "unknown_model" => (StatusCode::NOT_FOUND, "Failed to fetch model: model not found".to_owned()),
             "malformed_body" => (StatusCode::UNPROCESSABLE_ENTITY, "invalid request body".to_owned()),
             "invalid_request" => (StatusCode::BAD_REQUEST, error(&invalid_fields)),
+            "payment_required" => (status, "payment required".to_owned()),
+            "too_many_requests" | "too_many_in_flight" => (status, "too many requests".to_owned()),
             "internal" => (status, "Internal server error".to_owned()),
             _ => (status, detail.clone()),
         };
         let is_final = of_a_poll && status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS;
+        let field = |InvalidField { field, reason }| Detail { field, reason };
         let details = match code {
-            "invalid_request" => invalid_fields,
-            _ => Vec::new(),
+            "invalid_request" => Details::Fields(invalid_fields.into_iter().map(field).collect()),
+            "payment_required" | "too_many_requests" | "too_many_in_flight" => Details::Sentence(detail.clone()),
+            _ => Details::None,
         };
-        let details = details.into_iter().map(|InvalidField { field, reason }| Detail { field, reason }).collect();
         (status, Self { status: (!is_final).then_some(status.as_u16()), error, message: detail, details })
     }
 }

@@ -1,6 +1,6 @@
 //! The native face: its JSON, which is Replicate's prediction object and a little more.
 //!
-//! What is more: the seed of each image, the place in the queue, the cost, and a code beside each error. Every field is
+//! What is more: the seed of each image, whether they were checked, the place in the queue, the cost, and a code beside each error. Every field is
 //! always there, `null` while it has no value.
 
 pub mod events;
@@ -21,6 +21,9 @@ pub const DEFAULTS: FaceDefaults = FaceDefaults {
     disable_safety_checker: false,
     unknown_fields: UnknownFields::Refuse,
 };
+
+/// As far as priorities go, up and down.
+const PRIORITIES: i16 = 100;
 
 /// The native word for a status.
 pub const fn status_word(status: Status) -> &'static str {
@@ -47,6 +50,8 @@ pub struct CreatePrediction {
     pub version: Option<String>,
     /// The input, as it came.
     pub input: Value,
+    /// Those with a smaller number are run first; others have 0.
+    pub priority: Option<i16>,
 }
 
 impl CreatePrediction {
@@ -66,15 +71,27 @@ impl CreatePrediction {
         };
         let (model, version) = (text("model"), text("version"));
         let input = fields.remove("input").unwrap_or_default();
+        let priority = fields.remove("priority").filter(|priority| !priority.is_null()).map(|priority| {
+            let priority = priority.as_i64().and_then(|priority| i16::try_from(priority).ok());
+            priority.filter(|priority| (-PRIORITIES..=PRIORITIES).contains(priority))
+        });
+        if priority == Some(None) {
+            let reason = format!("must be an integer between -{PRIORITIES} and {PRIORITIES}; the least is run first");
+            invalid.push(InvalidField { field: "priority".to_owned(), reason });
+        }
         for (name, value) in fields {
             let reason = match name.as_str() {
                 "webhook" | "webhook_events_filter" | "webhook_secret" if value.is_null() => continue,
                 "webhook" | "webhook_events_filter" | "webhook_secret" => "is not supported yet",
-                _ => "is not a field of a prediction; known are model, version and input",
+                _ => "is not a field of a prediction; known are model, version, input and priority",
             };
             invalid.push(InvalidField { field: name, reason: reason.to_owned() });
         }
-        if invalid.is_empty() { Ok(Self { model, version, input }) } else { Err(InvalidInput { fields: invalid }) }
+        if invalid.is_empty() {
+            Ok(Self { model, version, input, priority: priority.flatten() })
+        } else {
+            Err(InvalidInput { fields: invalid })
+        }
     }
 }
 
@@ -92,6 +109,7 @@ pub struct Prediction<'a> {
     logs: &'a str,
     metrics: Option<Metrics>,
     seeds: Vec<u64>,
+    safety: Option<&'static str>,
     queue_position: Option<u64>,
     eta_seconds: Option<Seconds>,
     created_at: Moment,
@@ -139,7 +157,12 @@ impl<'a> Prediction<'a> {
             error_code: failure.map(|failure| failure.code.as_str()),
             logs: &prediction.logs,
             metrics: metrics(prediction),
-            seeds: prediction.input.seeds().collect(),
+            // An image that was left out has taken its seed along.
+            seeds: match output {
+                Some(artifacts) => artifacts.iter().map(|artifact| artifact.seed).collect(),
+                None => prediction.input.seeds().collect(),
+            },
+            safety: output.and_then(|artifacts| Some(artifacts.first()?.safety?.as_str())),
             // The next to be claimed is at position 1.
             queue_position: place.map(|place| place.ahead + 1),
             eta_seconds: place.map(|place| Seconds(place.eta)),

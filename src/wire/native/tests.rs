@@ -60,6 +60,7 @@ fn artifact(image: u64) -> Artifact {
         height: 1024,
         bytes: 1,
         seed: 41 + image,
+        safety: Some(domain::Safety::Checked),
     }
 }
 
@@ -93,6 +94,7 @@ fn queued() {
         41,
         42
       ],
+      "safety": null,
       "queue_position": 3,
       "eta_seconds": 6.1,
       "created_at": "2026-09-21T14:13:20.000000Z",
@@ -137,6 +139,7 @@ fn processing() {
         41,
         42
       ],
+      "safety": null,
       "queue_position": null,
       "eta_seconds": null,
       "created_at": "2026-09-21T14:13:20.000000Z",
@@ -183,6 +186,7 @@ fn succeeded() {
         41,
         42
       ],
+      "safety": "checked",
       "queue_position": null,
       "eta_seconds": null,
       "created_at": "2026-09-21T14:13:20.000000Z",
@@ -227,6 +231,7 @@ fn failed() {
         41,
         42
       ],
+      "safety": null,
       "queue_position": null,
       "eta_seconds": null,
       "created_at": "2026-09-21T14:13:20.000000Z",
@@ -275,6 +280,7 @@ fn canceled_before_it_started() {
         41,
         42
       ],
+      "safety": null,
       "queue_position": null,
       "eta_seconds": null,
       "created_at": "2026-09-21T14:13:20.000000Z",
@@ -314,6 +320,7 @@ fn succeeded_and_its_data_removed() {
         41,
         42
       ],
+      "safety": null,
       "queue_position": null,
       "eta_seconds": null,
       "created_at": "2026-09-21T14:13:20.000000Z",

@@ -180,6 +180,11 @@ impl Problem {
                 "Invalid version or not permitted",
                 "The specified version does not exist (or perhaps you don't have permission to use it?)".to_owned(),
             ),
+            "payment_required" => ("Insufficient credit", detail),
+            // The beginning of the sentence is the vendor's.
+            "too_many_requests" | "too_many_in_flight" => {
+                ("Too Many Requests", format!("Request was throttled. {}.", sentence(&detail)))
+            }
             "invalid_request" => ("Input validation failed", lines(&invalid_fields)),
             _ => (status.canonical_reason().unwrap_or("Error"), detail),
         };
@@ -190,6 +195,11 @@ impl Problem {
         let invalid_fields = named.into_iter().map(field).collect();
         Self { title: title.to_owned(), detail, status: status.as_u16(), invalid_fields }
     }
+}
+
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 fn lines(fields: &[InvalidField]) -> String {

@@ -11,7 +11,7 @@ use image::{Rgb, RgbImage};
 use sha2::{Digest, Sha256};
 
 use super::{Drawn, PredictError, Predictor, Step};
-use crate::domain::{Failure, Input, Scheduler};
+use crate::domain::{Failure, Input, Safety, Scheduler};
 
 /// Draws two-colored gradients, deterministically.
 #[derive(Clone, Copy, Debug)]
@@ -51,8 +51,9 @@ impl Predictor for Mock {
         }
         let size = (input.width, input.height);
         let draw = |seed| blend(gradient(input, size, seed), image, input.prompt_strength);
-        let images = input.seeds().map(draw).collect();
-        Ok(Drawn { images, notes: vec!["Drawn by the mock predictor: no model ran".to_owned()] })
+        let images = input.seeds().map(draw).map(Some).collect();
+        let safety = if input.disable_safety_checker { Safety::Disabled } else { Safety::Unavailable };
+        Ok(Drawn { images, safety, notes: vec!["Drawn by the mock predictor: no model ran".to_owned()] })
     }
 }
 

@@ -10,9 +10,11 @@ use image::RgbImage;
 
 pub use mock::Mock;
 pub use sdxl::{Sdxl, SdxlOptions};
+
+pub use crate::pipeline::Options;
 pub(super) use start_image::start_image;
 
-use crate::domain::{Failure, Input};
+use crate::domain::{Failure, Input, Safety};
 
 /// Something that can run predictions, one at a time, on the thread that owns it.
 pub trait Predictor {
@@ -46,8 +48,10 @@ pub struct Step {
 /// What a run produced.
 #[derive(Clone, Debug)]
 pub struct Drawn {
-    /// As many as were asked for, in the order of their seeds.
-    pub images: Vec<RgbImage>,
+    /// As many as were asked for, in the order of their seeds; `None` where the safety checker left one out.
+    pub images: Vec<Option<RgbImage>>,
+    /// Whether they were looked at.
+    pub safety: Safety,
     /// Remarks for the prediction's logs, such as what of the prompt was cut.
     pub notes: Vec<String>,
 }

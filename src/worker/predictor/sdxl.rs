@@ -8,8 +8,8 @@ use image::RgbImage;
 
 use super::{Drawn, PredictError, Predictor, Step};
 use crate::{
-    domain::{Failure, FailureCode, Input},
-    pipeline::{self, LatentPreview, LoraFile, Params, Pipeline, Weights},
+    domain::{Failure, FailureCode, Input, Safety},
+    pipeline::{self, Generation, LatentPreview, LoraFile, Options, Params, Pipeline, Weights},
 };
 
 /// Which weights, and how to hold them.
@@ -25,6 +25,8 @@ pub struct SdxlOptions {
     pub device: Device,
     /// What the weights are kept in.
     pub dtype: DType,
+    /// What is saved of memory.
+    pub options: Options,
 }
 
 /// SDXL on one device.
@@ -42,7 +44,7 @@ impl Sdxl {
             weights = weights.with_unet(unet);
         }
         let begun = Instant::now();
-        let pipeline = Pipeline::load(&weights, &options.device, options.dtype)?;
+        let pipeline = Pipeline::load_with(&weights, &options.device, options.dtype, options.options)?;
         tracing::info!(
             load_ms = begun.elapsed().as_millis() as u64,
             "Loaded the model from {}",
@@ -57,7 +59,11 @@ impl Predictor for Sdxl {
         // The smallest picture touches every weight and every kernel.
         let size = self.pipeline.native_size().min(256);
         let params = Params { width: size, height: size, num_inference_steps: 1, ..Params::new("") };
-        self.pipeline.generate(&params, &mut |_| ControlFlow::Continue(())).map_err(|error| failure(&error))?;
+        match self.pipeline.generate(&params, &mut |_| ControlFlow::Continue(())) {
+            // Nobody will see it.
+            Ok(_) | Err(pipeline::Error::Flagged) => {}
+            Err(error) => return Err(failure(&error)),
+        }
         self.preview = match self.pipeline.latent_preview() {
             Ok(preview) => Some(preview),
             Err(error) => {
@@ -85,7 +91,7 @@ impl Predictor for Sdxl {
             })
         };
         match self.pipeline.generate(&params, &mut callback) {
-            Ok(generation) => Ok(Drawn { images: generation.images, notes: generation.notes }),
+            Ok(generation) => Ok(drawn(input, generation)),
             Err(pipeline::Error::Canceled) => Err(PredictError::Canceled),
             Err(error) => {
                 tracing::warn!(%error, "The pipeline failed");
@@ -93,6 +99,22 @@ impl Predictor for Sdxl {
             }
         }
     }
+}
+
+/// Every image in the place of its seed.
+fn drawn(input: &Input, generation: Generation) -> Drawn {
+    let Generation { images, seeds, safety, mut notes, .. } = generation;
+    let safety = match safety {
+        pipeline::Safety::Checked => Safety::Checked,
+        pipeline::Safety::Disabled => Safety::Disabled,
+        pipeline::Safety::Unavailable => {
+            notes.push("safety checker unavailable: the images were not checked".to_owned());
+            Safety::Unavailable
+        }
+    };
+    let mut shown = images.into_iter().zip(seeds).peekable();
+    let images = input.seeds().map(|seed| Some(shown.next_if(|(_, shown)| *shown == seed)?.0)).collect();
+    Drawn { images, safety, notes }
 }
 
 fn params(input: &Input, image: Option<&RgbImage>) -> Result<Params, Failure> {
@@ -112,6 +134,7 @@ fn params(input: &Input, image: Option<&RgbImage>) -> Result<Params, Failure> {
         })?,
         image: image.cloned(),
         strength: input.prompt_strength,
+        disable_safety_checker: input.disable_safety_checker,
     })
 }
 
@@ -119,6 +142,7 @@ fn params(input: &Input, image: Option<&RgbImage>) -> Result<Params, Failure> {
 fn failure(error: &pipeline::Error) -> Failure {
     let (code, message) = match error {
         pipeline::Error::Params(_) | pipeline::Error::Prompt(_) => (FailureCode::InvalidInput, error.to_string()),
+        pipeline::Error::Flagged => (FailureCode::ContentModeration, error.to_string()),
         pipeline::Error::NotFinite { .. } => (FailureCode::Internal, error.to_string()),
         // Drivers have no common error for it, but all say these words.
         pipeline::Error::Device(device) if device.to_string().to_lowercase().contains("out of memory") => {

@@ -135,6 +135,11 @@ export function local(url) {
   return url.replace(/^https?:\/\/[^?]*?\/files\//, `${base}files/`);
 }
 
+/** Whether an image is only what answers have in the place of one that was sent in full. @param {unknown} image */
+export function isEcho(image) {
+  return typeof image === "string" && image.startsWith("data:") && image.includes("…");
+}
+
 /**
  * Follows a prediction until it has ended, whatever happens to the connection.
  * @param {string} id

@@ -1,6 +1,7 @@
 // The input form, made from the model's JSON Schema: a field the server learns appears here by itself.
 
 import { html } from "./vendor/preact-htm.js";
+import { Icon } from "./icons.js";
 import { ImageInput } from "./image-input.js";
 
 /**
@@ -11,14 +12,14 @@ import { ImageInput } from "./image-input.js";
 
 /** Width by height, as shares of the model's own size. */
 const SHAPES = /** @type {const} */ ([
-  ["Square", 1, 1], ["Portrait", 0.75, 1], ["Landscape", 1, 0.75], ["Tall", 0.5625, 1], ["Wide", 1, 0.5625],
+  ["Square", "1:1", 1, 1], ["Portrait", "3:4", 0.75, 1], ["Landscape", "4:3", 1, 0.75], ["Tall", "9:16", 0.5625, 1], ["Wide", "16:9", 1, 0.5625],
 ]);
 /** Shown elsewhere than in a row of their own. */
 const PLACED = ["prompt", "image", "prompt_strength", "width", "height", "seed"];
 
-/** @param {{properties: {[name: string]: Property}, values: Input, errors: {[name: string]: string},
- *   set: (name: string, value: any) => void}} given */
-export function Fields({ properties, values, errors, set }) {
+/** @param {{properties: {[name: string]: Property}, values: Input, errors: {[name: string]: string}, lastSeed?: number,
+ *   set: (name: string, value: any) => void, onParameters: (made: Input) => void}} given */
+export function Fields({ properties, values, errors, lastSeed, set, onParameters }) {
   const field = (/** @type {string} */ name) => ({ name, property: properties[name], value: values[name], error: errors[name], set });
   const rest = Object.keys(properties).filter((name) => !PLACED.includes(name));
   rest.sort((one, other) => (properties[one]["x-order"] ?? 99) - (properties[other]["x-order"] ?? 99));
@@ -26,12 +27,12 @@ export function Fields({ properties, values, errors, set }) {
   const [texts, others] = [rest.filter((name) => isText(properties[name])), rest.filter((name) => !isText(properties[name]))];
   return html`
     ${properties.prompt && html`<${Prompt} ...${field("prompt")} />`}
-    ${properties.image && html`<${ImageInput} ...${field("image")} strength=${properties.prompt_strength && field("prompt_strength")} />`}
+    ${properties.image && html`<${ImageInput} ...${field("image")} onParameters=${onParameters} strength=${properties.prompt_strength && field("prompt_strength")} />`}
     <details class="advanced" open=${[...rest, "width", "height", "seed"].some((name) => errors[name])}>
       <summary>Advanced controls</summary>
       <div class="grid">
-        ${properties.width && properties.height && html`<${Size} width=${field("width")} height=${field("height")} />`}
-        ${properties.seed && html`<${Seed} ...${field("seed")} />`}
+        ${properties.width && properties.height && html`<${Size} width=${field("width")} height=${field("height")} ofImage=${Boolean(values.image)} />`}
+        ${properties.seed && html`<${Seed} ...${field("seed")} last=${lastSeed} />`}
         ${others.map((name) => html`<${Control} key=${name} ...${field(name)} />`)}
         ${texts.map((name) => html`<${Control} key=${name} ...${field(name)} />`)}
       </div>
@@ -86,10 +87,12 @@ export function Control({ name, property, value, error, set }) {
   </div>`;
 }
 
-/** Shapes to choose from, and the two numbers. @param {{width: Field, height: Field}} fields */
-function Size({ width, height }) {
+/** Shapes to choose from, and the two numbers; where an image has a size, its own unless given.
+ * @param {{width: Field, height: Field, ofImage: boolean}} fields */
+function Size({ width, height, ofImage }) {
   const full = width.property.default ?? width.property.maximum ?? 1024;
-  const [wide, high] = [width.value ?? width.property.default, height.value ?? height.property.default];
+  const shown = (/** @type {Field} */ { value, property }) => value ?? (ofImage ? "" : property.default);
+  const [wide, high] = [shown(width), shown(height)];
   const choose = (/** @type {number} */ w, /** @type {number} */ h) => {
     width.set("width", w);
     height.set("height", h);
@@ -97,21 +100,21 @@ function Size({ width, height }) {
   const error = width.error ?? height.error;
   // The longer side is the model's own, unless the shorter one would be too short for it.
   const least = Math.max(width.property.minimum ?? 0, height.property.minimum ?? 0);
-  const shapes = SHAPES.map(([label, w, h]) => {
+  const shapes = SHAPES.map(([label, ratio, w, h]) => {
     const long = Math.max(full, least / Math.min(w, h));
-    return [label, fit(long * w, width.property), fit(long * h, height.property)];
+    return [label, ratio, fit(long * w, width.property), fit(long * h, height.property)];
   });
   return html`<fieldset class="field whole size">
     <legend>Size</legend>
     <div class="shapes">
-      ${shapes.map(([label, w, h]) => html`<button type="button" class="chip" aria-pressed=${w === wide && h === high}
+      ${shapes.map(([label, ratio, w, h]) => html`<button type="button" class="chip" title=${label} aria-label=${`${label}, ${ratio}`} aria-pressed=${w === wide && h === high}
           onClick=${() => choose(Number(w), Number(h))}>
-        <i class="shape" style=${{ aspectRatio: `${w} / ${h}` }}></i>${label}</button>`)}
+        <i class="shape" style=${{ aspectRatio: `${w} / ${h}` }}></i>${ratio}</button>`)}
     </div>
     <div class="row">
       ${[width, height].map(({ name, property, value, error, set }) => html`<label class="inline">${property.title}
         <input id=${`field-${name}`} type="number" min=${property.minimum} max=${property.maximum} step=${property.multipleOf ?? 1}
-          value=${value ?? property.default} aria-invalid=${error ? "true" : undefined} aria-describedby="about-size"
+          value=${value ?? (ofImage ? "" : property.default)} placeholder=${ofImage ? "the image's" : ""} aria-invalid=${error ? "true" : undefined} aria-describedby="about-size"
           onInput=${(/** @type {any} */ event) => set(name, event.target.value === "" ? undefined : Number(event.target.value))} /></label>`)}
     </div>
     <p id="about-size" class=${error ? "error" : "hint"}>${error ? `${width.error ? "Width" : "Height"} ${error}` :
@@ -125,19 +128,21 @@ function fit(size, property) {
   return Math.min(property.maximum ?? size, Math.max(property.minimum ?? 0, Math.round(size / step) * step));
 }
 
-/** @param {Field} field */
-function Seed({ name, value, error, set }) {
+/** Dice for a new one, and a lock that keeps the last one drawn. @param {Field & {last?: number}} field */
+function Seed({ name, value, error, set, last }) {
   const locked = value !== undefined;
+  const roll = () => crypto.getRandomValues(new Uint32Array(1))[0];
   return html`<div class="field whole">
     <label for="field-seed">Seed</label>
     <div class="row">
-      <input id="field-seed" type="number" min="0" step="1" placeholder="random" value=${value ?? ""}
+      <input id="field-seed" type="number" min="0" step="1" placeholder="a new one every time" value=${value ?? ""}
         aria-invalid=${error ? "true" : undefined} aria-describedby="about-seed"
         onInput=${(/** @type {any} */ event) => set(name, event.target.value === "" ? undefined : Number(event.target.value))} />
-      <button type="button" onClick=${() => set(name, crypto.getRandomValues(new Uint32Array(1))[0])}>Roll</button>
-      <button type="button" disabled=${!locked} onClick=${() => set(name, undefined)}>Unlock</button>
+      <button type="button" class="square" title="Roll the dice" aria-label="Roll the dice" onClick=${() => set(name, roll())}><${Icon} name="dice" /></button>
+      <button type="button" class="square" title=${locked ? "Unlock the seed" : "Lock the seed"} aria-label="Lock the seed" aria-pressed=${locked}
+        onClick=${() => set(name, locked ? undefined : last ?? roll())}><${Icon} name=${locked ? "locked" : "unlocked"} /></button>
     </div>
     <p id="about-seed" class=${error ? "error" : "hint"}>${error ?? (locked
-      ? "Locked: the same picture every time." : "A new one for every run. The result says which.")}</p>
+      ? "Locked: the same picture every time." : "Unlocked: a new picture every time. The result says its seed.")}</p>
   </div>`;
 }

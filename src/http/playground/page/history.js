@@ -2,7 +2,9 @@
 
 import { html, useEffect, useState } from "./vendor/preact-htm.js";
 import { list, local } from "./api.js";
+import { Detail } from "./detail.js";
 import { clock, day, money, seconds } from "./format.js";
+import { Usage, daysOf } from "./usage.js";
 
 /** @typedef {import("./api.js").Prediction} Prediction */
 
@@ -12,6 +14,7 @@ const PAGE = 24;
 /** @param {{onShow: (prediction: Prediction) => void}} given */
 export function History({ onShow }) {
   const [status, setStatus] = useState("");
+  const [open, setOpen] = useState(/** @type {Prediction | null} */ (null));
   const [{ predictions, next, state }, setPage] = useState(
     /** @type {{predictions: Prediction[], next: string | null, state: string}} */ ({ predictions: [], next: null, state: "loading" }));
   const load = async (/** @type {string} */ query, /** @type {Prediction[]} */ before) => {
@@ -39,20 +42,25 @@ export function History({ onShow }) {
     </header>
     ${state === "loading" ? html`<p class="hint">Loading …</p>` : state && html`<p class="error" role="alert">${state}</p>`}
     ${!state && !predictions.length && html`<div class="card blank"><p>${status ? "None of these." : "Nothing yet. What you draw is listed here."}</p></div>`}
+    ${predictions.length > 0 && html`<${Usage} days=${daysOf(predictions)} all=${false} />`}
     ${[...days].map(([label, ofDay]) => html`<section key=${label}>
-      <h2 class="day row spread"><span>${label}</span><span class="hint">${ofDay.length} shown · ${money(ofDay.reduce((sum, { metrics }) => sum + (metrics?.cost ?? 0), 0))}</span></h2>
-      <ul class="gallery">${ofDay.map((prediction) => html`<li key=${prediction.id}><${Entry} prediction=${prediction} onShow=${onShow} /></li>`)}</ul>
+      <h2 class="day">${label}</h2>
+      <ul class="gallery">${ofDay.map((prediction) => html`<li key=${prediction.id}><${Entry} prediction=${prediction} onOpen=${() => setOpen(prediction)} /></li>`)}</ul>
     </section>`)}
+    ${open && html`<${Detail} key=${open.id} prediction=${open} word=${wordFor(open.status)} onClose=${() => setOpen(null)} onOpen=${() => onShow(open)} />`}
     ${next && html`<p class="center"><button type="button" onClick=${() => load(next, predictions)}>More</button></p>`}
   </section>`;
 }
 
-/** @param {{prediction: Prediction, onShow: (prediction: Prediction) => void}} given */
-function Entry({ prediction, onShow }) {
+/** @param {string} status */
+const wordFor = (status) => STATUSES.find(([value]) => value === status)?.[1] ?? status;
+
+/** @param {{prediction: Prediction, onOpen: () => void}} given */
+function Entry({ prediction, onOpen }) {
   const { status, output, input, metrics, created_at } = prediction;
   const tone = { succeeded: "good", failed: "bad" }[status] ?? "waiting";
-  const word = STATUSES.find(([value]) => value === status)?.[1] ?? status;
-  return html`<button type="button" class="entry" onClick=${() => onShow(prediction)}>
+  const word = wordFor(status);
+  return html`<button type="button" class="entry" onClick=${onOpen}>
     <span class="thumbnail">${output?.[0] ? html`<img src=${local(output[0])} alt="" loading="lazy" decoding="async" />` : html`<span class="hint">${word}</span>`}</span>
     <span class="words">${input.prompt || (prediction.data_removed ? "Deleted" : "The model's own example")}</span>
     <span class="row spread hint"><span class=${`pill ${tone}`}>${word}</span>

@@ -2,14 +2,25 @@
 
 import { html, useEffect, useState } from "./vendor/preact-htm.js";
 import { Control } from "./form.js";
+import { parametersOf } from "./provenance.js";
 
-/** @typedef {import("./form.js").Field} Field */
+/**
+ * @typedef {import("./api.js").Input} Input
+ * @typedef {import("./form.js").Field} Field
+ */
 
-/** @param {Field & {strength?: Field}} given */
-export function ImageInput({ name, value, error, set, strength }) {
+/** @param {Field & {strength?: Field, onParameters: (made: Input) => void}} given */
+export function ImageInput({ name, value, error, set, strength, onParameters }) {
   const [over, setOver] = useState(false);
+  const [made, setMade] = useState(/** @type {Input | null} */ (null));
+  const [refused, setRefused] = useState("");
   const take = async (/** @type {Blob | null | undefined} */ file) => {
-    if (file?.type.startsWith("image/")) set(name, await dataUri(file));
+    if (!file) return;
+    const isImage = file.type.startsWith("image/");
+    setRefused(isImage ? "" : "That is not an image: a PNG, JPEG or WebP is.");
+    if (!isImage) return;
+    setMade(await parametersOf(file));
+    set(name, await dataUri(file));
   };
   useEffect(() => {
     const paste = (/** @type {ClipboardEvent} */ event) => {
@@ -23,10 +34,12 @@ export function ImageInput({ name, value, error, set, strength }) {
   }, []);
   const drop = (/** @type {DragEvent} */ event) => {
     event.preventDefault();
+    event.stopPropagation();
     setOver(false);
     take(event.dataTransfer?.files[0]);
   };
   const isData = typeof value === "string" && value.startsWith("data:");
+  const wrong = error ?? refused;
   return html`<div class="field image-input">
     <span class="label" id="image-label">Image to start from <em>(optional)</em></span>
     <div class=${over ? "drop over" : "drop"} role="group" aria-labelledby="image-label" onDrop=${drop} onDragLeave=${() => setOver(false)}
@@ -34,16 +47,18 @@ export function ImageInput({ name, value, error, set, strength }) {
       ${isData && html`<img src=${value} alt="The image to start from" />`}
       <div class="drop-actions">
         <label class="button">${value ? "Another" : "Choose a file"}
-          <input class="away" type="file" accept="image/png,image/jpeg,image/webp" onChange=${(/** @type {any} */ event) => take(event.target.files[0])} /></label>
+          <input class="away" type="file" accept="image/png,image/jpeg,image/webp" aria-invalid=${wrong ? "true" : undefined}
+            aria-describedby=${wrong ? "about-image" : undefined} onChange=${(/** @type {any} */ event) => take(event.target.files[0])} /></label>
         ${value
           ? html`<button type="button" onClick=${() => set(name, undefined)}>Remove</button>`
           : html`<span class="hint">or drop it here, or paste it</span>`}
+        ${isData && made && html`<button type="button" onClick=${() => onParameters(made)}>Use its parameters instead</button>`}
       </div>
       ${!isData && html`<input type="url" aria-label="URL of an image" placeholder="https://…" value=${value ?? ""}
-        aria-invalid=${error ? "true" : undefined}
+        aria-invalid=${error ? "true" : undefined} aria-describedby=${wrong ? "about-image" : undefined}
         onInput=${(/** @type {any} */ event) => set(name, event.target.value || undefined)} />`}
     </div>
-    ${error && html`<p class="error">${error}</p>`}
+    ${wrong && html`<p id="about-image" class="error">${wrong}</p>`}
     ${value && strength && html`<${Control} ...${strength} />`}
   </div>`;
 }
@@ -56,4 +71,12 @@ export function dataUri(blob) {
     reader.onerror = () => failed(reader.error);
     reader.readAsDataURL(blob);
   });
+}
+
+/** How large an image in a data: URI is, or null where that cannot be seen from here. @param {string} uri */
+export async function sizeOf(uri) {
+  if (!uri.startsWith("data:")) return null;
+  const image = new Image();
+  image.src = uri;
+  return image.decode().then(() => ({ width: image.naturalWidth, height: image.naturalHeight }), () => null);
 }

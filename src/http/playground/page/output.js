@@ -1,8 +1,9 @@
 // What a run looks like: the queue, the steps with their previews, the pictures, and what can be done with them.
 
 import { html, useEffect, useState } from "./vendor/preact-htm.js";
-import { local } from "./api.js";
+import { base, isEcho, local } from "./api.js";
 import { copy, exact, fileName, money, seconds } from "./format.js";
+import { Icon } from "./icons.js";
 
 /** @typedef {import("./run.js").Run} Run */
 
@@ -36,16 +37,16 @@ export function Output({ run, price, canUseAsInput, onExample, onStop, onRetry, 
     <footer class="row">
       ${isRunning
         ? html`<button type="button" disabled=${!prediction || run.canceling} onClick=${onStop}>${run.canceling ? "Canceling …" : "Cancel"}</button>`
-        : html`<button type="button" onClick=${onRetry}>${refusal || prediction?.status === "failed" ? "Try again" : "Run again"}</button>
-            ${pictures.length > 0 && html`<button type="button" onClick=${onVary}>Vary</button>
-              <${Copy} text=${parameters(run)} label="Copy parameters" />`}`}
+        : html`<button type="button" onClick=${onRetry}><${Icon} name="again" />${refusal || prediction?.status === "failed" ? "Try again" : "Run again"}</button>
+            ${pictures.length > 0 && html`<button type="button" title="The next seed" onClick=${onVary}><${Icon} name="vary" />Vary</button>
+              <${Copy} text=${parameters(run)} label="Copy parameters" icon="copy" />`}`}
     </footer>
     ${phase === "ended" && prediction && html`<${Receipt} prediction=${prediction} />`}
   </section>`;
 }
 
-/** @param {Run} run */
-function parameters({ input, prediction }) {
+/** What makes it again, as JSON. @param {{input: import("./api.js").Input, prediction?: import("./api.js").Prediction}} run */
+export function parameters({ input, prediction }) {
   return JSON.stringify({ ...input, ...(prediction?.seeds[0] !== undefined && { seed: prediction.seeds[0] }) }, null, 2);
 }
 
@@ -111,34 +112,44 @@ function Meter({ since, price }) {
  *   onUse: (url: string) => void, onKeepSeed: (seed: number) => void}} given */
 function Tile({ run, index, url, canUseAsInput, onUse, onKeepSeed }) {
   const [loaded, setLoaded] = useState(false);
-  const [cut, setCut] = useState(0);
-  const before = run.input.image?.startsWith("data:") ? run.input.image : undefined;
   const preview = run.previews[index];
   const picture = url && local(url);
   const prompt = run.input.prompt ?? "A picture";
   const seed = run.prediction?.seeds[index] ?? 0;
-  // The nearer the end, the sharper.
-  const blur = run.total ? 1 - (run.step % (run.total / run.outputs || 1)) / (run.total / run.outputs || 1) : 1;
+  // The nearer the end of its own steps, the sharper.
+  const steps = run.total / run.outputs || 1;
+  const blur = 1 - Math.min(1, Math.max(0, run.step / steps - index));
   return html`<figure class="tile">
     <div class=${preview || picture ? "frame" : "frame waiting"}>
       ${preview && !loaded && html`<img class="preview" data-preview src=${preview} alt="" style=${{ filter: `blur(${(blur * 6).toFixed(1)}px)` }} />`}
       ${picture && html`<img class=${loaded ? "picture loaded" : "picture"} src=${picture} width=${run.width} height=${run.height} alt=${prompt} onLoad=${() => setLoaded(true)} />`}
-      ${loaded && before && html`<img class="before" src=${before} alt="" style=${{ clipPath: `inset(0 ${100 - cut}% 0 0)` }} />`}
+      ${loaded && run.input.image && html`<${Compare} before=${run.input.image} />`}
     </div>
-    ${loaded && before && html`<label class="compare hint">Before and after
-      <input type="range" min="0" max="100" value=${cut} onInput=${(/** @type {any} */ event) => setCut(Number(event.target.value))} /></label>`}
     ${picture && html`<figcaption class="row">
       <button type="button" class="quiet" onClick=${() => onKeepSeed(seed)} title="Keep this seed">Seed ${seed}</button>
       <span class="grow"></span>
-      ${canUseAsInput && html`<button type="button" class="quiet" onClick=${() => onUse(picture)}>Use as input</button>`}
-      <${Copy} text=${picture} label="Copy link" quiet />
-      <button type="button" class="quiet" onClick=${() => download(picture, fileName(prompt, seed, picture))}>Download</button>
+      ${canUseAsInput && html`<button type="button" class="quiet" onClick=${() => onUse(picture)}><${Icon} name="input" />Use as input</button>`}
+      <${Copy} text=${picture} label="Copy link" icon="link" quiet />
+      <button type="button" class="quiet" onClick=${() => download(picture, fileName(prompt, seed, picture))}><${Icon} name="download" />Download</button>
     </figcaption>`}
   </figure>`;
 }
 
+/** The image it started from, over the picture and up to a line that can be moved. @param {{before: string}} given */
+function Compare({ before }) {
+  const [cut, setCut] = useState(50);
+  // Of elsewhere there is nothing on this page.
+  if (isEcho(before) || !(before.startsWith("data:") || local(before).startsWith(base))) return null;
+  return html`<div class="compare" style=${{ "--cut": `${cut}%` }}>
+    <img class="before" src=${local(before)} alt="" />
+    <span class="tag">Before</span><span class="tag">After</span>
+    <i></i>
+    <input type="range" aria-label="Before and after" min="0" max="100" value=${cut} onInput=${(/** @type {any} */ event) => setCut(Number(event.target.value))} />
+  </div>`;
+}
+
 /** @param {string} url @param {string} name */
-async function download(url, name) {
+export async function download(url, name) {
   const file = URL.createObjectURL(await (await fetch(url)).blob());
   const link = Object.assign(document.createElement("a"), { href: file, download: name });
   link.click();
@@ -158,13 +169,13 @@ function Receipt({ prediction: { metrics, model, logs } }) {
   </dl>`;
 }
 
-/** @param {{text: string, label: string, quiet?: boolean}} given */
-export function Copy({ text, label, quiet }) {
+/** @param {{text: string, label: string, icon?: string, quiet?: boolean}} given */
+export function Copy({ text, label, icon, quiet }) {
   const [done, setDone] = useState(false);
   const click = async () => {
     if (!(await copy(text))) return;
     setDone(true);
     setTimeout(() => setDone(false), 1500);
   };
-  return html`<button type="button" class=${quiet ? "quiet" : ""} onClick=${click}><span aria-live="polite">${done ? "Copied" : label}</span></button>`;
+  return html`<button type="button" class=${quiet ? "quiet" : ""} onClick=${click}>${icon && html`<${Icon} name=${icon} />`}<span aria-live="polite">${done ? "Copied" : label}</span></button>`;
 }

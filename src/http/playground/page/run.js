@@ -8,7 +8,7 @@ import { Refusal, cancel, create, follow } from "./api.js";
  * @typedef {import("./api.js").Input} Input
  * @typedef {{
  *   phase: "sending" | "queued" | "running" | "ended" | "refused",
- *   input: Input, width: number, height: number, outputs: number,
+ *   begun: number, input: Input, width: number, height: number, outputs: number,
  *   prediction?: Prediction, position?: number, eta?: number, step: number, total: number, previews: string[],
  *   since?: number, away: boolean, canceling: boolean, refusal?: Refusal,
  * }} Run
@@ -60,12 +60,12 @@ export function useRun(shape, onRefusal) {
 
   /** @param {Input} input @returns {Run} */
   const fresh = (input) =>
-    ({ phase: "sending", input, ...shape(input), step: 0, total: 0, previews: [], away: false, canceling: false });
+    ({ phase: "sending", begun: performance.now(), input, ...shape(input), step: 0, total: 0, previews: [], away: false, canceling: false });
 
-  /** @param {string} model @param {Input} input */
-  const start = async (model, input) => {
+  /** @param {string} model @param {Input} input @param {{width: number, height: number}} [size] what it will have, if that is known */
+  const start = async (model, input, size) => {
     following.current?.abort();
-    setRun(fresh(input));
+    setRun({ ...fresh(input), ...size });
     try {
       const prediction = await create(model, input);
       change({ phase: "queued", prediction, position: prediction.queue_position ?? undefined, eta: prediction.eta_seconds ?? undefined });

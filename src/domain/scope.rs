@@ -1,0 +1,117 @@
+//! What a key may do.
+
+use std::{fmt, str::FromStr};
+
+/// One thing that keys may be allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Create and cancel predictions.
+    PredictionsWrite,
+    /// Read predictions and models.
+    PredictionsRead,
+    /// Read what was used and what it cost.
+    UsageRead,
+    /// Make and end keys and accounts, and be served before others. Its rate is not limited.
+    Admin,
+    /// Turn the safety checker off.
+    SafetyDisable,
+}
+
+impl Scope {
+    /// Every scope.
+    pub const ALL: [Self; 5] =
+        [Self::PredictionsWrite, Self::PredictionsRead, Self::UsageRead, Self::Admin, Self::SafetyDisable];
+
+    /// The word in the database, on the command line and in answers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::PredictionsWrite => "predictions:write",
+            Self::PredictionsRead => "predictions:read",
+            Self::UsageRead => "usage:read",
+            Self::Admin => "admin",
+            Self::SafetyDisable => "safety:disable",
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Scope {
+    type Err = UnknownScope;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|scope| scope.as_str() == word).ok_or_else(|| UnknownScope(word.to_owned()))
+    }
+}
+
+/// There is no such scope.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no scope; there are {all}", all = Scopes::ALL)]
+pub struct UnknownScope(String);
+
+/// A set of scopes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scopes(u8);
+
+impl Scopes {
+    /// Everything, as the first key has it.
+    pub const ALL: Self = Self(0b1_1111);
+    /// What a key is for, unless it is made for something else: predictions, and what they cost.
+    pub const USUAL: Self = Self(0b0_0111);
+
+    /// Whether this scope is among them.
+    pub const fn contains(self, scope: Scope) -> bool {
+        self.0 & (1 << scope as u8) != 0
+    }
+
+    /// The scopes, in order.
+    pub fn iter(self) -> impl Iterator<Item = Scope> {
+        Scope::ALL.into_iter().filter(move |scope| self.contains(*scope))
+    }
+}
+
+impl FromIterator<Scope> for Scopes {
+    fn from_iter<I: IntoIterator<Item = Scope>>(scopes: I) -> Self {
+        Self(scopes.into_iter().fold(0, |set, scope| set | 1 << scope as u8))
+    }
+}
+
+/// The words with commas between them.
+impl fmt::Display for Scopes {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words: Vec<&str> = self.iter().map(Scope::as_str).collect();
+        formatter.write_str(&words.join(","))
+    }
+}
+
+impl FromStr for Scopes {
+    type Err = UnknownScope;
+
+    /// Words with commas between them, or `all`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "all" {
+            return Ok(Self::ALL);
+        }
+        text.split(',').map(|word| word.trim().parse::<Scope>()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scopes_read_back_as_they_were_written() {
+        for scopes in [Scopes::ALL, Scopes::USUAL, Scopes::from_iter([Scope::Admin])] {
+            assert_eq!(scopes.to_string().parse(), Ok(scopes));
+        }
+        assert_eq!("all".parse(), Ok(Scopes::ALL));
+        assert!(Scopes::USUAL.contains(Scope::UsageRead) && !Scopes::USUAL.contains(Scope::Admin));
+        let refusal = "predictions:wirte".parse::<Scopes>().expect_err("misspelled").to_string();
+        assert!(refusal.contains("predictions:write,"), "{refusal}");
+    }
+}

@@ -1,0 +1,162 @@
+// What a key opens: the form and its result, and the three other tabs.
+
+import { html, useCallback, useEffect, useMemo, useState } from "./vendor/preact-htm.js";
+import { base, discover, isEcho, list } from "./api.js";
+import { Estimate } from "./estimate.js";
+import { Fields } from "./form.js";
+import { Frame, currentTab } from "./frame.js";
+import { History } from "./history.js";
+import { dataUri, sizeOf } from "./image-input.js";
+import { Output } from "./output.js";
+import { parametersOf } from "./provenance.js";
+import { Readme } from "./readme.js";
+import { useRun } from "./run.js";
+import { Snippets } from "./snippets.js";
+
+/**
+ * @typedef {import("./api.js").Model} Model
+ * @typedef {import("./api.js").Input} Input
+ * @typedef {import("./api.js").Prediction} Prediction
+ */
+
+const RUNNING = ["sending", "queued", "running"];
+const IMAGE_IS_GONE = "It started from an image that only you have. Add it again, or run without one.";
+
+/** @param {string} name */
+const focus = (name) => document.getElementById(`field-${name}`)?.focus();
+
+/** @param {{models: Model[], onForget: () => void, onWrongKey: () => void}} given */
+export function Workshop({ models, onForget, onWrongKey }) {
+  const [tab, setTab] = useState(currentTab());
+  // What was asked for, and what draws: another where its weights are not here.
+  const asked = models[0];
+  const model = models.find(({ slug }) => slug === asked.answered_by) ?? asked;
+  const properties = model.input_schema.properties;
+  const [values, setValues] = useState(/** @type {Input} */ ({}));
+  const [errors, setErrors] = useState(/** @type {{[name: string]: string}} */ ({}));
+  const [note, setNote] = useState("");
+  const [faces, setFaces] = useState(/** @type {{[name: string]: string}} */ ({}));
+
+  const set = useCallback((/** @type {string} */ name, /** @type {any} */ value) => {
+    setValues((values) => ({ ...values, [name]: value }));
+    setErrors(({ [name]: _, ...errors }) => errors);
+    setNote("");
+  }, []);
+  const input = useMemo(() => Object.fromEntries(Object.entries(values).filter(([name, value]) =>
+    value !== undefined && name in properties && !(name === "prompt_strength" && !values.image))), [values, properties]);
+  const shape = (/** @type {Input} */ input) => ({
+    width: input.width ?? properties.width?.default ?? 1024,
+    height: input.height ?? properties.height?.default ?? 1024,
+    outputs: input.num_outputs ?? 1,
+  });
+  const { run, start, show, stop } = useRun(shape, (refusal) => {
+    if (refusal.status === 401) onWrongKey();
+    setErrors(Object.fromEntries(refusal.fields.map(({ field, reason }) => [field, reason])));
+  });
+
+  useEffect(() => {
+    const turn = () => {
+      setTab(currentTab());
+      window.scrollTo(0, 0);
+    };
+    addEventListener("hashchange", turn);
+    return () => removeEventListener("hashchange", turn);
+  }, []);
+  useEffect(() => {
+    discover().then(setFaces, () => {});
+    // What was left running goes on, after a reload as well.
+    list("?limit=1").then(({ results: [latest] }) => {
+      if (latest && ["starting", "processing"].includes(latest.status)) bring(latest);
+    }, () => {});
+  }, []);
+
+  useEffect(() => {
+    // Where the result is below the form, it is what is looked at now.
+    if (run && matchMedia("(max-width: 47.99rem)").matches) document.querySelector(".output")?.scrollIntoView();
+  }, [run?.begun]);
+
+  /** Puts an input into the form. An image of which only an echo is left cannot be sent again. @param {Input} input */
+  const fill = (input) => {
+    const gone = isEcho(input.image);
+    setValues(gone ? { ...input, image: undefined } : input);
+    setErrors(gone ? { image: IMAGE_IS_GONE } : {});
+    setNote("");
+    return !gone;
+  };
+  const bring = (/** @type {Prediction} */ prediction) => {
+    fill(prediction.input);
+    show(prediction);
+    location.hash = "playground";
+  };
+  const go = async (/** @type {Input} */ input) => {
+    if (!input.prompt?.trim()) {
+      setErrors({ prompt: "Say what to draw." });
+      focus("prompt");
+      return;
+    }
+    setErrors({});
+    setNote("");
+    location.hash = "playground";
+    // Without a size of its own the picture has the image's, and so has its place.
+    const size = input.image && !input.width && !input.height && (await sizeOf(input.image));
+    start(asked.name, input, size || undefined);
+  };
+  const submit = (/** @type {Event} */ event) => {
+    event.preventDefault();
+    if (!isRunning) go(input);
+  };
+  const keys = (/** @type {KeyboardEvent} */ event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) submit(event);
+  };
+  const again = (/** @type {Input} */ input) => {
+    if (fill(input)) go(input);
+  };
+  const vary = () => {
+    const seeds = run?.prediction?.seeds ?? [0];
+    again({ ...run?.input, seed: seeds[seeds.length - 1] + 1 });
+  };
+  /** Parameters from a file. @param {Input} made */
+  const restore = (made) => {
+    fill(Object.fromEntries(Object.entries(made).filter(([name]) => name in properties)));
+    setNote(`The parameters of that picture are back.${made.prompt_strength === undefined ? "" : " It started from an image, which is not in the file: add that as well."}`);
+    focus("prompt");
+  };
+  const drop = async (/** @type {DragEvent} */ event) => {
+    event.preventDefault();
+    const file = event.dataTransfer?.files[0];
+    if (!file?.type.startsWith("image/")) return;
+    const made = await parametersOf(file);
+    if (made) restore(made);
+    else if (properties.image) set("image", await dataUri(file));
+  };
+  const use = async (/** @type {string} */ url) => {
+    set("image", await dataUri(await (await fetch(url)).blob()));
+    document.querySelector(".image-input")?.scrollIntoView({ block: "nearest" });
+  };
+  const isRunning = run !== null && RUNNING.includes(run.phase);
+
+  return html`<${Frame} model=${model} tab=${tab} docs=${faces.docs} onForget=${onForget}>
+    ${model !== asked && html`<p class="banner" role="note">The weights of ${asked.title} are not here, so <strong>${model.title}</strong> stands in for it. ${model.description}</p>`}
+    <main>
+      <div class="workbench" hidden=${tab !== "playground"} onDrop=${drop} onDragOver=${(/** @type {DragEvent} */ event) => event.preventDefault()}>
+        <form class="card input" onSubmit=${submit} onKeyDown=${keys} noValidate aria-labelledby="input-title">
+          <header class="row spread"><h1 id="input-title">Input</h1>
+            ${Object.keys(input).length > 0 && html`<button type="button" class="quiet" onClick=${() => { fill({}); focus("prompt"); }}>Clear</button>`}</header>
+          <p class="note" role="status">${note}</p>
+          <${Fields} properties=${properties} values=${values} errors=${errors} set=${set} onParameters=${restore}
+            lastSeed=${run?.prediction?.seeds[0]} />
+          <div class="runbar">
+            <${Estimate} asked=${asked} model=${model} input=${input} />
+            <button class="primary" type="submit" disabled=${isRunning}>${isRunning ? "Running" : "Run"}</button>
+          </div>
+        </form>
+        <${Output} run=${run} price=${model.price_per_second} canUseAsInput=${"image" in properties}
+          onExample=${(/** @type {string} */ prompt) => { set("prompt", prompt); focus("prompt"); }}
+          onStop=${stop} onRetry=${() => again(run?.input ?? input)} onVary=${vary} onUse=${use}
+          onKeepSeed=${(/** @type {number} */ seed) => set("seed", seed)} />
+      </div>
+      ${tab === "api" && html`<${Snippets} base=${base} model=${asked.name} input=${input} made=${run?.input} faces=${faces} />`}
+      ${tab === "history" && html`<${History} onShow=${bring} />`}
+      ${tab === "readme" && html`<${Readme} model=${model} />`}
+    </main><//>`;
+}

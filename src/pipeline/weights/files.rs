@@ -1,0 +1,212 @@
+//! Safetensors files: mapped into memory, and each tensor copied once out of them.
+//!
+//! A file's pages count as this process's memory while they are looked at, so they are given back as soon as a tensor has
+//! been copied: loading needs hardly more than what it leaves.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
+
+use candle_core::{DType, Device, Tensor, WithDType};
+use half::{bf16, f16};
+use memmap2::{Advice, Mmap, UncheckedAdvice};
+use rayon::prelude::*;
+use safetensors::{Dtype, SafeTensors, tensor::Metadata};
+
+use super::{
+    super::error::{Error, WeightsError},
+    TensorStore, file_error, read_json,
+};
+
+/// How much of a file is fetched at a time.
+const FETCH: usize = 32 << 20;
+/// Where pages are larger, a few of a neighbor's go as well and come back from the file when it is read.
+const PAGE: usize = 4096;
+
+/// The safetensors files of one component.
+pub struct SafetensorsFiles {
+    files: Vec<MappedFile>,
+    /// Tensor to file.
+    index: BTreeMap<String, usize>,
+    /// What to name when a tensor is nowhere.
+    path: PathBuf,
+}
+
+struct MappedFile {
+    path: PathBuf,
+    map: Mmap,
+    metadata: Metadata,
+    /// Where the tensors' bytes begin.
+    start: usize,
+    /// Which parts the kernel has been asked to fetch.
+    fetched: Vec<AtomicBool>,
+}
+
+impl SafetensorsFiles {
+    /// Finds a component's files under the names diffusers and transformers give them.
+    pub(super) fn in_folder(folder: &Path, component: &'static str) -> Result<Self, Error> {
+        match Self::find(folder, component) {
+            Some(index) if index.extension().is_some_and(|ending| ending == "json") => {
+                Self::open(shards(&index)?, index)
+            }
+            Some(single) => Self::open(vec![single.clone()], single),
+            None => {
+                let path = folder.join(format!("{}.safetensors", stem(component)));
+                Err(WeightsError::MissingFile { path, wanted: component }.into())
+            }
+        }
+    }
+
+    /// A component's file, or the index of its shards.
+    pub(super) fn find(folder: &Path, component: &str) -> Option<PathBuf> {
+        let stem = stem(component);
+        let names = ["", ".fp16"].into_iter().flat_map(|variant| {
+            [format!("{stem}{variant}.safetensors"), format!("{stem}.safetensors.index{variant}.json")]
+        });
+        names.map(|name| folder.join(name)).find(|path| path.is_file())
+    }
+
+    /// Opens files as one. `path` is what to name when a tensor is in none of them.
+    pub(in super::super) fn open(paths: Vec<PathBuf>, path: PathBuf) -> Result<Self, Error> {
+        let files = paths.into_iter().map(MappedFile::open).collect::<Result<Vec<_>, _>>()?;
+        let mut index = BTreeMap::new();
+        for (number, file) in files.iter().enumerate() {
+            index.extend(file.metadata.offset_keys().into_iter().map(|name| (name, number)));
+        }
+        Ok(Self { files, index, path })
+    }
+
+    /// The names of all tensors, in order.
+    pub(in super::super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.index.keys().map(String::as_str)
+    }
+
+    /// A tensor's shape, if there is one of this name.
+    pub(in super::super) fn shape(&self, name: &str) -> Option<&[usize]> {
+        Some(&self.files[*self.index.get(name)?].metadata.info(name)?.shape)
+    }
+}
+
+/// What transformers and diffusers call their files.
+fn stem(component: &str) -> &'static str {
+    let by_transformers = component.starts_with("text_encoder") || component == "safety_checker";
+    if by_transformers { "model" } else { "diffusion_pytorch_model" }
+}
+
+/// The files a sharded model's index names, each once.
+fn shards(index: &Path) -> Result<Vec<PathBuf>, Error> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let mut names: Vec<String> = read_json::<Index>(index, "shard index")?.weight_map.into_values().collect();
+    names.sort_unstable();
+    names.dedup();
+    Ok(names.into_iter().map(|name| index.with_file_name(name)).collect())
+}
+
+impl MappedFile {
+    fn open(path: PathBuf) -> Result<Self, Error> {
+        let unreadable = |reason: String| WeightsError::Unreadable { path: path.clone(), reason };
+        let file = File::open(&path).map_err(|error| file_error(&path, "weights", &error))?;
+        #[expect(unsafe_code, reason = "the file is only read; whoever truncates it under a running server kills it")]
+        let map = unsafe { Mmap::map(&file) }.map_err(|error| unreadable(error.to_string()))?;
+        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|error| unreadable(error.to_string()))?;
+        // The header is preceded by its own length in eight bytes.
+        let start = header + 8;
+        if start + metadata.data_len() > map.len() {
+            return Err(unreadable("the file is shorter than its header says".into()).into());
+        }
+        let fetched = (0..map.len().div_ceil(FETCH)).map(|_| AtomicBool::new(false)).collect();
+        Ok(Self { path, map, metadata, start, fetched })
+    }
+
+    /// Has the kernel fetch a range in large pieces and the next piece ahead: page by page a disk is several times slower.
+    fn fetch(&self, range: &Range<usize>) {
+        for part in range.start / FETCH..=range.end / FETCH + 1 {
+            if self.fetched.get(part).is_some_and(|fetched| !fetched.swap(true, Relaxed)) {
+                let start = part * FETCH;
+                // Advice that is not taken costs time and nothing else, here and below.
+                let _ = self.map.advise_range(Advice::WillNeed, start, FETCH.min(self.map.len() - start));
+            }
+        }
+        #[cfg(target_os = "linux")]
+        let _ = self.map.advise_range(Advice::PopulateRead, range.start, range.len());
+    }
+
+    /// Gives back the memory of a range that has been copied; the file's other pages stay.
+    fn release(&self, range: &Range<usize>) {
+        let (first, end) = (range.start.next_multiple_of(PAGE), range.end / PAGE * PAGE);
+        if first < end {
+            #[expect(unsafe_code, reason = "the pages of a mapped file that nobody writes to come back from the file")]
+            let _ = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, first, end - first) };
+        }
+    }
+}
+
+impl TensorStore for SafetensorsFiles {
+    fn contains(&self, name: &str) -> bool {
+        self.index.contains_key(name)
+    }
+
+    fn read(&self, name: &str, shape: &[usize], dtype: DType) -> Result<Tensor, Error> {
+        let missing = || WeightsError::MissingTensor { tensor: name.into(), path: self.path.clone() };
+        let file = &self.files[*self.index.get(name).ok_or_else(missing)?];
+        let info = file.metadata.info(name).ok_or_else(missing)?;
+        if info.shape != shape {
+            return Err(WeightsError::Shape {
+                tensor: name.into(),
+                path: file.path.clone(),
+                expected: shape.to_vec(),
+                found: info.shape.clone(),
+            }
+            .into());
+        }
+        let range = file.start + info.data_offsets.0..file.start + info.data_offsets.1;
+        file.fetch(&range);
+        let bytes = &file.map[range.clone()];
+        let tensor = match (info.dtype, dtype) {
+            (Dtype::F16, DType::F16) => collect(bytes, shape, f16::from_le_bytes),
+            (Dtype::BF16, DType::BF16) => collect(bytes, shape, bf16::from_le_bytes),
+            (Dtype::F16, _) => convert(bytes, shape, dtype, |pair: [u8; 2]| f16::from_le_bytes(pair).to_f32()),
+            (Dtype::BF16, _) => convert(bytes, shape, dtype, |pair: [u8; 2]| bf16::from_le_bytes(pair).to_f32()),
+            (Dtype::F32, _) => convert(bytes, shape, dtype, f32::from_le_bytes),
+            (other, _) => {
+                let (tensor, path) = (name.into(), file.path.clone());
+                return Err(WeightsError::Type { tensor, path, found: format!("{other:?}") }.into());
+            }
+        };
+        file.release(&range);
+        Ok(tensor?)
+    }
+}
+
+/// Little-endian numbers of `N` bytes to a tensor of `dtype`. Every supported type passes through f32 unharmed.
+fn convert<const N: usize>(
+    bytes: &[u8],
+    shape: &[usize],
+    dtype: DType,
+    number: impl Fn([u8; N]) -> f32 + Sync + Send,
+) -> candle_core::Result<Tensor> {
+    match dtype {
+        DType::F16 => collect(bytes, shape, |chunk| f16::from_f32(number(chunk))),
+        DType::BF16 => collect(bytes, shape, |chunk| bf16::from_f32(number(chunk))),
+        DType::F32 => collect(bytes, shape, number),
+        other => candle_core::bail!("weights are kept in f16, bf16 or f32, not {other:?}"),
+    }
+}
+
+/// Numbers of `N` bytes each to a tensor of whatever they are made.
+fn collect<T: WithDType, const N: usize>(
+    bytes: &[u8],
+    shape: &[usize],
+    number: impl Fn([u8; N]) -> T + Sync + Send,
+) -> candle_core::Result<Tensor> {
+    let (numbers, _) = bytes.as_chunks::<N>();
+    let numbers = numbers.par_iter().with_min_len(1 << 16).map(|chunk| number(*chunk));
+    Tensor::from_vec(numbers.collect::<Vec<T>>(), shape, &Device::Cpu)
+}

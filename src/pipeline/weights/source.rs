@@ -1,0 +1,71 @@
+//! How a network asks for its tensors: by the checkpoint's names, with the shapes its configuration implies.
+
+use std::fmt::Display;
+
+use candle_core::{DType, Device, Tensor};
+
+use super::{super::error::Error, TensorStore, activation_dtype};
+
+/// A place in a component's tree of tensors, from which a layer takes its own.
+#[derive(Clone)]
+pub struct Source<'a> {
+    store: &'a dyn TensorStore,
+    path: String,
+    device: &'a Device,
+    dtype: DType,
+}
+
+impl<'a> Source<'a> {
+    /// The root of a component.
+    pub fn new(store: &'a dyn TensorStore, device: &'a Device, dtype: DType) -> Self {
+        Self { store, path: String::new(), device, dtype }
+    }
+
+    /// The tree below `name`, which may itself contain dots.
+    #[must_use]
+    pub fn at(&self, name: impl Display) -> Self {
+        Self { path: self.full_name(name), ..self.clone() }
+    }
+
+    /// The tree below the first of two names that holds a `weight`: some checkpoints use older names.
+    #[must_use]
+    pub fn at_either(&self, name: &str, older: &str) -> Self {
+        let found = self.at(name);
+        if found.contains("weight") { found } else { self.at(older) }
+    }
+
+    /// Whether a tensor is here.
+    pub fn contains(&self, name: &str) -> bool {
+        self.store.contains(&self.full_name(name))
+    }
+
+    /// A matrix or a kernel, on the CPU, in the type weights are kept in.
+    pub fn weight(&self, name: &str, shape: &[usize]) -> Result<Tensor, Error> {
+        self.store.read(&self.full_name(name), shape, self.dtype)
+    }
+
+    /// A bias or a norm's parameter, on the device, in the type activations have.
+    pub fn vector(&self, name: &str, length: usize) -> Result<Tensor, Error> {
+        let tensor = self.store.read(&self.full_name(name), &[length], activation_dtype(self.device, self.dtype))?;
+        Ok(tensor.to_device(self.device)?)
+    }
+
+    /// Numbers to calculate with on the host.
+    pub(in super::super) fn numbers(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
+        Ok(self.store.read(&self.full_name(name), shape, DType::F32)?.flatten_all()?.to_vec1()?)
+    }
+
+    /// The type activations have.
+    pub(in super::super) fn activation_dtype(&self) -> DType {
+        activation_dtype(self.device, self.dtype)
+    }
+
+    /// Where the tensors shall live.
+    pub fn device(&self) -> &Device {
+        self.device
+    }
+
+    fn full_name(&self, name: impl Display) -> String {
+        if self.path.is_empty() { name.to_string() } else { format!("{}.{name}", self.path) }
+    }
+}

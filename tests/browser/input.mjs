@@ -1,0 +1,141 @@
+// The form: what it is made of, and the ways a picture gets into it.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { browser, bytesOf, colorAt, draw, dropOn, open, server, set, status } from "./support.mjs";
+
+const PIXEL = Buffer.from("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==", "base64");
+const start = (page) => page.getByAltText("The image to start from");
+
+test("a field the server learns appears by itself, whatever its type", async () => {
+  const { page, close } = await open(browser, server, { expected: ["422"] });
+  await page.route("**/models", async (route) => {
+    const response = await route.fetch();
+    const models = await response.json();
+    Object.assign(models.results[0].input_schema.properties, {
+      sparkle: { type: "integer", title: "Sparkle", description: "A new number.", default: 2, minimum: 0, maximum: 9, "x-order": 22 },
+      finish: { type: "string", title: "Finish", description: "A new choice.", enum: ["matte", "glossy"], default: "matte", "x-order": 23 },
+      framed: { type: "boolean", title: "Framed", description: "A new switch.", default: false, "x-order": 24 },
+      signature: { type: "string", title: "Signature", description: "A new text.", "x-order": 25 },
+    });
+    await route.fulfill({ response, json: models });
+  });
+  await page.reload();
+  await page.getByLabel("Prompt", { exact: true }).waitFor();
+  await set(page, { sparkle: 3, signature: "me" });
+  await page.getByLabel("Finish").selectOption("glossy");
+  await page.getByLabel("Framed").check();
+  const sent = page.waitForRequest((request) => request.method() === "POST");
+  await draw(page, "with all of it");
+  assert.deepEqual((await sent).postDataJSON().input,
+    { prompt: "with all of it", width: 256, height: 256, sparkle: 3, finish: "glossy", framed: true, signature: "me" });
+  // This server has not learned them, and says so at their places.
+  await page.getByRole("alert").getByText("sparkle").waitFor();
+  assert.equal(await page.locator("#field-sparkle").getAttribute("aria-invalid"), "true");
+  await page.getByRole("link", { name: "Readme" }).click();
+  await page.getByRole("row", { name: /^sparkle A new number/ }).waitFor();
+  await close();
+});
+
+test("an image is chosen, dropped, pasted or named, and brings its strength along", async () => {
+  const { page, close } = await open(browser, server, { expected: ["422"] });
+  await page.getByLabel("Prompt", { exact: true }).waitFor();
+  const strength = page.getByLabel("Prompt strength", { exact: true });
+  const ways = {
+    chosen: () => page.locator(".drop input[type=file]").setInputFiles({ name: "a.png", mimeType: "image/png", buffer: PIXEL }),
+    dropped: () => dropOn(page.locator(".drop"), "a.png", "image/png", PIXEL),
+    "dropped beside": () => dropOn(page.locator(".output"), "a.png", "image/png", PIXEL),
+    pasted: () => page.evaluate((base64) => {
+      const clipboardData = new DataTransfer();
+      clipboardData.items.add(new File([Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0))], "a.png", { type: "image/png" }));
+      document.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true, cancelable: true }));
+    }, PIXEL.toString("base64")),
+  };
+  for (const [way, give] of Object.entries(ways)) {
+    assert.equal(await strength.count(), 0, `there is no image before one is ${way}`);
+    await give();
+    await start(page).waitFor();
+    assert.equal(await start(page).getAttribute("src"), `data:image/png;base64,${PIXEL.toString("base64")}`, way);
+    await strength.waitFor();
+    await page.getByRole("button", { name: "Remove" }).click();
+  }
+  await dropOn(page.locator(".drop"), "a.txt", "text/plain", Buffer.from("no picture"));
+  await page.getByText("That is not an image").waitFor();
+  // The server looks at an address itself, and not at every one.
+  await page.getByLabel("URL of an image").fill("http://127.0.0.1:9/private.png");
+  await strength.waitFor();
+  await draw(page, "from an address");
+  await page.getByRole("alert").getByText("image").first().waitFor();
+  assert.equal(await page.getByLabel("URL of an image").getAttribute("aria-invalid"), "true");
+  await close();
+});
+
+test("a picture made here brings its parameters back", async () => {
+  const { page, close } = await open(browser, server);
+  // Letters of both kinds of text that a PNG has.
+  for (const prompt of ["a café", "a 🙂 in 東京"]) {
+    await draw(page, prompt, { width: 512, num_inference_steps: 3, seed: 12 });
+    await status(page, "Done");
+    const bytes = await bytesOf(await server.latest());
+    await page.getByRole("button", { name: "Clear" }).click();
+    assert.equal(await page.locator("#field-seed").inputValue(), "");
+    await dropOn(page.locator(".output"), "picture.png", "image/png", bytes);
+    await page.getByRole("status").getByText("are back").waitFor();
+    const fields = ["prompt", "width", "height", "num_inference_steps", "seed", "scheduler"];
+    const shown = await Promise.all(fields.map((name) => page.locator(`#field-${name}`).inputValue()));
+    assert.deepEqual(shown, [prompt, "512", "256", "3", "12", "K_EULER"]);
+    assert.equal(await start(page).count(), 0, "it is not an image to start from");
+    await page.getByRole("button", { name: "Run", exact: true }).click();
+    await status(page, "Done");
+    assert.ok((await bytesOf(await server.latest())).equals(bytes), "and they make it again");
+
+    // Where an image belongs it is one, and the parameters are offered.
+    await page.getByRole("button", { name: "Clear" }).click();
+    await dropOn(page.locator(".drop"), "picture.png", "image/png", bytes);
+    await start(page).waitFor();
+    await page.getByRole("button", { name: "Use its parameters instead" }).click();
+    assert.equal(await page.locator("#field-seed").inputValue(), "12");
+    assert.equal(await start(page).count(), 0);
+  }
+  await close();
+});
+
+test("from an image the picture has its shape, and a slider shows what became of it", async () => {
+  const { page, close } = await open(browser, server);
+  await draw(page, "the start", { width: 512, height: 256, seed: 1 });
+  await status(page, "Done");
+  const begin = await bytesOf(await server.latest());
+  await page.getByRole("button", { name: "Clear" }).click();
+  await dropOn(page.locator(".drop"), "start.png", "image/png", begin);
+  await start(page).waitFor();
+  await page.getByLabel("Prompt", { exact: true }).fill("the end");
+  await page.getByLabel("Prompt strength", { exact: true }).fill("0.5");
+  await page.getByRole("button", { name: "Run", exact: true }).click();
+  await page.locator(".picture.loaded").waitFor();
+  const size = await page.locator(".picture").evaluate((picture) => [picture.naturalWidth, picture.naturalHeight]);
+  assert.deepEqual(size, [512, 256]);
+  const frame = page.locator(".frame");
+  const { width, height } = await frame.boundingBox();
+  assert.ok(Math.abs(width / height - 2) < 0.02, `${width} by ${height}`);
+
+  const slider = page.getByLabel("Before and after");
+  await slider.press("Home");
+  const after = await colorAt(page, frame, 0.2, 0.7);
+  await slider.press("End");
+  const before = await colorAt(page, frame, 0.2, 0.7);
+  assert.notDeepEqual(before, after);
+  await slider.fill("50");
+  assert.deepEqual(await colorAt(page, frame, 0.2, 0.7), before, "left of the line is what was");
+  assert.deepEqual(await colorAt(page, frame, 0.8, 0.7), after, "right of it what became of it");
+
+  // After a reload there is no image to send again, and the page does not go on without.
+  await page.getByRole("link", { name: "History" }).click();
+  await page.locator(".entry", { hasText: "the end" }).first().click();
+  await page.getByRole("button", { name: "Open in the playground" }).click();
+  await page.getByText("Add it again, or run without one.").waitFor();
+  const { id } = await server.latest();
+  await page.getByRole("button", { name: "Run again" }).click();
+  await page.getByText("Add it again, or run without one.").waitFor();
+  assert.equal((await server.latest()).id, id);
+  await close();
+});

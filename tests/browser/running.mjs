@@ -1,0 +1,159 @@
+// A run from the first visit to the file on disk, and what may come in between.
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+import { browser, draw, open, server, status } from "./support.mjs";
+
+test("a first visit: key, prompt, previews, picture, download", async () => {
+  const { page, close } = await open(browser, server, { withKey: false, expected: ["401"] });
+  await page.getByLabel("API key").fill("fs_00000000_00000000000000000000000000000000");
+  await page.keyboard.press("Enter");
+  await page.getByRole("alert").getByText("not known here").waitFor();
+  await page.getByLabel("API key").fill(server.key);
+  await page.getByRole("button", { name: "Continue" }).click();
+
+  await draw(page, "a red circle on a blue background", { num_inference_steps: 8 });
+  await status(page, "Drawing");
+  const steps = new Set();
+  const previews = new Set();
+  while (!(await page.locator(".picture.loaded").count())) {
+    steps.add(await page.getByRole("progressbar").getAttribute("aria-valuenow", { timeout: 100 }).catch(() => null));
+    previews.add(await page.locator("[data-preview]").getAttribute("src", { timeout: 100 }).catch(() => null));
+  }
+  assert.ok(steps.size >= 3, `${[...steps]}`);
+  const seen = [...previews].filter(Boolean);
+  assert.ok(seen.length >= 2 && seen.every((preview) => preview.startsWith("data:image/jpeg;base64,")));
+  await status(page, "Done");
+
+  const prediction = await server.latest();
+  assert.equal(prediction.status, "succeeded");
+  const size = await page.locator(".picture").evaluate((picture) => [picture.naturalWidth, picture.naturalHeight]);
+  assert.deepEqual(size, [256, 256]);
+  const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Download" }).click()]);
+  assert.equal(download.suggestedFilename(), `a-red-circle-on-a-blue-background-${prediction.seeds[0]}.png`);
+  const bytes = Buffer.from(await (await fetch(prediction.output[0])).arrayBuffer());
+  assert.ok(bytes.equals(readFileSync(await download.path())));
+  // What is shown is what was charged, to the last digit.
+  assert.equal(Number((await page.locator("[data-cost]").textContent()).slice(1)), prediction.metrics.cost);
+  await close();
+});
+
+test("the printed link brings the key, and the key leaves the address at once", async () => {
+  const { page, watched, close } = await open(browser, server, { withKey: false, path: `#key=${server.key}` });
+  await page.getByLabel("Prompt", { exact: true }).waitFor();
+  assert.ok(!page.url().includes(server.key));
+  assert.ok(watched.urls.every((url) => !url.split("#")[0].includes(server.key)));
+  assert.equal(await page.evaluate(() => history.length), 2, "only the blank page and this one");
+  await page.reload();
+  await page.getByLabel("Prompt", { exact: true }).waitFor();
+  await close();
+  assert.ok(!server.log.includes(server.key));
+});
+
+test("a run is canceled in its middle", async () => {
+  const { page, close } = await open(browser, server);
+  await draw(page, "too long", { num_inference_steps: 10, num_outputs: 4 });
+  await page.locator("[data-preview]").first().waitFor();
+  await page.getByRole("button", { name: "Cancel" }).click();
+  await status(page, "Canceled");
+  assert.equal((await server.latest()).status, "canceled");
+  await page.getByRole("button", { name: "Run again" }).waitFor();
+  await close();
+});
+
+test("several pictures appear in their places", async () => {
+  const { page, close } = await open(browser, server);
+  await draw(page, "three", { num_outputs: 3, seed: 7 });
+  await page.locator(".picture.loaded").nth(2).waitFor();
+  assert.deepEqual(await page.locator(".tile figcaption button:first-child").allTextContents(), ["Seed 7", "Seed 8", "Seed 9"]);
+  // And the next seeds after them.
+  await page.getByRole("button", { name: "Vary" }).click();
+  await page.getByRole("button", { name: "Seed 10" }).waitFor();
+  await close();
+});
+
+test("a reload in the middle of a run loses nothing", async () => {
+  const { page, close } = await open(browser, server);
+  await draw(page, "patience", { num_inference_steps: 10, num_outputs: 2 });
+  await page.locator("[data-preview]").first().waitFor();
+  await page.reload();
+  await page.locator(".picture.loaded").nth(1).waitFor();
+  assert.equal(await page.getByLabel("Prompt", { exact: true }).inputValue(), "patience");
+  await close();
+});
+
+test("one that waits says its place in the queue and when it should be done", async () => {
+  const { page, close } = await open(browser, server);
+  const ahead = [1, 2].map(() => server.create({ prompt: "ahead", width: 256, height: 256, num_inference_steps: 10, num_outputs: 2 }));
+  await Promise.all(ahead);
+  await draw(page, "behind");
+  await page.getByText(/^Position \d+ in the queue, about [\d.]+ (s|min)$/).waitFor();
+  await status(page, "Drawing");
+  await status(page, "Done");
+  await close();
+});
+
+test("time and cost tick while it draws, and the estimate was there before", async () => {
+  const { page, close } = await open(browser, server);
+  assert.match(await page.locator("[data-estimate]").innerText(), /^About [\d.]+ s · \$0\.\d{4,6}$/);
+  await draw(page, "tick", { num_inference_steps: 10 });
+  const meter = page.locator("[data-meter]");
+  const first = await meter.innerText();
+  assert.match(first, /^\d+\.\d s · \$0\.\d+$/);
+  await page.waitForFunction((first) => ![null, first].includes(document.querySelector("[data-meter]")?.textContent ?? null), first);
+  await status(page, "Done");
+  await close();
+});
+
+test("again, varied, as input: each is one click from a picture", async () => {
+  const { page, context, close } = await open(browser, server);
+  await context.grantPermissions(["clipboard-read", "clipboard-write"]);
+  await draw(page, "once more", { seed: 41 });
+  await page.locator(".picture.loaded").waitFor();
+  await page.getByRole("button", { name: "Copy link" }).click();
+  const picture = await page.evaluate(() => navigator.clipboard.readText());
+  assert.equal((await fetch(picture)).headers.get("content-type"), "image/png");
+  await page.getByRole("button", { name: "Copy parameters" }).click();
+  const copied = JSON.parse(await page.evaluate(() => navigator.clipboard.readText()));
+  assert.deepEqual(copied, { prompt: "once more", width: 256, height: 256, seed: 41 });
+
+  const { id } = await server.latest();
+  await page.getByRole("button", { name: "Run again" }).click();
+  await page.locator(".picture.loaded").waitFor();
+  const again = await server.latest();
+  assert.ok(again.id !== id && again.seeds[0] === 41);
+  await page.getByRole("button", { name: "Vary" }).click();
+  await page.getByRole("button", { name: "Seed 42" }).waitFor();
+  await page.locator(".picture.loaded").waitFor();
+  assert.deepEqual((await server.latest()).input, { ...copied, seed: 42 });
+  assert.equal(await page.locator("#field-seed").inputValue(), "42");
+
+  await page.getByRole("button", { name: "Use as input" }).click();
+  await page.getByAltText("The image to start from").waitFor();
+  await page.getByRole("button", { name: "Run", exact: true }).click();
+  await page.getByLabel("Before and after").waitFor();
+  assert.match((await server.latest()).input.image, /^data:image\/png;base64,/);
+  await close();
+});
+
+test("the dice roll a seed, and the lock keeps the one that was drawn", async () => {
+  const { page, close } = await open(browser, server);
+  await draw(page, "chance");
+  await status(page, "Done");
+  const [seed] = (await server.latest()).seeds;
+  const [field, lock] = [page.locator("#field-seed"), page.getByRole("button", { name: "Lock the seed" })];
+  assert.equal(await lock.getAttribute("aria-pressed"), "false");
+  await lock.click();
+  assert.equal(await field.inputValue(), String(seed));
+  await lock.click();
+  assert.equal(await field.inputValue(), "");
+  const rolls = new Set();
+  for (let roll = 0; roll < 4; roll++) {
+    await page.getByRole("button", { name: "Roll the dice" }).click();
+    rolls.add(await field.inputValue());
+  }
+  assert.ok(rolls.size > 1 && !rolls.has(""));
+  assert.equal(await lock.getAttribute("aria-pressed"), "true");
+  await close();
+});

@@ -1,0 +1,101 @@
+//! Fairness: accounts take turns, whatever each of them has queued.
+
+use std::time::Duration;
+
+use fourstep::domain::{ApiKey, Caller, NewPrediction, PredictionId};
+use futures_util::{StreamExt, stream};
+use reqwest::StatusCode;
+use serde_json::json;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::{
+    ledger::usual_key,
+    queue::{MODEL, Queue, succeeded},
+    support::{TestApp, json},
+};
+
+const LEASE: Duration = Duration::from_secs(600);
+
+async fn account(queue: &Queue, name: &str) -> Caller {
+    queue.store.issue_key(&usual_key(name), &ApiKey::generate().unwrap()).await.unwrap()
+}
+
+async fn create(queue: &Queue, caller: Caller) -> PredictionId {
+    let new = NewPrediction {
+        id: PredictionId::generate(),
+        account_id: caller.account_id,
+        key_id: caller.key_id,
+        ..queue.new_prediction()
+    };
+    queue.store.create(&new).await.unwrap().unwrap().id
+}
+
+/// Claims so many and says whose they are.
+async fn claim(queue: &Queue, count: usize) -> Vec<(PredictionId, i64)> {
+    let mut claimed = Vec::new();
+    for _ in 0..count {
+        let claim = queue.store.claim(MODEL, Uuid::new_v4(), LEASE).await.unwrap().unwrap();
+        let account = sqlx::query_scalar("select account_id from predictions where id = $1");
+        claimed.push((claim.id, account.bind(claim.id.as_uuid()).fetch_one(&queue.pool).await.unwrap()));
+    }
+    claimed
+}
+
+#[sqlx::test]
+async fn five_thousand_of_one_account_delay_another_by_one_job_for_each_worker(pool: PgPool) {
+    const WORKERS: usize = 4;
+    let queue = Queue::new(pool).await;
+    let (many, few) = (account(&queue, "many").await, account(&queue, "few").await);
+    stream::iter(0..5000).map(|_| create(&queue, many)).buffer_unordered(8).for_each(async |_| ()).await;
+    // The workers are at it already.
+    claim(&queue, WORKERS).await;
+    let (first, second) = (create(&queue, few).await, create(&queue, few).await);
+    let place = queue.store.get(few.account_id, first).await.unwrap().unwrap();
+    let ahead = queue.store.queue_place(&place, Duration::ZERO).await.unwrap().ahead;
+
+    let next = claim(&queue, 2 * WORKERS).await;
+    let position = |id| next.iter().position(|(claimed, _)| *claimed == id).unwrap();
+    assert!(position(first) < WORKERS + 1, "{next:?}");
+    assert_eq!(position(first) as u64, ahead, "the place in the queue is the one that was told");
+    assert!(position(second) > position(first), "an account's own stay in their order");
+    assert!(next.iter().filter(|(_, account)| *account == many.account_id).count() >= WORKERS, "and nobody starves");
+}
+
+#[sqlx::test]
+async fn what_an_account_was_served_while_nobody_asked_is_not_held_against_it(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    let (early, late) = (account(&queue, "early").await, account(&queue, "late").await);
+    for _ in 0..50 {
+        create(&queue, early).await;
+        let claim = queue.store.claim(MODEL, Uuid::new_v4(), LEASE).await.unwrap().unwrap();
+        queue.store.finish(&claim, &succeeded(), "").await.unwrap();
+    }
+    for _ in 0..10 {
+        create(&queue, late).await;
+    }
+    for _ in 0..10 {
+        create(&queue, early).await;
+    }
+    // One for each in turn, after the one turn that the early one has had.
+    let next = claim(&queue, 9).await;
+    assert_eq!(next.iter().filter(|(_, account)| *account == early.account_id).count(), 4, "{next:?}");
+}
+
+#[sqlx::test]
+async fn a_priority_is_for_operators_and_is_run_first(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let key = ApiKey::generate().unwrap();
+    app.store.issue_key(&usual_key("other"), &key).await.unwrap();
+    app.create_small().await;
+    let urgent = json!({"input": {}, "priority": -1});
+    let request = app.client.post(format!("{}/predictions", app.url)).bearer_auth(key.expose()).json(&urgent);
+    let refused = request.send().await.unwrap();
+    assert_eq!(refused.status(), StatusCode::FORBIDDEN);
+    assert_eq!(json(refused).await["detail"], "this API key does not have the scope admin");
+    let response = app.post("/predictions").json(&urgent).send().await.unwrap();
+    let urgent = json(response).await["id"].clone();
+    assert_eq!(json!(app.claim().await.id), urgent);
+    let wrong = app.post("/predictions").json(&json!({"input": {}, "priority": 101})).send().await.unwrap();
+    assert_eq!(json(wrong).await["invalid_fields"][0]["field"], "priority");
+}
