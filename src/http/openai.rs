@@ -114,6 +114,7 @@ async fn create(
         defaults: openai::DEFAULTS,
         cancel_after: None,
         idempotency_key,
+        priority: None,
     };
     let created = api.service.create(caller, request).await?;
     let replayed = Replayed::of(&created);
