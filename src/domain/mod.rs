@@ -15,6 +15,7 @@ mod scope;
 mod shortage;
 mod start_image;
 mod usage;
+mod work;
 
 pub use account::{AccountMode, AccountRecord, Budget, KeyRecord, NewKey};
 pub use api_key::{ApiKey, Caller, MalformedKey};

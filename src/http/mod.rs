@@ -9,6 +9,7 @@ mod conditional;
 mod connection;
 mod eachlabs;
 mod error;
+mod estimate;
 mod events;
 mod extract;
 mod face;
@@ -26,7 +27,9 @@ mod replicate;
 mod server;
 mod summary;
 mod timing;
+mod trace;
 mod usage;
+mod wanted;
 
 use std::{sync::Arc, time::Duration};
 
@@ -78,6 +81,7 @@ fn router(service: PredictionService, settings: Settings) -> Router {
         .route("/predictions/{id}", get(native::get).put(native::create_with_id).delete(native::cancel))
         .route("/predictions/{id}/cancel", post(native::cancel))
         .route("/predictions/{id}/events", get(events::follow))
+        .route("/estimate", post(estimate::estimate))
         .route("/models", get(native::list_models))
         .route("/models/{*name}", get(native::get_model));
     let native = native.route("/usage", get(usage::get)).merge(admin_routes());

@@ -5,6 +5,7 @@
 
 pub mod admission;
 mod cache;
+mod estimate;
 mod follow;
 mod operator;
 mod start_image;
@@ -27,6 +28,7 @@ use crate::{
     store::{self, Store, StoredKey},
 };
 
+pub use self::estimate::{Basis, Estimate};
 pub use self::follow::{Follow, Sight};
 use self::{admission::Admission, cache::Cache};
 pub use crate::store::{Cursor, ListFilter};

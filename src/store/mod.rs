@@ -14,6 +14,7 @@ mod ledger;
 mod predictions;
 mod progress;
 mod queue;
+mod run_times;
 mod turns;
 mod usage;
 mod workers;

@@ -9,6 +9,7 @@ mod auth;
 mod command_line;
 mod demo;
 mod eachlabs;
+mod estimate;
 mod events;
 mod fairness;
 mod faults;

@@ -3,6 +3,7 @@
 //! What is more: the seed of each image, whether they were checked, the place in the queue, the cost, and a code beside each error. Every field is
 //! always there, `null` while it has no value.
 
+mod estimate;
 pub mod events;
 
 use serde::{Serialize, Serializer};
@@ -13,6 +14,8 @@ use super::{
     exact::{Dollars, Moment, Seconds},
 };
 use crate::domain::{self, FaceDefaults, InvalidField, InvalidInput, PredictionId, QueuePlace, Status, UnknownFields};
+
+pub use estimate::Estimate;
 
 /// What the native face fills in, as the model's authors have it.
 pub const DEFAULTS: FaceDefaults = FaceDefaults {
