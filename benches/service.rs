@@ -107,15 +107,17 @@ async fn main() -> anyhow::Result<()> {
         client.create(true).await?;
     }
 
-    let (mut picked_up, mut answered, mut whole) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut reached, mut picked_up) = (Vec::new(), Vec::new());
+    let (mut answered, mut whole) = (Vec::new(), Vec::new());
     for _ in 0..ALONE {
-        let begun = Instant::now();
+        let (begun, sent) = (Instant::now(), Utc::now());
         let id = client.create(false).await?.id;
         let done = client.wait_for(&id).await?;
         let now = Utc::now();
         whole.push(begun.elapsed());
         ensure!(done.status == "succeeded", "prediction {id} is {}", done.status);
         let started = done.started_at.context("it was started")?;
+        reached.push((started - sent).to_std()?);
         picked_up.push((started - done.created_at).to_std()?);
         // A long poll that begins after the end is answered at once: it measures reading, not waking.
         answered.push((now - done.completed_at.context("it is done")?).to_std()?);
@@ -142,6 +144,7 @@ async fn main() -> anyhow::Result<()> {
     println!("mock predictor at 0 ms, 256 x 256 PNG, {WORKERS} workers, private Postgres with fsync\n");
     println!("| one at a time, {ALONE} predictions | p50 | p95 | p99 |");
     println!("|---|---|---|---|");
+    print_row("POST sent → a worker claims it", &mut reached);
     print_row("created → a worker has it", &mut picked_up);
     print_row("completed → long poll answered", &mut answered);
     print_row("POST and long poll, whole", &mut whole);

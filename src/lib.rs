@@ -23,6 +23,9 @@
 //! 12  wire/native            the row into JSON, and http sends it
 //! ```
 //!
+//! Where its owner wants to be told by a webhook, steps 6 and 10 also post that to an outbox, in the same statement, and
+//! [`webhook`] delivers it from there, in any server.
+//!
 //! Steps 1–5 and 11–12 happen in a server, 6–10 in a worker. The two meet only in the row: [`http`] and [`worker`] never
 //! call each other, which is why a worker may as well run on another machine.
 //!
@@ -42,11 +45,12 @@
 //! http → service → store → domain        worker → store, artifacts, domain
 //! http → wire → domain                   worker::predictor → pipeline
 //! service, worker → picture              service → fetch
+//! webhook → store, wire, fetch, domain
 //! ```
 //!
 //! [`domain`] and [`pipeline`] import nothing of ours: the first is pure values, the second a library that knows nothing
 //! of servers. [`config`], [`demo`], [`fetch`], [`postgres`] and [`picture`], which reads and writes image files, are
-//! leaves as well. [`app`] puts everything together, and the command line (`src/cli`, part of the program and not of the
+//! leaves as well, and so is [`metrics`], which anybody may tell what happened. [`app`] puts everything together, and the command line (`src/cli`, part of the program and not of the
 //! library) calls it.
 
 pub mod app;
@@ -57,12 +61,14 @@ pub mod domain;
 pub mod fetch;
 pub mod http;
 pub mod hub;
+pub mod metrics;
 pub mod picture;
 pub mod pipeline;
 pub mod postgres;
 pub mod service;
 pub mod store;
 mod version;
+pub mod webhook;
 pub mod wire;
 pub mod worker;
 

@@ -88,5 +88,6 @@ fn settings(config: &Config, url: &str) -> store::Settings {
         pool_size: config.database.pool_size,
         acquire_timeout: config.database.acquire_timeout,
         statement_timeout: config.database.statement_timeout,
+        seal: config.webhooks.key.as_ref().map(|key| store::Seal::with_key(key.expose())).unwrap_or_default(),
     }
 }

@@ -1,11 +1,12 @@
 //! Puts the parts together and takes them apart in order.
 //!
-//! Up: listener, database, HTTP (not ready yet), schema, first key, workers, ready. Down: not ready, held requests
-//! answered, running predictions finished or handed back, HTTP closed, database stopped. Nothing else in the program
+//! Up: listener, database, HTTP (not ready yet), schema, first key, workers, webhooks, ready. Down: not ready, held requests
+//! answered, running predictions finished or handed back, webhooks under way delivered, HTTP closed, database stopped. Nothing else in the program
 //! knows what starts when.
 
 mod database;
 mod first_key;
+mod observing;
 mod signals;
 mod workers;
 
@@ -16,14 +17,15 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use self::workers::catalog;
-use self::{database::Database, signals::Shutdown, workers::Plan};
+use self::{database::Database, observing::Observing, signals::Shutdown, workers::Plan};
 use crate::{
     artifacts::Artifacts,
     config::{self, Config},
     fetch::{self, Fetcher},
     http, hub,
-    service::{PredictionService, Readiness, admission::Limits},
+    service::{PredictionService, Readiness, admission::Limits, scrape::Scrape},
     store::Store,
+    webhook,
     worker::WorkerPool,
 };
 
@@ -63,16 +65,19 @@ pub async fn serve(config: &Config, hub: &hub::Environment, on_ready: impl FnOnc
         store.clone(),
         artifacts.clone(),
         plan.catalog.clone(),
-        fetcher,
+        fetcher.clone(),
         admission_limits(config),
         draining.clone(),
     );
+    let _observing = Observing::start(config, service.scrape())?;
     let server = tokio::spawn(http::serve(listener, service.clone(), settings, closing.clone()));
     let spreading = spread_changes(store);
     let has_workers = !plan.loads.is_empty();
-    let mut pool = None;
+    let (mut pool, mut delivering, catalog) = (None, None, plan.catalog.clone());
     let running = async {
         come_up(config, store, &artifacts, plan, &mut pool).await?;
+        let settings = webhook_settings(config);
+        delivering = Some(tokio::spawn(webhook::deliver(store.clone(), fetcher, catalog, settings, draining.clone())));
         let pool = pool.as_mut().context("come_up starts the pool")?;
         unless_failed(pool, until_ready(&service, has_workers)).await?;
         on_ready(&Ready {
@@ -90,6 +95,10 @@ pub async fn serve(config: &Config, hub: &hub::Environment, on_ready: impl FnOnc
     if let Some(pool) = pool {
         pool.drain(store, config.server.shutdown).await;
     }
+    if let Some(delivering) = delivering {
+        // Takes no longer than one attempt, and has had the time of the workers' drain for it.
+        delivering.await.context("the delivery of webhooks panicked")?;
+    }
     closing.cancel();
     server.await.context("the HTTP server panicked")?;
     spreading.abort();
@@ -106,6 +115,7 @@ pub async fn work(config: &Config, hub: &hub::Environment, on_ready: impl FnOnce
     let artifacts = Artifacts::in_folder(&config.artifacts_folder(), config.artifacts.fsync)?;
     let database = Database::join(config)?;
     let store = database.store();
+    let _observing = Observing::start(config, Scrape::new(store.clone()))?;
     let spreading = spread_changes(store);
     let mut pool = None;
     let running = async {
@@ -191,6 +201,16 @@ fn admission_limits(config: &Config) -> Limits {
     let config::Admission { creates_per_minute, requests_per_minute, max_queued, max_wait_seconds } = config.admission;
     let max_wait = Duration::from_secs(max_wait_seconds.into());
     Limits { creates_per_minute, requests_per_minute, max_queued, max_wait }
+}
+
+fn webhook_settings(config: &Config) -> webhook::Settings {
+    webhook::Settings {
+        timeout: config.webhooks.timeout,
+        per_receiver: config.webhooks.per_receiver,
+        poll: config.queue.poll,
+        schedule: webhook::Schedule::default(),
+        retention: config.webhooks.retention,
+    }
 }
 
 fn http_settings(config: &Config) -> anyhow::Result<http::Settings> {

@@ -12,7 +12,7 @@ use crate::{
     hub,
     worker::{
         Load, Settings,
-        predictor::{Mock, Options, Sdxl, SdxlOptions},
+        predictor::{self, Mock, Options, Sdxl, SdxlOptions},
     },
 };
 
@@ -169,11 +169,10 @@ fn device(choice: DeviceChoice) -> anyhow::Result<Device> {
     }
 }
 
-/// On a GPU half precision is the rule, on a CPU it is slower.
 fn dtype(choice: DtypeChoice, device: &Device) -> DType {
     match choice {
-        DtypeChoice::Auto if device.is_cpu() => DType::F32,
-        DtypeChoice::Auto | DtypeChoice::F16 => DType::F16,
+        DtypeChoice::Auto => predictor::best_dtype(device),
+        DtypeChoice::F16 => DType::F16,
         DtypeChoice::F32 => DType::F32,
         DtypeChoice::Bf16 => DType::BF16,
     }

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use fourstep::{
     config::Config,
     postgres::{self, PrivateCluster},
-    store::{Settings, Store},
+    store::{Seal, Settings, Store},
 };
 
 /// An open database, to be closed with `close`.
@@ -83,6 +83,7 @@ pub(crate) async fn connect(config: &Config, url: &str) -> Result<Store> {
         pool_size: 1,
         acquire_timeout: config.database.acquire_timeout,
         statement_timeout: config.database.statement_timeout,
+        seal: Seal::default(),
     };
     let store = Store::connect(&settings)?;
     store.try_connection().await.context("could not connect to the database")?;

@@ -19,7 +19,7 @@ const PREFIX: &str = "FOURSTEP_";
 /// Variables known by other names than the systematic one, which hides them.
 const ALIASES: [(&str, &str); 2] = [("DATABASE_URL", "database.url"), ("FOURSTEP_MOCK_STEP_MS", "worker.mock_step_ms")];
 /// Keys whose value is never shown and whose variables may name a file instead.
-const SECRETS: [&str; 1] = ["database.url"];
+const SECRETS: [&str; 2] = ["database.url", "webhooks.key"];
 
 /// A setting made by a flag.
 #[derive(Clone, Debug)]

@@ -34,7 +34,9 @@ pub struct Config {
     pub admission: Admission,
     pub worker: Worker,
     pub fetch: Fetch,
+    pub webhooks: Webhooks,
     pub artifacts: Artifacts,
+    pub metrics: Metrics,
     pub models: Models,
 }
 
@@ -142,6 +144,20 @@ pub struct Fetch {
     pub timeout: Duration,
 }
 
+/// `[webhooks]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the keys are described in config/default.toml")]
+pub struct Webhooks {
+    #[serde(rename = "timeout_seconds", deserialize_with = "fields::seconds")]
+    pub timeout: Duration,
+    pub per_receiver: u32,
+    #[serde(rename = "retention_hours", deserialize_with = "fields::hours")]
+    pub retention: Duration,
+    #[serde(deserialize_with = "fields::optional")]
+    pub key: Option<Secret>,
+}
+
 /// `[artifacts]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -150,6 +166,15 @@ pub struct Artifacts {
     #[serde(deserialize_with = "fields::optional")]
     pub folder: Option<PathBuf>,
     pub fsync: bool,
+}
+
+/// `[metrics]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the keys are described in config/default.toml")]
+pub struct Metrics {
+    #[serde(deserialize_with = "fields::optional_address")]
+    pub listen: Option<SocketAddr>,
 }
 
 /// `[models]`
@@ -204,6 +229,12 @@ impl Config {
             self.queue.lease > self.queue.renew * 2,
             "queue.lease_seconds",
             "must be more than twice queue.renew_seconds, so that one renewal may fail and the next still be in time",
+        )?;
+        rule(self.webhooks.per_receiver > 0, "webhooks.per_receiver", "must be at least 1")?;
+        rule(
+            self.webhooks.key.as_ref().is_none_or(|key| key.expose().len() >= 32),
+            "webhooks.key",
+            "must have at least 32 characters, as `openssl rand -base64 32` makes them",
         )?;
         rule(self.queue.max_losses > 0, "queue.max_losses", "must be at least 1")?;
         rule(

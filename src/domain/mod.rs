@@ -15,6 +15,8 @@ mod scope;
 mod shortage;
 mod start_image;
 mod usage;
+mod webhook;
+mod webhook_log;
 mod work;
 
 pub use account::{AccountMode, AccountRecord, Budget, KeyRecord, NewKey};
@@ -31,3 +33,5 @@ pub use scope::{Scope, Scopes, UnknownScope};
 pub use shortage::{Period, Shortage};
 pub use start_image::{ImageSource, size_from_image};
 pub use usage::{Usage, UsageGroup, UsageQuery};
+pub use webhook::{NewWebhook, SigningSecret, Webhook, WebhookEvent, WebhookRequest, WebhookSecret, parse_events};
+pub use webhook_log::{DeliveryState, MadeAttempt, WebhookDelivery, WebhookLog};

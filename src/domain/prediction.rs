@@ -16,7 +16,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Input, NanoUsd, PricePerSecond};
+use super::{Input, NanoUsd, NewWebhook, PricePerSecond};
 
 /// The public id of a prediction, one string on every face.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -106,6 +106,12 @@ impl FromStr for Status {
 #[error("unknown word {0:?}")]
 pub struct UnknownWord(String);
 
+impl UnknownWord {
+    pub(super) fn new(word: &str) -> Self {
+        Self(word.to_owned())
+    }
+}
+
 /// The language a prediction was created in. Its URLs, webhooks and charging rule follow it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
@@ -172,6 +178,8 @@ pub struct NewPrediction {
     pub cancel_after: Option<Duration>,
     /// Makes the create repeatable.
     pub idempotency: Option<Idempotency>,
+    /// Where its owner is told what becomes of it.
+    pub webhook: Option<NewWebhook>,
 }
 
 impl NewPrediction {

@@ -1,10 +1,12 @@
-//! Fetches what strangers name: the URL of an input image. Nobody reaches the operator's own network through it.
+//! Fetches what strangers name, the URL of an input image, and posts to the receivers of webhooks (`post`). Nobody reaches
+//! the operator's own network through it.
 //!
 //! A URL is checked before each hop (`guard`), a name is resolved by a resolver that hands out only addresses it has
 //! checked (`resolver`), so that the connection goes where the check looked, and redirects are followed here, each one
 //! checked like the first. Size and time are capped.
 
 mod guard;
+mod post;
 mod resolver;
 #[cfg(test)]
 mod tests;
@@ -17,6 +19,8 @@ use http::{
 };
 use ipnet::IpNet;
 use reqwest::{Client, Response, Url, redirect};
+
+pub use post::Answer;
 
 use self::{
     guard::{Guard, Reach},

@@ -35,8 +35,10 @@ fn needed(method: &Method, route: &str) -> (Scope, Kind) {
     let first = route.split('/').nth(1).unwrap_or_default();
     let reads = matches!(*method, Method::GET | Method::HEAD);
     let scope = match first {
-        "admin" => Scope::Admin,
+        "admin" | "metrics" => Scope::Admin,
         "usage" => Scope::UsageRead,
+        // What signs is not for those who only read.
+        _ if route.contains("/webhooks/") && route.ends_with("/secret") => Scope::PredictionsWrite,
         _ if reads => Scope::PredictionsRead,
         _ => Scope::PredictionsWrite,
     };
@@ -103,6 +105,7 @@ mod tests {
             (Method::POST, "/v1/prediction/run", Scope::PredictionsWrite, Kind::Create),
             (Method::GET, "/usage", Scope::UsageRead, Kind::Other),
             (Method::GET, "/admin/keys", Scope::Admin, Kind::Other),
+            (Method::GET, "/metrics", Scope::Admin, Kind::Other),
             (Method::POST, "/admin/keys/{lookup}/rotate", Scope::Admin, Kind::Other),
         ] {
             assert_eq!(needed(&method, route), (scope, kind), "{method} {route}");

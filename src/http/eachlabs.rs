@@ -20,6 +20,7 @@ use super::{
     idempotency::{IdempotencyKey, Replayed},
     query::Parameters,
     timing::hold,
+    webhooks,
 };
 use crate::{
     domain::{Caller, Dialect, InvalidInput, Prediction, Status},
@@ -41,10 +42,11 @@ const LISTED_DAYS: i64 = 90;
 pub(super) async fn create(
     State(api): State<Api>,
     caller: Caller,
+    face: FaceUrl,
     key: IdempotencyKey,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Error> {
-    let (prediction, replayed) = create_prediction(&api, caller, key, CreatePrediction::parse(body)?).await?;
+    let (prediction, replayed) = create_prediction(&api, caller, &face, key, CreatePrediction::parse(body)?).await?;
     Ok((replayed, Json(eachlabs::Created::new(prediction.id))).into_response())
 }
 
@@ -57,7 +59,7 @@ pub(super) async fn run(
     key: IdempotencyKey,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Error> {
-    let (prediction, replayed) = create_prediction(&api, caller, key, CreatePrediction::parse(body)?).await?;
+    let (prediction, replayed) = create_prediction(&api, caller, &face, key, CreatePrediction::parse(body)?).await?;
     let prediction = hold(&api.service, caller, prediction, RUN, &client).await;
     Ok(match Finished::new(&prediction, &face) {
         Some(finished) => (replayed, Json(finished)).into_response(),
@@ -120,11 +122,12 @@ pub(super) async fn list(
 async fn create_prediction(
     api: &Api,
     caller: Caller,
+    face: &FaceUrl,
     IdempotencyKey(idempotency_key): IdempotencyKey,
     body: CreatePrediction,
 ) -> Result<(Prediction, Replayed), Error> {
     let defaults = body.defaults();
-    let CreatePrediction { model, input } = body;
+    let CreatePrediction { model, input, webhook } = body;
     let request = CreateRequest {
         id: None,
         model: Some(model),
@@ -135,6 +138,7 @@ async fn create_prediction(
         cancel_after: None,
         idempotency_key,
         priority: None,
+        webhook: webhook.map(|request| webhooks::placed(request, face)),
     };
     let created = api.service.create(caller, request).await?;
     let replayed = Replayed::of(&created);
@@ -143,13 +147,13 @@ async fn create_prediction(
 }
 
 /// Which part of a list is wanted: `limit=&offset=`.
-struct PageQuery {
-    offset: u32,
-    limit: u32,
+pub(super) struct PageQuery {
+    pub(super) offset: u32,
+    pub(super) limit: u32,
 }
 
 impl PageQuery {
-    fn read(parameters: &Parameters, default_limit: u32, max_limit: u32) -> Result<Self, InvalidInput> {
+    pub(super) fn read(parameters: &Parameters, default_limit: u32, max_limit: u32) -> Result<Self, InvalidInput> {
         let number = |name, default, least, most| match parameters.get(name).map(str::parse::<u32>) {
             None => Ok(default),
             Some(Ok(number)) if (least..=most).contains(&number) => Ok(number),

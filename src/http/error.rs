@@ -45,6 +45,8 @@ pub(super) enum Error {
     BodyTooSlow,
     #[error("the body did not arrive whole")]
     BodyCutShort,
+    #[error("nothing is told of this prediction to a webhook")]
+    NoWebhook,
     #[error("the range lies beyond the file's {size} bytes")]
     RangeNotSatisfiable { size: u64 },
     #[error("there is nothing at this URL")]
@@ -106,6 +108,7 @@ impl Error {
             Self::RangeNotSatisfiable { .. } => {
                 (StatusCode::RANGE_NOT_SATISFIABLE, "range_not_satisfiable", one("Range"))
             }
+            Self::NoWebhook => (StatusCode::NOT_FOUND, "webhook_not_found", Vec::new()),
             Self::NoRoute => (StatusCode::NOT_FOUND, "unknown_url", Vec::new()),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", Vec::new()),
             Self::NotBuilt(_) => (StatusCode::NOT_IMPLEMENTED, "not_implemented", Vec::new()),

@@ -74,6 +74,8 @@ fn dialect(uri: &Uri, headers: &HeaderMap) -> Dialect {
     match below_v1.split('/').nth(1).unwrap_or_default() {
         "prediction" | "model" | "executions" => Dialect::Eachlabs,
         "images" => Dialect::OpenAi,
+        // The other vendor has one URL there.
+        "webhooks" if !below_v1.starts_with("/webhooks/default/") => Dialect::Eachlabs,
         "models" if below_v1 == "/models" => lister_of_models(uri, headers),
         // The other vendor's have an owner as well.
         "models" if below_v1.split('/').count() == 3 => Dialect::OpenAi,
@@ -150,6 +152,9 @@ mod tests {
             ("/v1/prediction/x/y/z", Dialect::Eachlabs),
             ("/v1/model?slug=x", Dialect::Eachlabs),
             ("/v1/models", Dialect::Eachlabs),
+            ("/v1/webhooks", Dialect::Eachlabs),
+            ("/v1/webhooks/x", Dialect::Eachlabs),
+            ("/v1/webhooks/default/secret", Dialect::Replicate),
             ("/eachlabs/v1/predictions", Dialect::Eachlabs),
             ("/openai/v1/anything", Dialect::OpenAi),
             ("/v1/images/generations", Dialect::OpenAi),

@@ -17,6 +17,7 @@ mod files;
 mod form;
 mod hangup;
 mod idempotency;
+mod metrics;
 mod native;
 mod observe;
 mod openai;
@@ -30,6 +31,7 @@ mod timing;
 mod trace;
 mod usage;
 mod wanted;
+mod webhooks;
 
 use std::{sync::Arc, time::Duration};
 
@@ -52,6 +54,7 @@ use caller::X_API_KEY;
 use error::Error;
 use extract::Mount;
 
+pub use metrics::serve_metrics;
 pub use server::{listen, serve};
 
 /// How the API presents itself and what it puts up with.
@@ -84,7 +87,11 @@ fn router(service: PredictionService, settings: Settings) -> Router {
         .route("/estimate", post(estimate::estimate))
         .route("/models", get(native::list_models))
         .route("/models/{*name}", get(native::get_model));
-    let native = native.route("/usage", get(usage::get)).merge(admin_routes());
+    let native = native
+        .route("/usage", get(usage::get))
+        .route("/metrics", get(metrics::get_with_key))
+        .merge(webhook_routes())
+        .merge(admin_routes());
     let replicate = Router::new()
         .route("/predictions", get(replicate::list).post(replicate::create))
         .route("/predictions/{id}", get(replicate::get))
@@ -97,7 +104,7 @@ fn router(service: PredictionService, settings: Settings) -> Router {
         .route("/hardware", get(replicate::list_hardware))
         .route("/account", get(replicate::get_account))
         .route("/files", get(replicate::no_files).post(replicate::no_files))
-        .route("/webhooks/default/secret", get(replicate::no_webhooks));
+        .route("/webhooks/default/secret", get(webhooks::get_secret));
     let eachlabs = Router::new()
         .route("/prediction", post(eachlabs::create))
         .route("/prediction/", post(eachlabs::create))
@@ -105,6 +112,8 @@ fn router(service: PredictionService, settings: Settings) -> Router {
         .route("/prediction/{id}", get(eachlabs::get))
         .route("/prediction/{id}/cancel", post(eachlabs::cancel))
         .route("/executions", get(eachlabs::list))
+        .route("/webhooks", get(webhooks::list_log))
+        .route("/webhooks/{execution_id}", get(webhooks::get_log))
         .route("/model", get(eachlabs::get_model));
     let openai = Router::new()
         .route("/images/generations", post(openai::generate))
@@ -130,6 +139,15 @@ fn router(service: PredictionService, settings: Settings) -> Router {
         .merge(mounted("/openai/v1", openai));
 
     around(native.merge(open).merge(faces)).with_state(Api { service, settings: Arc::new(settings) })
+}
+
+/// What was told of a prediction, and what signs it.
+fn webhook_routes() -> Router<Api> {
+    Router::new()
+        .route("/predictions/{id}/webhook", get(webhooks::get))
+        .route("/predictions/{id}/webhook/redeliver", post(webhooks::redeliver))
+        .route("/webhooks/secret", get(webhooks::get_secret))
+        .route("/webhooks/secret/rotate", post(webhooks::rotate_secret))
 }
 
 /// What operators do over HTTP; all of it needs the scope `admin`.

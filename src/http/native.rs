@@ -27,7 +27,7 @@ use super::{
     wanted::Wanted,
 };
 use crate::{
-    domain::{Caller, Dialect, Model, Prediction},
+    domain::{Caller, Dialect, Model, Prediction, Webhook},
     service::{self, CreateRequest, Created, ListFilter},
     wire::{
         BaseUrl, cursor,
@@ -49,7 +49,7 @@ pub(super) async fn create(
 ) -> Result<Response, Error> {
     let mut body = CreatePrediction::parse(body)?;
     wanted.shape(&mut body.input)?;
-    let request = CreateRequest { cancel_after, idempotency_key, ..create_request(body) };
+    let request = CreateRequest { cancel_after, idempotency_key, ..create_request(body, &base) };
     let created = api.service.create(caller, request).await?;
     Ok(answer_created(&api, caller, created, (wait, wanted), &base).await)
 }
@@ -66,7 +66,7 @@ pub(super) async fn create_with_id(
 ) -> Result<Response, Error> {
     let mut body = CreatePrediction::parse(body)?;
     wanted.shape(&mut body.input)?;
-    let request = CreateRequest { id: Some(id), cancel_after, ..create_request(body) };
+    let request = CreateRequest { id: Some(id), cancel_after, ..create_request(body, &base) };
     let created = api.service.create(caller, request).await?;
     Ok(answer_created(&api, caller, created, (wait, wanted), &base).await)
 }
@@ -155,7 +155,8 @@ pub(super) async fn get_model(
     Ok(Json(native::Model::new(model, catalog.answering(model), typical_run, &base)).into_response())
 }
 
-pub(super) fn create_request(CreatePrediction { model, version, input, priority }: CreatePrediction) -> CreateRequest {
+pub(super) fn create_request(body: CreatePrediction, base: &BaseUrl) -> CreateRequest {
+    let CreatePrediction { model, version, input, priority, webhook } = body;
     CreateRequest {
         id: None,
         model,
@@ -166,6 +167,7 @@ pub(super) fn create_request(CreatePrediction { model, version, input, priority 
         cancel_after: None,
         idempotency_key: None,
         priority,
+        webhook: webhook.map(|request| Webhook { request, server_url: base.to_string(), mount: String::new() }),
     }
 }
 

@@ -16,6 +16,7 @@ use tracing::{Instrument, Span, field::Empty};
 use uuid::Uuid;
 
 use super::{face::Face, trace::TraceParent};
+use crate::metrics;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest id taken from a client.
@@ -86,8 +87,10 @@ impl Drop for LogLine {
     fn drop(&mut self) {
         let _in_request = self.span.enter();
         let (method, latency_ms) = (self.method.as_str(), self.started.elapsed().as_secs_f64() * 1000.0);
-        let path = self.path.as_ref().map_or("(unknown URL)", MatchedPath::as_str);
-        match self.status.map(|status| status.as_u16()) {
+        let route = self.path.as_ref().map(MatchedPath::as_str);
+        let (path, status) = (route.unwrap_or("(unknown URL)"), self.status.map(|status| status.as_u16()));
+        metrics::request_ended(method, route, status, self.started.elapsed());
+        match status {
             Some(status) => tracing::info!(method, path, status, latency_ms, "{method} {path} {status}"),
             None => tracing::info!(method, path, latency_ms, "{method} {path}: the client hung up"),
         }

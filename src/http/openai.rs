@@ -115,6 +115,7 @@ async fn create(
         cancel_after: None,
         idempotency_key,
         priority: None,
+        webhook: None,
     };
     let created = api.service.create(caller, request).await?;
     let replayed = Replayed::of(&created);

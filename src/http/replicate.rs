@@ -21,6 +21,7 @@ use super::{
     idempotency::{IdempotencyKey, Replayed},
     query::Parameters,
     timing::{CancelAfter, Wait},
+    webhooks,
 };
 use crate::{
     domain::{Artifact, Caller, Dialect, InvalidInput, Model, Prediction},
@@ -43,11 +44,12 @@ pub(super) async fn create(
     JsonBody(body): JsonBody,
 ) -> Result<Response, Error> {
     let body = CreatePrediction::parse(body)?.with_version()?;
-    let created = api.service.create(caller, create_request(body, &terms)).await.map_err(|error| match error {
-        // The version named the model.
-        service::Error::UnknownModel(name) => service::Error::UnknownVersion(name),
-        error => error,
-    })?;
+    let created =
+        api.service.create(caller, create_request(body, &terms, &face)).await.map_err(|error| match error {
+            // The version named the model.
+            service::Error::UnknownModel(name) => service::Error::UnknownVersion(name),
+            error => error,
+        })?;
     Ok(answer_created(&api, caller, created, terms.wait, &face).await)
 }
 
@@ -61,7 +63,7 @@ pub(super) async fn create_of_model(
     JsonBody(body): JsonBody,
 ) -> Result<Response, Error> {
     let body = CreatePrediction { model: Some(model.full_name()), ..CreatePrediction::parse(body)? };
-    let created = api.service.create(caller, create_request(body, &terms)).await?;
+    let created = api.service.create(caller, create_request(body, &terms, &face)).await?;
     Ok(answer_created(&api, caller, created, terms.wait, &face).await)
 }
 
@@ -159,11 +161,6 @@ pub(super) async fn no_files(_: Caller) -> Error {
     Error::NotBuilt("file uploads")
 }
 
-/// `/webhooks/default/secret`
-pub(super) async fn no_webhooks(_: Caller) -> Error {
-    Error::NotBuilt("webhooks")
-}
-
 /// What a create says in its headers.
 pub(super) struct Terms {
     wait: Wait,
@@ -228,7 +225,8 @@ impl FromRequestParts<Api> for ListQuery {
     }
 }
 
-fn create_request(CreatePrediction { model, version, input }: CreatePrediction, terms: &Terms) -> CreateRequest {
+fn create_request(body: CreatePrediction, terms: &Terms, face: &FaceUrl) -> CreateRequest {
+    let CreatePrediction { model, version, input, webhook } = body;
     CreateRequest {
         id: None,
         model,
@@ -239,6 +237,7 @@ fn create_request(CreatePrediction { model, version, input }: CreatePrediction, 
         cancel_after: terms.cancel_after,
         idempotency_key: terms.idempotency_key.clone(),
         priority: None,
+        webhook: webhook.map(|request| webhooks::placed(request, face)),
     }
 }
 

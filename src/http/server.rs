@@ -5,7 +5,7 @@
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::extract::Request;
+use axum::{Router, extract::Request};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -57,9 +57,26 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 ///
 /// Held requests end at a shutdown because the service drains, which is to begin first.
 pub async fn serve(listener: TcpListener, service: PredictionService, settings: Settings, shutdown: CancellationToken) {
-    let Settings { max_connections, header_timeout, .. } = settings;
-    raise_file_limit(max_connections);
-    let router = router(service, settings);
+    let limits = Limits { max_connections: settings.max_connections, header_timeout: settings.header_timeout };
+    raise_file_limit(limits.max_connections);
+    serve_routes(listener, router(service, settings), limits, shutdown).await;
+}
+
+/// What a listener puts up with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    max_connections: usize,
+    header_timeout: Duration,
+}
+
+impl Limits {
+    /// For a listener that a handful of machines know.
+    pub(super) const FEW: Self = Self { max_connections: 64, header_timeout: Duration::from_secs(10) };
+}
+
+/// Serves any routes in that way.
+pub(super) async fn serve_routes(listener: TcpListener, router: Router, limits: Limits, shutdown: CancellationToken) {
+    let Limits { max_connections, header_timeout } = limits;
     let open = Arc::new(Semaphore::new(max_connections));
     let graceful = GracefulShutdown::new();
     let cut = CancellationToken::new();

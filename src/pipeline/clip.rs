@@ -2,7 +2,7 @@
 //!
 //! transformers: `models/clip/modeling_clip.py`, `CLIPEncoderLayer`.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::{
     error::Error,
@@ -58,7 +58,7 @@ impl EncoderLayer {
     pub(super) fn forward(&self, hidden: &Tensor, mask: Mask) -> Result<Tensor, Error> {
         let x = self.layer_norm1.forward(hidden)?;
         let (query, key, value) = (self.q_proj.forward(&x)?, self.k_proj.forward(&x)?, self.v_proj.forward(&x)?);
-        let attended = attention(&query, &key, &value, self.heads, mask)?;
+        let attended = attention(&query, &key, &value, (self.heads, mask), DType::F32)?;
         let hidden = (hidden + self.out_proj.forward(&attended)?)?;
         let x = self.fc1.forward(&self.layer_norm2.forward(&hidden)?)?;
         Ok((hidden + self.fc2.forward(&self.hidden_act.forward(&x)?)?)?)

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::{
     error::Error,
+    known_texts::{KnownTexts, TokenIds},
     params::Params,
     text_encoder::{TextEncoder, TextEncoderConfig, TextEncoding},
     tokenizer::Tokenizer,
@@ -18,6 +19,7 @@ pub struct TextEncoders {
     tokenizer: Tokenizer,
     tokenizer_2: Tokenizer,
     held: Held,
+    known: KnownTexts,
     /// Whether no negative prompt means zeros instead of the empty text.
     force_zeros_for_empty_prompt: bool,
 }
@@ -34,7 +36,7 @@ enum Held {
 const ENCODERS: [&str; 2] = ["text_encoder", "text_encoder_2"];
 
 /// What the UNet hears of the texts. A batch of two is (negative, positive), a batch of one the prompt alone.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Conditioning {
     /// `(b, 77, channels of both encoders)`.
     pub prompt_embeds: Tensor,
@@ -78,6 +80,7 @@ impl TextEncoders {
             tokenizer: Tokenizer::load(&weights.folder("tokenizer"))?,
             tokenizer_2: Tokenizer::load(&weights.folder("tokenizer_2"))?,
             held,
+            known: KnownTexts::default(),
             force_zeros_for_empty_prompt: if index.is_file() {
                 read_json::<ModelIndex>(&index, "the model's parts")?.force_zeros_for_empty_prompt
             } else {
@@ -115,7 +118,7 @@ impl TextEncoders {
     }
 
     /// The ids for both encoders.
-    fn tokenize(&self, text: &str, name: &str, notes: &mut Vec<String>) -> Result<[Vec<u32>; 2], Error> {
+    fn tokenize(&self, text: &str, name: &str, notes: &mut Vec<String>) -> Result<TokenIds, Error> {
         let (tokens, tokens_2) = (self.tokenizer.encode(text)?, self.tokenizer_2.encode(text)?);
         if let Some(truncated) = &tokens.truncated {
             let room = tokens.ids.len() - 2;
@@ -127,8 +130,23 @@ impl TextEncoders {
         Ok([tokens.ids, tokens_2.ids])
     }
 
+    /// Each text as it is known, or by the encoders.
+    fn encode_texts(&self, texts: &[TokenIds]) -> Result<Vec<Conditioning>, Error> {
+        let mut encodings: Vec<Option<Conditioning>> = texts.iter().map(|ids| self.known.get(ids)).collect();
+        let is_new = |(ids, known): (&TokenIds, &Option<Conditioning>)| known.is_none().then(|| ids.clone());
+        let new: Vec<TokenIds> = texts.iter().zip(&encodings).filter_map(is_new).collect();
+        if !new.is_empty() {
+            let gaps = encodings.iter_mut().filter(|known| known.is_none());
+            for ((gap, ids), encoding) in gaps.zip(new.clone()).zip(self.run_encoders(&new)?) {
+                self.known.put(ids, encoding.clone());
+                *gap = Some(encoding);
+            }
+        }
+        Ok(encodings.into_iter().flatten().collect())
+    }
+
     /// Each text by both encoders. The outer loop is over encoders, so that never two are in memory that need not be.
-    fn encode_texts(&self, texts: &[[Vec<u32>; 2]]) -> Result<Vec<Conditioning>, Error> {
+    fn run_encoders(&self, texts: &[TokenIds]) -> Result<Vec<Conditioning>, Error> {
         let by = |number: usize| -> Result<Vec<TextEncoding>, Error> {
             let encode = |encoder: &TextEncoder| texts.iter().map(|ids| encoder.forward(&ids[number])).collect();
             match &self.held {

@@ -10,6 +10,7 @@ pub mod conditioning;
 mod error;
 pub mod image;
 mod image_to_image;
+mod known_texts;
 mod lora;
 pub mod noise;
 pub mod ops;

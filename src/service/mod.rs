@@ -8,12 +8,15 @@ mod cache;
 mod estimate;
 mod follow;
 mod operator;
+pub mod scrape;
 mod start_image;
 mod usage;
+mod webhooks;
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
 use futures_util::stream::BoxStream;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -22,7 +25,7 @@ use crate::{
     artifacts::{self, Artifacts, StoredFile},
     domain::{
         ApiKey, Caller, Catalog, Dialect, FaceDefaults, Idempotency, Input, InvalidInput, Model, NewPrediction,
-        Prediction, PredictionId, QueuePlace, Scope, Shortage, Status,
+        Prediction, PredictionId, QueuePlace, Scope, Shortage, Status, Webhook,
     },
     fetch::Fetcher,
     store::{self, Store, StoredKey},
@@ -30,7 +33,7 @@ use crate::{
 
 pub use self::estimate::{Basis, Estimate};
 pub use self::follow::{Follow, Sight};
-use self::{admission::Admission, cache::Cache};
+use self::{admission::Admission, cache::Cache, scrape::Scrape};
 pub use crate::store::{Cursor, ListFilter};
 
 /// How long a looked-up key is believed; so long may a revoked one still work.
@@ -61,6 +64,7 @@ struct Shared {
     decoding: Arc<Semaphore>,
     fetching: Semaphore,
     fetcher: Fetcher,
+    scrape: Scrape,
     draining: CancellationToken,
 }
 
@@ -74,7 +78,7 @@ pub struct CreateRequest {
     /// A version id the model must have.
     pub version: Option<String>,
     /// The input object as it came.
-    pub input: serde_json::Value,
+    pub input: Value,
     /// The face.
     pub dialect: Dialect,
     /// What the face fills in.
@@ -85,13 +89,20 @@ pub struct CreateRequest {
     pub idempotency_key: Option<String>,
     /// Run before others that have a greater one; for operators.
     pub priority: Option<i16>,
+    /// Where to tell what becomes of it.
+    pub webhook: Option<Webhook>,
 }
 
 impl CreateRequest {
     /// What a repetition must have in common with the first request.
     fn hash(&self) -> [u8; 32] {
         // The fields of an object are in the order of their names, so that it does not matter how they came.
-        let what = serde_json::json!([self.dialect.as_str(), self.model, self.version, self.input]);
+        let mut what = vec![self.dialect.as_str().into(), json!(self.model), json!(self.version), self.input.clone()];
+        if let Some(webhook) = &self.webhook {
+            let events: Vec<_> = webhook.request.events.iter().map(|event| event.as_str()).collect();
+            what.push(json!([webhook.request.url, events]));
+        }
+        let what = Value::from(what);
         Sha256::digest(what.to_string()).into()
     }
 }
@@ -211,6 +222,7 @@ impl PredictionService {
         let decoding = Arc::new(Semaphore::new(start_image::DECODED_AT_ONCE));
         let fetching = Semaphore::new(start_image::FETCHED_AT_ONCE);
         let (admission, full) = (Admission::new(limits), Cache::new(FULL_CACHE));
+        let scrape = Scrape::new(store.clone());
         let shared = Shared {
             store,
             artifacts,
@@ -222,9 +234,15 @@ impl PredictionService {
             decoding,
             fetching,
             fetcher,
+            scrape,
             draining,
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Who answers scrapes of this process's metrics.
+    pub fn scrape(&self) -> Scrape {
+        self.shared.scrape.clone()
     }
 
     /// The models callers can name.
@@ -285,6 +303,7 @@ impl PredictionService {
             // A face's habit is not its caller's wish.
             input.disable_safety_checker = false;
         }
+        let webhook = request.webhook.map(|webhook| self.shared.check_webhook(webhook)).transpose()?;
         let run = self.known_run(model);
         self.shared.admission.check_queue(&self.shared.store, &model.slug, run)?;
         let mut version = request.version;
@@ -293,7 +312,7 @@ impl PredictionService {
             version = None;
         }
         let mut raw_input = match request.input {
-            serde_json::Value::Null => serde_json::Value::Object(serde_json::Map::new()),
+            Value::Null => Value::Object(serde_json::Map::new()),
             input => input,
         };
         let image = self.shared.take_image(&mut raw_input, &mut input, &model.limits).await?;
@@ -312,8 +331,11 @@ impl PredictionService {
             priority: request.priority.unwrap_or(0),
             cancel_after: request.cancel_after,
             idempotency: request.idempotency_key.map(|key| Idempotency { key, request_hash }),
+            webhook,
         };
         let service = self.clone();
+        // Both lines of the log, the request's and the prediction's end, are found from this one, wherever it runs.
+        tracing::info!(prediction_id = %new.id, key_id = caller.key_id, model = new.model, "Queueing a prediction");
         complete(async move {
             if let Some(bytes) = image {
                 new.input.image = Some(service.shared.store_image(new.id, bytes).await?);

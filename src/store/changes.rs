@@ -18,8 +18,11 @@ use sqlx::{
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
-use super::{Result, Store};
-use crate::domain::PredictionId;
+use super::{
+    Result, Store,
+    recent::{Mark, Recent},
+};
+use crate::{domain::PredictionId, metrics};
 
 /// Payload: `<process> <id> <id> …`.
 const PREDICTION_CHANGED: &str = "prediction_changed";
@@ -49,7 +52,9 @@ struct Shared {
     process: Uuid,
     /// One entry per prediction somebody waits for, and another if somebody watches how it goes.
     watched: Mutex<Watched>,
+    recent: Mutex<Recent>,
     queued: watch::Sender<()>,
+    posted: watch::Sender<()>,
     outbox: mpsc::UnboundedSender<News>,
     /// Taken by `run`.
     inbox: Mutex<Option<mpsc::UnboundedReceiver<News>>>,
@@ -69,6 +74,7 @@ enum Topic {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum News {
     Queued,
+    Posted,
     Changed(PredictionId),
     Progressed(PredictionId),
 }
@@ -89,7 +95,9 @@ impl Default for Changes {
             shared: Arc::new(Shared {
                 process: Uuid::new_v4(),
                 watched: Mutex::default(),
+                recent: Mutex::default(),
                 queued: watch::Sender::new(()),
+                posted: watch::Sender::new(()),
                 outbox,
                 inbox: Mutex::new(Some(inbox)),
             }),
@@ -104,10 +112,33 @@ impl Shared {
     }
 }
 
+impl Shared {
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Changes {
     /// Starts to listen for changes of a prediction. Subscribe first, then read the row: a change in between is heard.
     pub fn subscribe(&self, id: PredictionId) -> Subscription {
         self.subscribe_to(id, Topic::Row)
+    }
+
+    /// The present, for [`subscribe_since`](Self::subscribe_since).
+    pub fn mark(&self) -> Mark {
+        self.shared.recent().mark()
+    }
+
+    /// Starts to listen for changes of a prediction whose id was not known until now. One that was announced since the
+    /// mark counts as one to come.
+    pub fn subscribe_since(&self, id: PredictionId, mark: Mark) -> Subscription {
+        let mut subscription = self.subscribe(id);
+        if self.shared.recent().may_have_changed(id, mark)
+            && let Some(receiver) = &mut subscription.receiver
+        {
+            receiver.mark_changed();
+        }
+        subscription
     }
 
     /// Starts to listen for changes of a prediction and for its progress.
@@ -125,6 +156,11 @@ impl Changes {
         self.shared.queued.subscribe()
     }
 
+    /// Wakes when there may be something to tell to a webhook's receiver.
+    pub fn subscribe_posted(&self) -> watch::Receiver<()> {
+        self.shared.posted.subscribe()
+    }
+
     /// How many predictions are waited for in this process.
     pub fn watched_predictions(&self) -> usize {
         self.shared.watched().len()
@@ -140,7 +176,15 @@ impl Changes {
     /// Spreads that a prediction's row changed in a way its audience waits for. Call after the commit.
     pub(super) fn announce_changed(&self, id: PredictionId) {
         self.wake(id);
+        self.shared.posted.send_replace(());
         let _ = self.shared.outbox.send(News::Changed(id));
+    }
+
+    /// Spreads that something was posted to a webhook, if no prediction changed with it: that says as much. Call after the
+    /// commit.
+    pub(super) fn announce_posted(&self) {
+        self.shared.posted.send_replace(());
+        let _ = self.shared.outbox.send(News::Posted);
     }
 
     /// Spreads that a prediction is a step further. Call after the commit.
@@ -150,6 +194,8 @@ impl Changes {
     }
 
     fn wake(&self, id: PredictionId) {
+        // Remembered before anybody is woken: who subscribes in between hears of it twice, and not never.
+        self.shared.recent().add(id);
         self.wake_topic(id, Topic::Row);
         self.wake_topic(id, Topic::Progress);
     }
@@ -173,7 +219,10 @@ impl Changes {
                 let ids = words.filter_map(|word| word.parse().ok());
                 ids.for_each(|id| self.wake_topic(id, Topic::Progress));
             }
-            _ => words.filter_map(|word| word.parse().ok()).for_each(|id| self.wake(id)),
+            _ => {
+                self.shared.posted.send_replace(());
+                words.filter_map(|word| word.parse().ok()).for_each(|id| self.wake(id));
+            }
         }
     }
 }
@@ -220,11 +269,11 @@ async fn send_notifications(options: &PgConnectOptions, process: Uuid, mut inbox
     let mut connection: Option<PgConnection> = None;
     let mut batch = Vec::new();
     while inbox.recv_many(&mut batch, IDS_PER_NOTIFICATION).await > 0 {
-        let queued = batch.contains(&News::Queued);
+        let (queued, posted) = (batch.contains(&News::Queued), batch.contains(&News::Posted));
         let (mut changed, mut progressed) = (Vec::new(), Vec::new());
         for news in batch.drain(..) {
             match news {
-                News::Queued => {}
+                News::Queued | News::Posted => {}
                 News::Changed(id) => changed.push(id),
                 News::Progressed(id) => progressed.push(id),
             }
@@ -233,12 +282,13 @@ async fn send_notifications(options: &PgConnectOptions, process: Uuid, mut inbox
             |ids: &[PredictionId]| ids.iter().fold(process.to_string(), |payload, id| format!("{payload} {id}"));
         let payloads = [
             (PREDICTION_QUEUED, queued.then(|| payload(&[]))),
-            (PREDICTION_CHANGED, (!changed.is_empty()).then(|| payload(&changed))),
+            (PREDICTION_CHANGED, (posted || !changed.is_empty()).then(|| payload(&changed))),
             (PREDICTION_PROGRESSED, (!progressed.is_empty()).then(|| payload(&progressed))),
         ];
         if let Err(error) = notify(&options, &mut connection, payloads).await {
             // Not worth keeping: whoever waits reads again soon.
             tracing::debug!(%error, "A notification was lost");
+            metrics::notification_lost();
             connection = None;
             tokio::time::sleep(RECONNECT).await;
         }
@@ -275,6 +325,7 @@ async fn listen(options: &PgConnectOptions, changes: &Changes) {
     loop {
         if let Err(error) = listen_until_lost(options, changes).await {
             tracing::warn!(%error, "Lost the connection that listens for changes; waiting clients are polled for");
+            metrics::notification_lost();
         }
         tokio::time::sleep(RECONNECT).await;
     }
@@ -294,7 +345,9 @@ async fn listen_until_lost(options: &PgConnectOptions, changes: &Changes) -> Res
             // The connection was lost and is back; what was said meanwhile was not heard. `read_again` catches up
             // with the predictions; work may wait, too.
             None => {
+                metrics::notification_lost();
                 changes.shared.queued.send_replace(());
+                changes.shared.posted.send_replace(());
             }
         }
     }
@@ -335,6 +388,17 @@ mod tests {
         let mut subscription = changes.subscribe(id);
         changes.announce_changed(id);
         subscription.changed().await;
+    }
+
+    #[tokio::test]
+    async fn news_of_a_prediction_that_was_not_known_yet_is_heard_from_the_mark_on() {
+        let changes = Changes::default();
+        let id = PredictionId::generate();
+        let mark = changes.mark();
+        changes.announce_changed(id);
+        changes.subscribe_since(id, mark).changed().await;
+        let late = changes.subscribe_since(id, changes.mark());
+        assert!(!late.receiver.as_ref().expect("subscribed").has_changed().expect("open"));
     }
 
     #[tokio::test]

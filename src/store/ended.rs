@@ -1,4 +1,5 @@
-//! What follows when predictions end, whoever ends them: the one place where money moves at an end.
+//! What follows when predictions end, whoever ends them: the one place where money moves at an end, and where it is posted
+//! to be told.
 
 /// The end of every statement that ends predictions. The statement itself begins `with …, ended as (…)`, where `ended` has,
 /// of the rows that have just become terminal and of no others, the columns of [`ended_columns`]; and it goes on with a
@@ -8,7 +9,8 @@
 /// accounts, their keys, their usage.
 macro_rules! when_ended {
     () => {
-        ",
+        concat!(
+            ",
          -- Once for each prediction, as the ledger's constraint has it. A failure is not charged, not even with nothing.
          charged as (
              insert into ledger
@@ -63,8 +65,9 @@ macro_rules! when_ended {
                  canceled = known.canceled + excluded.canceled,
                  device_us = known.device_us + excluded.device_us,
                  cost_nano = known.cost_nano + excluded.cost_nano
-         )
-         "
+         )",
+            $crate::store::outbox::post_ended!()
+        )
     };
 }
 pub(super) use when_ended;

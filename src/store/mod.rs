@@ -11,12 +11,17 @@ mod changes;
 mod ended;
 mod keys;
 mod ledger;
+mod outbox;
 mod predictions;
 mod progress;
 mod queue;
+mod queue_facts;
+mod recent;
 mod run_times;
+mod seal;
 mod turns;
 mod usage;
+mod webhooks;
 mod workers;
 
 use std::{str::FromStr, time::Duration};
@@ -32,8 +37,11 @@ use crate::domain::Shortage;
 pub use audit::{Audit, Finding};
 pub use changes::{Changes, Subscription};
 pub use keys::StoredKey;
+pub use outbox::{DueWebhook, WebhookAttempt, WebhookVerdict};
 pub use predictions::{Cursor, ListFilter};
 pub use queue::{Claim, Renewal, Swept};
+pub use recent::Mark;
+pub use seal::Seal;
 pub use workers::{Phase, WorkerRecord, WorkerSession};
 
 /// `migrations/`, built into the program.
@@ -45,6 +53,7 @@ pub struct Store {
     pool: PgPool,
     options: PgConnectOptions,
     changes: Changes,
+    seal: Seal,
 }
 
 /// How to connect.
@@ -58,6 +67,8 @@ pub struct Settings {
     pub acquire_timeout: Duration,
     /// How long one statement may run.
     pub statement_timeout: Duration,
+    /// How secrets are kept.
+    pub seal: Seal,
 }
 
 /// What can go wrong with a statement.
@@ -70,6 +81,9 @@ pub enum Error {
     /// A row holds a word this version does not know.
     #[error("a stored row cannot be read: {0}")]
     Unreadable(String),
+    /// A secret cannot be kept, or read again.
+    #[error("a secret could not be used: {0}")]
+    Unsealable(&'static str),
     /// The database cannot be reached or is overloaded; trying again later may help.
     #[error("the database is unavailable: {0}")]
     Unavailable(#[source] sqlx::Error),
@@ -126,13 +140,13 @@ impl Store {
             .max_connections(settings.pool_size)
             .acquire_timeout(settings.acquire_timeout)
             .connect_lazy_with(options.clone());
-        Ok(Self { pool, options, changes: Changes::default() })
+        Ok(Self { pool, options, changes: Changes::default(), seal: settings.seal.clone() })
     }
 
     /// A store over an existing pool: for tests, which get a database each.
     pub fn with_pool(pool: PgPool) -> Self {
         let options = (*pool.connect_options()).clone();
-        Self { pool, options, changes: Changes::default() }
+        Self { pool, options, changes: Changes::default(), seal: Seal::default() }
     }
 
     /// Connects once, outside the pool. The pool repeats a refused connection until its patience ends and then tells

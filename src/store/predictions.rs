@@ -10,18 +10,20 @@ use uuid::Uuid;
 use super::{
     Error, Result, Store,
     ended::{ended_columns, when_ended},
+    outbox::keep_webhook,
 };
 use crate::domain::{
     Artifact, Failure, Idempotency, Input, NanoUsd, NewPrediction, Prediction, PredictionId, PricePerSecond,
     QueuePlace, Status,
 };
+use crate::metrics;
 
 /// The columns of [`Row`]. Spelled out, because `*` in a prepared statement breaks when a newer version adds a column.
 macro_rules! columns {
     () => {
         "id, account_id, dialect, model, version, raw_input, input, status, attempt, cancel_requested_at, price_nano, \
          device_us, cost_nano, output, failure_code, failure_message, logs, created_at, started_at, completed_at, \
-         deadline, data_removed_at, time_limit_us"
+         deadline, data_removed_at, time_limit_us, key_id"
     };
 }
 pub(super) use columns;
@@ -63,6 +65,7 @@ pub(super) struct Row {
     deadline: Option<DateTime<Utc>>,
     data_removed_at: Option<DateTime<Utc>>,
     time_limit_us: Option<i64>,
+    pub(super) key_id: i64,
 }
 
 impl Row {
@@ -138,7 +141,7 @@ pub struct Cursor {
 }
 
 impl Store {
-    /// Puts a prediction in the queue and holds what it may cost, in one statement. `None` when its id is taken, by whomever,
+    /// Puts a prediction in the queue, holds what it may cost and keeps its webhook, in one statement. `None` when its id is taken, by whomever,
     /// or its idempotency key, by its account. Of creates with the same key at the same time, one succeeds, and the others
     /// wait until it has.
     ///
@@ -169,6 +172,7 @@ impl Store {
     /// Who pays is looked at twice: first without a lock, so that most refusals leave no trace, then by the updates at the
     /// end, which lock what they change for the shortest time and undo the whole statement if there is too little.
     async fn insert(&self, new: &NewPrediction, turn: i64) -> Result<Option<Row>> {
+        let webhook = new.webhook.as_ref().map(|webhook| &webhook.webhook.request);
         let logs: String = new.notes.iter().map(|note| format!("{note}\n")).collect();
         let row: Option<Row> = sqlx::query_as(concat!(
             "with payer as (
@@ -223,8 +227,9 @@ impl Store {
                  -- Counted only to have the account locked first.
                  where api_keys.id = $3 and held_budget is not null and (select count(*) from held) >= 0
                  returning api_keys.id
-             )
-             select ",
+             )",
+            keep_webhook!(),
+            "select ",
             columns!(),
             " from created"
         ))
@@ -245,6 +250,12 @@ impl Store {
         .bind(microseconds(new.time_limit))
         .bind(new.hold().get())
         .bind(turn)
+        .bind(webhook.map(|webhook| webhook.url.as_str()))
+        .bind(new.webhook.as_ref().map(|webhook| webhook.receiver.as_str()))
+        .bind(webhook.map(|webhook| webhook.events.iter().map(|event| event.as_str()).collect::<Vec<_>>()))
+        .bind(new.webhook.as_ref().map(|webhook| self.seal_secret(webhook)).transpose()?.flatten())
+        .bind(new.webhook.as_ref().map(|webhook| webhook.webhook.server_url.as_str()))
+        .bind(new.webhook.as_ref().map(|webhook| webhook.webhook.mount.as_str()))
         .fetch_optional(&self.pool)
         .await?;
         Ok(row)
@@ -364,7 +375,11 @@ impl Store {
         match row {
             Some(row) => {
                 self.changes.announce_changed(id);
-                Prediction::try_from(row).map(Some)
+                let prediction = Prediction::try_from(row)?;
+                if prediction.status.is_terminal() {
+                    metrics::prediction_ended(prediction.status.as_str());
+                }
+                Ok(Some(prediction))
             }
             None => self.get(account_id, id).await,
         }

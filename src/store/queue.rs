@@ -6,15 +6,17 @@
 
 use std::time::Duration;
 
-use sqlx::types::Json;
+use sqlx::{FromRow as _, Row as _, types::Json};
 use uuid::Uuid;
 
 use super::{
     Error, Result, Store,
     ended::{ended_columns, when_ended},
+    outbox::{post_logs, post_started},
     predictions::{Row, columns, microseconds},
 };
 use crate::domain::{Dialect, FailureCode, Input, NanoUsd, Outcome, Prediction, PredictionId, PricePerSecond};
+use crate::metrics;
 
 /// A prediction in the hands of a worker, and the proof that it is.
 #[derive(Clone, Debug)]
@@ -25,6 +27,10 @@ pub struct Claim {
     pub attempt: i32,
     /// Who holds it.
     pub worker_id: Uuid,
+    /// The key it was created with.
+    pub key_id: i64,
+    /// How long it had waited when a worker first took it.
+    pub waited: Duration,
     /// What to run.
     pub model: String,
     /// What to run it on.
@@ -61,24 +67,30 @@ impl Store {
     /// The choice is made in a materialized CTE: without that fence the planner may run the locking subquery more than
     /// once and claim more rows than one.
     pub async fn claim(&self, model: &str, worker_id: Uuid, lease: Duration) -> Result<Option<Claim>> {
-        let row: Option<Row> = sqlx::query_as(concat!(
+        let row = sqlx::query(concat!(
             "with next as materialized (
                  select id as next_id from predictions
                  where model = $1 and status = 'queued' and (run_after is null or run_after <= now())
                  order by priority, turn, created_at, id
                  limit 1
                  for update skip locked
-             )
-             update predictions set
-                 status = 'processing',
-                 attempt = attempt + 1,
-                 worker_id = $2,
-                 lease_until = now() + $3::bigint * interval '1 microsecond',
-                 started_at = coalesce(started_at, now())
-             from next
-             where id = next_id
-             returning ",
-            columns!()
+             ),
+             claimed as (
+                 update predictions set
+                     status = 'processing',
+                     attempt = attempt + 1,
+                     worker_id = $2,
+                     lease_until = now() + $3::bigint * interval '1 microsecond',
+                     started_at = coalesce(started_at, now())
+                 from next
+                 where id = next_id
+                 returning ",
+            columns!(),
+            ")",
+            post_started!(),
+            "select ",
+            columns!(),
+            ", exists (select from posted) as is_posted from claimed"
         ))
         .bind(model)
         .bind(worker_id)
@@ -86,9 +98,14 @@ impl Store {
         .fetch_optional(&self.pool)
         .await?;
         row.map(|row| {
-            let (attempt, price, time_limit) = (row.attempt, row.price(), row.time_limit());
-            let Prediction { id, model, input, logs, dialect, .. } = row.try_into()?;
-            Ok(Claim { id, attempt, worker_id, model, input, logs, time_limit, price, dialect })
+            if row.try_get("is_posted")? {
+                self.changes.announce_posted();
+            }
+            let row = Row::from_row(&row)?;
+            let (attempt, key_id, price, time_limit) = (row.attempt, row.key_id, row.price(), row.time_limit());
+            let Prediction { id, model, input, logs, dialect, created_at, started_at, .. } = row.try_into()?;
+            let waited = started_at.and_then(|started| (started - created_at).to_std().ok()).unwrap_or_default();
+            Ok(Claim { id, attempt, worker_id, key_id, waited, model, input, logs, time_limit, price, dialect })
         })
         .transpose()
     }
@@ -132,16 +149,25 @@ impl Store {
 
     /// Replaces the logs of a running prediction.
     pub async fn record_logs(&self, claim: &Claim, logs: &str) -> Result<()> {
-        let recorded = sqlx::query(
-            "update predictions set logs = $4 where id = $1 and attempt = $2 and worker_id = $3 and status = 'processing'",
-        )
+        let (recorded, posted): (i64, i64) = sqlx::query_as(concat!(
+            "with recorded as (
+                 update predictions set logs = $4
+                 where id = $1 and attempt = $2 and worker_id = $3 and status = 'processing'
+                 returning id
+             )",
+            post_logs!(),
+            "select (select count(*) from recorded), (select count(*) from posted)"
+        ))
         .bind(claim.id.as_uuid())
         .bind(claim.attempt)
         .bind(claim.worker_id)
         .bind(logs)
-        .execute(&self.pool)
+        .fetch_one(&self.pool)
         .await?;
-        if recorded.rows_affected() == 0 { Err(Error::LeaseLost) } else { Ok(()) }
+        if posted > 0 {
+            self.changes.announce_posted();
+        }
+        if recorded == 0 { Err(Error::LeaseLost) } else { Ok(()) }
     }
 
     /// Ends a prediction, charges for it and gives back what was held of it beyond its cost, in one statement. Returns what
@@ -193,6 +219,8 @@ impl Store {
         if finished == 0 {
             return Err(Error::LeaseLost);
         }
+        metrics::prediction_ended(outcome.status().as_str());
+        metrics::charged(&claim.model, cost.get());
         self.changes.announce_changed(claim.id);
         Ok(cost)
     }
@@ -294,6 +322,7 @@ impl Store {
         .fetch_all(&self.pool)
         .await?;
 
+        metrics::leases_expired(lost.len() as u64);
         let mut swept = Swept::default();
         for (id, verdict) in lost.into_iter().chain(late) {
             let id = PredictionId::from(id);
@@ -301,7 +330,10 @@ impl Store {
                 "queued" => swept.requeued.push(id),
                 // Still running: its worker hears of the cancel below.
                 "processing" => {}
-                _ => swept.ended.push(id),
+                ended => {
+                    metrics::prediction_ended(if ended == "failed" { "failed" } else { "canceled" });
+                    swept.ended.push(id);
+                }
             }
             self.changes.announce_changed(id);
         }

@@ -40,6 +40,17 @@ pub struct FaceUrl {
     pub mount: &'static str,
 }
 
+impl FaceUrl {
+    /// Where vendors' faces are mounted.
+    const MOUNTS: [&str; 4] = ["/v1", "/v1/v1", "/replicate/v1", "/eachlabs/v1"];
+
+    /// A face by the path that was kept of it; at the shortest one if there is no such mount any more.
+    pub fn at(server: BaseUrl, mount: &str) -> Self {
+        let mount = Self::MOUNTS.into_iter().find(|known| *known == mount).unwrap_or("/v1");
+        Self { server, mount }
+    }
+}
+
 impl fmt::Display for FaceUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}{}", self.server, self.mount)

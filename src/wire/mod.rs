@@ -14,6 +14,7 @@ pub mod openai;
 mod refusal;
 pub mod replicate;
 pub mod usage;
+pub mod webhook;
 
 pub use base_url::{BaseUrl, FaceUrl, MalformedBaseUrl};
 pub use input_schema::InputSchema;

@@ -1,6 +1,6 @@
 //! What comes after the device: encode the images, store them, and end the prediction in its row.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
@@ -14,6 +14,7 @@ use super::{
 use crate::{
     artifacts::Artifacts,
     domain::{Artifact, Failure, FailureCode, Outcome},
+    metrics::{self, Stage},
     store::{self, Claim, Store},
 };
 
@@ -63,8 +64,10 @@ async fn store_images(artifacts: &Artifacts, claim: &Claim, drawn: Drawn) -> any
         let Some(image) = image else { continue };
         let (width, height) = image.dimensions();
         let (model, input) = (claim.model.clone(), claim.input.clone());
+        let begun = Instant::now();
         let encoding = tokio::task::spawn_blocking(move || encode::encode(&image, &model, &input, seed));
         let bytes = encoding.await.context("the encoder panicked")??;
+        metrics::stage_ended(Stage::Png, begun.elapsed());
         let format = claim.input.output_format;
         let key = format!("{folder}/out-{index}.{}", format.as_str());
         let artifact = Artifact {
@@ -76,7 +79,9 @@ async fn store_images(artifacts: &Artifacts, claim: &Claim, drawn: Drawn) -> any
             seed,
             safety: Some(drawn.safety),
         };
+        let begun = Instant::now();
         artifacts.put(&key, bytes).await?;
+        metrics::stage_ended(Stage::Store, begun.elapsed());
         output.push(artifact);
     }
     Ok(output)
@@ -87,9 +92,20 @@ async fn finish(store: &Store, artifacts: &Artifacts, claim: &Claim, outcome: &O
     loop {
         match store.finish(claim, outcome, logs.text()).await {
             Ok(cost) => {
+                let Claim { model, input, .. } = claim;
+                // The only line of a prediction that is always written: whoever counts, counts these.
                 tracing::info!(
+                    prediction_id = %claim.id,
                     status = outcome.status().as_str(),
-                    predict_time_ms = outcome.device_time().as_millis() as u64,
+                    key_id = claim.key_id,
+                    model,
+                    width = input.width,
+                    height = input.height,
+                    steps = input.num_inference_steps,
+                    outputs = input.num_outputs,
+                    attempt = claim.attempt,
+                    queue_ms = claim.waited.as_millis() as u64,
+                    predict_ms = outcome.device_time().as_millis() as u64,
                     cost_usd = %cost,
                     "Finished prediction {}",
                     claim.id
@@ -101,6 +117,9 @@ async fn finish(store: &Store, artifacts: &Artifacts, claim: &Claim, outcome: &O
                 tokio::time::sleep(TRY_AGAIN).await;
             }
             Err(error) => {
+                if matches!(error, store::Error::LeaseLost) {
+                    metrics::result_fenced();
+                }
                 tracing::warn!(%error, "The result of prediction {} was dropped", claim.id);
                 if let Outcome::Succeeded { output, .. } = outcome {
                     artifacts.delete(output.iter().map(|artifact| artifact.key.clone()).collect()).await;

@@ -19,7 +19,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::predictor::{Drawn, PredictError, Predictor, Step};
-use crate::domain::{Failure, FailureCode, Input};
+use crate::{
+    domain::{Failure, FailureCode, Input},
+    metrics,
+};
 
 /// How far the device is with becoming useful.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,9 +75,10 @@ impl DeviceThread {
         let (assignments, inbox) = mpsc::unbounded_channel();
         let (phase_sender, phase) = watch::channel(DevicePhase::Loading);
         let busy = Arc::new(AtomicBool::new(false));
-        let working = Arc::clone(&busy);
+        let (working, named) = (Arc::clone(&busy), name.to_owned());
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-            if let Err(error) = own_device(load, inbox, &phase_sender, &working) {
+            let clock = metrics::Device::register(&named);
+            if let Err(error) = own_device(load, inbox, &phase_sender, &working, &clock) {
                 phase_sender.send_replace(DevicePhase::Failed(format!("{error:#}")));
             }
         })?;
@@ -124,13 +128,16 @@ fn own_device(
     mut inbox: mpsc::UnboundedReceiver<Assignment>,
     phase: &watch::Sender<DevicePhase>,
     busy: &AtomicBool,
+    clock: &metrics::Device,
 ) -> anyhow::Result<()> {
     let mut predictor = load()?;
     phase.send_replace(DevicePhase::WarmingUp);
     predictor.warm_up().map_err(|failure| anyhow::anyhow!("the warm-up run failed: {}", failure.message))?;
     phase.send_replace(DevicePhase::Ready);
+    clock.set_up(true);
     while let Some(Assignment { input, image, time_limit, stop, steps, reply }) = inbox.blocking_recv() {
         busy.store(true, Relaxed);
+        clock.begin();
         let begun = Instant::now();
         let mut is_late = false;
         let mut on_step = |step| {
@@ -150,6 +157,7 @@ fn own_device(
             (Err(PredictError::Canceled), Some(limit)) if is_late && !stop.is_cancelled() => Err(too_slow(limit)),
             (result, _) => result,
         };
+        clock.end();
         busy.store(false, Relaxed);
         // The worker may be gone; then nobody finishes the prediction and its lease runs out.
         let _ = reply.send(Run { result, device_time: begun.elapsed() });

@@ -23,7 +23,8 @@ use super::{
 };
 use crate::{
     artifacts::Artifacts,
-    store::{Claim, Phase, Store, WorkerRecord},
+    metrics,
+    store::{Claim, Mark, Phase, Store, WorkerRecord},
 };
 
 /// Predictions whose images are being encoded and stored while the device runs the next; more make the loop wait, so
@@ -92,11 +93,16 @@ impl Worker {
         while !self.stop_claiming.is_cancelled() {
             // The semaphore is never closed.
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
+            // What is said of the prediction before we know that it is ours is not lost.
+            let before = self.store.changes().mark();
             let Some(claim) = self.claim_or_wait(&mut queued).await else { continue };
+            if claim.attempt == 1 {
+                metrics::prediction_started(&claim.model, claim.waited);
+            }
             let held = self.held.hold(&claim);
             let span = tracing::info_span!("prediction", prediction.id = %claim.id, attempt = claim.attempt);
             let mut logs = Logs::continuing(claim.logs.clone());
-            let run = self.run_on_device(&claim, &held, &mut logs).instrument(span.clone()).await;
+            let run = self.run_on_device(&claim, before, &held, &mut logs).instrument(span.clone()).await;
             let worker = Arc::clone(self);
             concluding.spawn(
                 async move {
@@ -137,14 +143,14 @@ impl Worker {
         None
     }
 
-    async fn run_on_device(&self, claim: &Claim, held: &Held, logs: &mut Logs) -> Run {
+    async fn run_on_device(&self, claim: &Claim, before: Mark, held: &Held, logs: &mut Logs) -> Run {
+        let mut changes = self.store.changes().subscribe_since(claim.id, before);
         let seeds: Vec<String> = claim.input.seeds().map(|seed| seed.to_string()).collect();
         logs.note(&format!("Using seed: {}", seeds.join(", ")));
         let image = match start_image::load(&self.artifacts, &claim.input).await {
             Ok(image) => image,
             Err(failure) => return Run { result: Err(PredictError::Failed(failure)), device_time: Duration::ZERO },
         };
-        let mut changes = self.store.changes().subscribe(claim.id);
         let (sender, mut steps) = mpsc::unbounded_channel();
         let run = self.device.run(claim.input.clone(), image, claim.time_limit, held.stop_token(), sender);
         tokio::pin!(run);
@@ -164,7 +170,6 @@ impl Worker {
                     logs.step(&step);
                     shown.send_replace(Some(step));
                 }
-                // A cancel asked for before the subscription is heard of at the next re-reading of all waited-for rows.
                 () = changes.changed() => self.renew_one(claim).await,
                 _ = record.tick(), if logs.text().len() > recorded => {
                     recorded = logs.text().len();

@@ -46,3 +46,12 @@ test("a newcomer draws a red circle, and from it a green one", async () => {
   assert.ok(isRed(await colorAt(page, frame, 0.5, 0.5)));
   await close();
 });
+
+test("its card says what it knows", async () => {
+  const { page, close } = await open(browser, server, { path: "#readme" });
+  await page.getByRole("heading", { name: "What it knows" }).waitFor();
+  await page.getByText("Shapes: circle (disc, ball, dot), square (box)").waitFor();
+  await page.getByRole("columnheader", { name: "one object (350)" }).waitFor();
+  assert.doesNotMatch(await page.locator(".card-text").innerText(), /\*\*|^#|```|\|---|license: apache/m);
+  await close();
+});

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { PATIENCE, browser, draw, open, server, set, status } from "./support.mjs";
+import { CREATES_PER_MINUTE, PATIENCE, browser, draw, open, server, set, status } from "./support.mjs";
 
 test("what is wrong with an input is said at its field", async () => {
   const { page, close } = await open(browser, server, { expected: ["422"] });
@@ -17,18 +17,23 @@ test("what is wrong with an input is said at its field", async () => {
   await close();
 });
 
-test("a spent budget and too many requests are said in words", async () => {
-  const { page, close } = await open(browser, server, { expected: ["402", "429"] });
-  const answers = [[402, "the budget of $5.00 is used up", "The budget is spent"], [429, "slow down", "Try again in 7 s"]];
-  for (const [code, detail, words] of answers) {
-    await page.route("**/predictions", (route) => route.fulfill({
-      status: code, headers: { "Retry-After": "7" }, contentType: "application/problem+json", body: JSON.stringify({ status: code, detail }) }));
-    await draw(page, "not now");
-    await page.getByRole("alert").getByText(words).waitFor();
-    await page.unroute("**/predictions");
+test("a spent budget is said in words, with what is left of it", async () => {
+  const key = await server.newKey("--budget", "0.000001");
+  const { page, close } = await open(browser, server, { key, expected: ["402"] });
+  await draw(page, "beyond my means");
+  await page.getByRole("alert").getByText("There is not enough money: the budget of this API key is used up").waitFor();
+  await page.getByRole("button", { name: "Try again" }).waitFor();
+  await close();
+});
+
+test("too many requests are said in words, with when to come back", async () => {
+  const key = await server.newKey();
+  const { page, close } = await open(browser, server, { key, expected: ["429"] });
+  for (let create = 0; create < CREATES_PER_MINUTE; create++) {
+    assert.equal((await server.create({ prompt: "hasty", width: 256, height: 256, num_inference_steps: 1 }, key)).error, null);
   }
-  await page.getByRole("button", { name: "Try again" }).click();
-  await page.locator(".picture.loaded").waitFor();
+  await draw(page, "one too many");
+  await page.getByRole("alert").getByText(/^Too many requests: .* Try again in \d+ s\.$/).waitFor();
   await close();
 });
 

@@ -66,7 +66,7 @@ test("several pictures appear in their places", async () => {
   const { page, close } = await open(browser, server);
   await draw(page, "three", { num_outputs: 3, seed: 7 });
   await page.locator(".picture.loaded").nth(2).waitFor();
-  assert.deepEqual(await page.locator(".tile figcaption button:first-child").allTextContents(), ["Seed 7", "Seed 8", "Seed 9"]);
+  assert.deepEqual(await page.locator(".tile figcaption > button").allTextContents(), ["Seed 7", "Seed 8", "Seed 9"]);
   // And the next seeds after them.
   await page.getByRole("button", { name: "Vary" }).click();
   await page.getByRole("button", { name: "Seed 10" }).waitFor();

@@ -1,7 +1,7 @@
 // The README's picture of the page: `node screenshot.mjs LINK PROMPT SEED FILE`, in the folder where the tests ran, with
 // the link that a running server prints.
 
-import { launch } from "./support.mjs";
+import { launch } from "./launch.mjs";
 
 const [link, prompt, seed, file] = process.argv.slice(2);
 const browser = await launch();

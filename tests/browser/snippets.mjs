@@ -56,6 +56,7 @@ test("every snippet runs as it is copied", async () => {
   await page.getByLabel("Prompt", { exact: true }).fill(PROMPT);
   await set(page, { width: 256, height: 256, seed: 5 });
   await page.getByRole("link", { name: "API" }).click();
+  await page.locator("#snippet").waitFor();
   assert.deepEqual(await page.getByRole("tab").allInnerTexts(), Object.keys(RUNS), "each has its test");
   for (const [language, { execute, file }] of Object.entries(RUNS)) {
     await page.getByRole("tab", { name: language, exact: true }).click();

@@ -1,17 +1,20 @@
 // The program, the browser, and a page that is watched: whatever it logs as an error or asks of anybody else is kept.
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before } from "node:test";
-import { chromium } from "playwright-core";
+import { promisify } from "node:util";
+import { launch } from "./launch.mjs";
 
 /** Longer than anything here takes; only a failing test waits for it. */
 export const PATIENCE = 15_000;
 /** Long enough for every step to be seen. */
 const STEP_MS = 150;
+/** Of any key but the first. */
+export const CREATES_PER_MINUTE = 3;
 
 /** The real program with the predictor that `PREDICTOR` names, killed and started again at the same port when asked to. */
 export class Server {
@@ -19,7 +22,8 @@ export class Server {
 
   async start(listen = "127.0.0.1:0") {
     const flags = ["serve", "--predictor", process.env.PREDICTOR, "--listen", listen, "--data-dir", this.folder];
-    const env = { ...process.env, FOURSTEP_MOCK_STEP_MS: String(STEP_MS), RUST_LOG: "fourstep=info" };
+    const env = { ...process.env, FOURSTEP_MOCK_STEP_MS: String(STEP_MS), RUST_LOG: "fourstep=info",
+      FOURSTEP_ADMISSION__CREATES_PER_MINUTE: String(CREATES_PER_MINUTE) };
     this.process = spawn(process.env.FOURSTEP, flags, { env, stdio: ["ignore", "pipe", "pipe"] });
     this.log = "";
     this.process.stderr.on("data", (text) => (this.log += text));
@@ -51,14 +55,20 @@ export class Server {
   }
 
   /** A request with the key. */
-  fetch(path, options = {}) {
-    return fetch(`${this.url}/${path}`, { ...options, headers: { Authorization: `Bearer ${this.key}`, ...options.headers } });
+  fetch(path, options = {}, key = this.key) {
+    return fetch(`${this.url}/${path}`, { ...options, headers: { Authorization: `Bearer ${key}`, ...options.headers } });
   }
 
   /** Makes a prediction beside the page. */
-  async create(input) {
+  async create(input, key = this.key) {
     const headers = { "Content-Type": "application/json" };
-    return (await this.fetch("predictions", { method: "POST", headers, body: JSON.stringify({ input }) })).json();
+    return (await this.fetch("predictions", { method: "POST", headers, body: JSON.stringify({ input }) }, key)).json();
+  }
+
+  /** Another key of the same account. */
+  async newKey(...flags) {
+    const { stdout } = await promisify(execFile)(process.env.FOURSTEP, ["keys", "create", "--name", "another", "--data-dir", this.folder, ...flags]);
+    return /fs_\w+/.exec(stdout)[0];
   }
 
   async latest() {
@@ -78,14 +88,8 @@ after(async () => {
   await server.stop();
 });
 
-export function launch() {
-  const args = ["--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--no-default-browser-check", "--no-first-run", "--disable-domain-reliability"];
-  return chromium.launch({ executablePath: process.env.CHROMIUM, chromiumSandbox: process.getuid() !== 0, args });
-}
-
 /** A page in a profile of its own. `expected` are console errors that the test causes on purpose. */
-export async function open(browser, server, { options = {}, path = "", withKey = true, expected = [] } = {}) {
+export async function open(browser, server, { options = {}, path = "", withKey = true, key = server.key, expected = [] } = {}) {
   const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, acceptDownloads: true, ...options });
   context.setDefaultTimeout(PATIENCE);
   const page = await context.newPage();
@@ -99,14 +103,14 @@ export async function open(browser, server, { options = {}, path = "", withKey =
   });
   page.on("console", (message) => message.type() === "error" && watched.errors.push(message.text()));
   page.on("pageerror", (error) => watched.errors.push(String(error)));
-  if (withKey) await context.addInitScript((key) => localStorage.setItem("fourstep-key", key), server.key);
+  if (withKey) await context.addInitScript((key) => localStorage.setItem("fourstep-key", key), key);
   await page.goto(`${server.url}/${path}`);
   /** Nothing was asked of anybody else, no key was in a URL, nothing went wrong unseen. */
   const close = async () => {
     await context.close();
     assert.deepEqual(watched.elsewhere, []);
     assert.deepEqual(watched.referrers, []);
-    assert.ok(!watched.urls.some((url) => url.includes(server.key) && !url.includes("#key=")), "a key in a URL");
+    assert.ok(!watched.urls.some((url) => url.includes(key) && !url.includes("#key=")), "a key in a URL");
     assert.deepEqual(watched.errors.filter((error) => !expected.some((part) => error.includes(part))), []);
   };
   return { page, context, watched, close };

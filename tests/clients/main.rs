@@ -7,6 +7,7 @@ mod installed;
 #[expect(dead_code, reason = "only the server is needed here")]
 mod process;
 mod readme;
+mod webhooks;
 
 use std::{fs, path::Path, process::Command};
 
@@ -28,7 +29,11 @@ impl Server {
     fn start(pool: &PgPool, step_ms: u32) -> Self {
         let folder = TestFolder::new();
         let config = folder.0.join("config.toml");
-        fs::write(&config, format!("[worker]\nmock_step_ms = {step_ms}\n")).unwrap();
+        fs::write(
+            &config,
+            format!("[worker]\nmock_step_ms = {step_ms}\n[fetch]\nallowed_networks = [\"127.0.0.1/32\"]\n"),
+        )
+        .unwrap();
         let program = Program::serve(&folder.0, Some(&url_of(pool)), &["--config", config.to_str().unwrap()]);
         Self { program, folder }
     }

@@ -13,11 +13,11 @@ use crate::{
 const README: &str = include_str!("../../README.md");
 const SECTION: &str = "## Moving from Replicate / Eachlabs\n";
 /// Where `make run` serves.
-const SERVED: &str = "http://127.0.0.1:8000";
+pub(crate) const SERVED: &str = "http://127.0.0.1:8000";
 
-/// The blocks of code in the section, with their languages.
-fn snippets() -> Vec<(&'static str, &'static str)> {
-    let (_, section) = README.split_once(SECTION).unwrap();
+/// The blocks of code in a section, with their languages.
+pub(crate) fn snippets(section: &str) -> Vec<(&'static str, &'static str)> {
+    let (_, section) = README.split_once(section).unwrap();
     let section = section.split_once("\n## ").map_or(section, |(section, _)| section);
     let blocks = section.split("\n```").collect::<Vec<_>>();
     // Text and code take turns; a block of code begins with its language.
@@ -27,7 +27,7 @@ fn snippets() -> Vec<(&'static str, &'static str)> {
 #[sqlx::test]
 async fn the_readmes_snippets_do_what_they_say(pool: PgPool) {
     let server = Server::start(&pool, 1);
-    let snippets = snippets();
+    let snippets = snippets(SECTION);
     let languages: Vec<_> = snippets.iter().map(|(language, _)| *language).collect();
     assert_eq!(languages, ["sh", "python", "js", "python"]);
     let exports = snippets[0].1;

@@ -86,4 +86,4 @@ assert "input.width" in error.detail, error
 refused(404, lambda: client.run("acme/anything", input=SMALL))
 refused(404, lambda: client.predictions.get("nothing"))
 refused(401, lambda: Client(api_token="wrong", base_url=server).run(MODEL, input=SMALL))
-refused(422, lambda: client.predictions.create(version=VERSION, input=SMALL, webhook="https://example.com"))
+refused(422, lambda: client.predictions.create(version=VERSION, input=SMALL, webhook="https://10.1.2.3"))

@@ -79,7 +79,8 @@ async fn every_scheduler_draws_it(pool: PgPool) {
     let client = Client::of(&server, &folder.0);
     for scheduler in Scheduler::ALL {
         let name = scheduler.as_str();
-        let input = json!({"prompt": "a red circle on a blue background", "scheduler": name, "seed": 1});
+        let input = json!({"prompt": "a red circle on a blue background", "scheduler": name, "seed": 1,
+            "num_inference_steps": 4});
         assert_shows(&draw(&client, &input).await.1, RED, BLUE, name);
     }
 }

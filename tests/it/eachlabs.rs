@@ -345,8 +345,8 @@ async fn every_refusal_is_of_eachlabs_shape(pool: PgPool) {
         (400, "Invalid input for model", create(with("input", json!("a cat")))),
         (
             400,
-            "webhook_url is not supported yet; leave it empty and poll the prediction",
-            create(with("webhook_url", json!("https://example.com"))),
+            "webhook_url leads to an address that is not public",
+            create(with("webhook_url", json!("https://10.1.2.3"))),
         ),
         (404, "Failed to fetch model: model not found", create(with("model", json!("nobody")))),
         (404, "Failed to fetch model: model not found", get("/v1/model?slug=nobody")),

@@ -9,7 +9,7 @@ use fourstep::{
     domain::{OutputFormat, Prediction, PredictionId, Scheduler, Status},
     worker::{
         WorkerPool,
-        predictor::{Mock, Sdxl, SdxlOptions},
+        predictor::{Mock, Options, Sdxl, SdxlOptions},
         prune,
     },
 };

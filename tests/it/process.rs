@@ -53,6 +53,14 @@ impl Program {
         Self::server(command)
     }
 
+    /// The same, which writes all it has to say into a file.
+    pub(crate) fn serve_logged(folder: &Path, database_url: &str, arguments: &[&str], log: &Path) -> Self {
+        let mut command = program(Some(database_url));
+        command.args(["serve", "--listen", "127.0.0.1:0", "--predictor", "mock", "--data-dir"]).arg(folder);
+        command.args(arguments).env("RUST_LOG", "debug").stderr(std::fs::File::create(log).unwrap());
+        Self::server(command)
+    }
+
     /// `fourstep serve` with the model a newcomer has, ready.
     pub(crate) fn serve_demo(folder: &Path, database_url: &str) -> Self {
         let mut command = program(Some(database_url));
@@ -71,10 +79,31 @@ impl Program {
         Self { process, url: String::new() }
     }
 
+    /// `fourstep serve` with the mock predictor, these variables, and its log in a file.
+    pub(crate) fn serve_logging(folder: &Path, database_url: &str, variables: &[(&str, &str)], log: &Path) -> Self {
+        let mut command = program(Some(database_url));
+        command.args(["serve", "--listen", "127.0.0.1:0", "--predictor", "mock", "--data-dir"]).arg(folder);
+        command.envs(variables.iter().copied()).stderr(std::fs::File::create(log).unwrap());
+        Self::server(command)
+    }
+
+    /// `fourstep worker` with the mock predictor, these variables, and its log in a file; ready.
+    pub(crate) fn worker_logging(folder: &Path, database_url: &str, variables: &[(&str, &str)], log: &Path) -> Self {
+        let mut command = program(Some(database_url));
+        command.args(["worker", "--predictor", "mock", "--data-dir"]).arg(folder);
+        command.envs(variables.iter().copied()).stderr(std::fs::File::create(log).unwrap());
+        let (process, _) = start(command, |line| line.contains("ready"));
+        Self { process, url: String::new() }
+    }
+
     fn server(command: Command) -> Self {
         let (process, line) = start(command, |line| line.contains("http://"));
         let url = line.split_whitespace().find(|word| word.starts_with("http://")).unwrap();
         Self { process, url: url.trim_end_matches('/').to_owned() }
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.process.try_wait().unwrap().is_none()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -132,7 +161,7 @@ fn start(mut command: Command, is_ready: impl Fn(&str) -> bool) -> (Child, Strin
 pub(crate) struct Client {
     http: reqwest::Client,
     url: String,
-    key: String,
+    pub(crate) key: String,
 }
 
 impl Client {
@@ -157,6 +186,24 @@ impl Client {
         let url = format!("{}/predictions?wait={wait}", self.url);
         let request = self.http.post(url).bearer_auth(&self.key).json(&json!({"input": input}));
         request.send().await?.error_for_status()
+    }
+
+    /// Creates a small prediction with an idempotency key. An error means that it was not acknowledged.
+    pub(crate) async fn create_with_key(&self, key: &str) -> Result<String, reqwest::Error> {
+        let response = self.small().header("Idempotency-Key", key).send().await?.error_for_status()?;
+        let prediction: Value = response.json().await?;
+        Ok(prediction["id"].as_str().unwrap().to_owned())
+    }
+
+    /// Asks for a small prediction, and returns whatever is answered.
+    pub(crate) async fn try_create(&self) -> Result<Response, reqwest::Error> {
+        self.small().send().await
+    }
+
+    fn small(&self) -> reqwest::RequestBuilder {
+        let input = json!({"prompt": "a cat", "width": 256, "height": 256});
+        let request = self.http.post(format!("{}/predictions", self.url));
+        request.bearer_auth(&self.key).json(&json!({"input": input}))
     }
 
     /// Reads what a URL of the server's has.

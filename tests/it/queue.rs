@@ -73,6 +73,7 @@ impl Queue {
             priority: 0,
             cancel_after: None,
             idempotency: None,
+            webhook: None,
         }
     }
 

@@ -1,4 +1,4 @@
-//! The checkpoints people have: Lightning's UNets by their files, other models of the family by their configurations, and
+//! The checkpoints people have: the files of SDXL-Lightning, other models of the family by their configurations, and
 //! weights that overflow.
 
 use std::{collections::HashMap, fs, ops::ControlFlow};

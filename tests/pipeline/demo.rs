@@ -18,7 +18,9 @@ fn the_demo_model_draws_what_diffusers_draws() {
     let pair = Params { prompt: pair, scheduler: SchedulerName::HeunDiscrete, ..circle.clone() };
     let moon =
         Params { width: 320, height: 264, guidance_scale: 3.0, seed: 7, ..Params::new("a white moon at night!") };
-    for (name, params) in [("circle", circle), ("pair", pair), ("moon", moon)] {
+    let star = "a large orange star on a green striped background";
+    let star = Params { width: 512, height: 384, seed: 7, ..Params::new(star) };
+    for (name, params) in [("circle", circle), ("pair", pair), ("moon", moon), ("star", star)] {
         let drawn = pipeline.generate(&params, &mut |_| ControlFlow::Continue(())).unwrap().images.remove(0);
         let expected = image::open(root.join(format!("tests/fixtures/demo/{name}.png"))).unwrap().into_rgb8();
         let largest = largest_difference(&drawn, &expected);

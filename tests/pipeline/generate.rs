@@ -154,7 +154,11 @@ fn impossible_parameters_are_refused_by_name() {
 
 #[test]
 fn weights_kept_in_f16_draw_the_same_image() {
-    // The fixture's weights are f16 already, so keeping them so must not change a level.
+    // The fixture's weights are f16 already, so keeping them so changes nothing where arithmetic is f32, and with matrix
+    // units, which keep 16 bits of a number, no level by more than one.
     let half = Pipeline::load(&crate::support::tiny(), &candle_core::Device::Cpu, candle_core::DType::F16).unwrap();
-    assert_eq!(pixels(&half, &params()), pixels(&tiny_pipeline(), &params()));
+    let (half, full) = (pixels(&half, &params()), pixels(&tiny_pipeline(), &params()));
+    let most = u8::from(fourstep::pipeline::ops::has_matrix_units());
+    assert!(half.iter().zip(&full).all(|(half, full)| half.abs_diff(*full) <= most));
+    assert_eq!(half.len(), full.len());
 }

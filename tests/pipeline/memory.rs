@@ -4,6 +4,7 @@ use std::{
     cell::RefCell,
     collections::BTreeMap,
     env, fs,
+    io::{self, Write},
     ops::ControlFlow,
     path::{Path, PathBuf},
     process::Command,
@@ -38,6 +39,21 @@ fn text_encoders_that_are_read_for_every_prompt_draw_the_same_picture() {
     for params in [guided(), Params { negative_prompt: None, ..guided() }, Params { guidance_scale: 0.0, ..guided() }] {
         assert_eq!(draw(read, &params), draw(kept, &params));
     }
+}
+
+#[test]
+fn a_prompt_drawn_again_is_not_encoded_again() {
+    let folder = Folder::with_tiny();
+    let options = Options { low_memory: true, ..Options::default() };
+    let pipeline = Pipeline::load_with(&Weights::new(&folder.0), &Device::Cpu, DType::F32, options).unwrap();
+    let draw = |params: &Params| pipeline.generate(params, &mut |_| ControlFlow::Continue(()));
+    let first = draw(&guided()).unwrap().images;
+    // Whoever encodes again finds no encoder.
+    fs::remove_dir_all(folder.0.join("text_encoder")).unwrap();
+    assert_eq!(draw(&guided()).unwrap().images, first);
+    let swapped = Params { prompt: "low quality".into(), negative_prompt: Some("a cat and a man".into()), ..guided() };
+    assert_ne!(draw(&swapped).unwrap().images, first, "which text is which still matters");
+    assert!(draw(&Params { prompt: "a dog".into(), ..guided() }).is_err());
 }
 
 #[test]
@@ -159,6 +175,6 @@ fn loads_in_a_process_of_its_own() {
     let dtype = if env::var(DTYPE).unwrap() == "f16" { DType::F16 } else { DType::F32 };
     let before = memory("VmRSS");
     let unet = UNet::open(&weights, &Device::Cpu, dtype).unwrap();
-    println!("\npeak {}", memory("VmHWM") - before);
+    writeln!(io::stdout(), "\npeak {}", memory("VmHWM") - before).unwrap();
     drop(unet);
 }

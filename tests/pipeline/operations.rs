@@ -5,7 +5,7 @@ use fourstep::pipeline::{
     noise::TorchCudaRng,
     ops::{
         Activation, Convolution, GroupNorm, LayerNorm, Linear, Mask, Padding, add_channels, attention, concat_channels,
-        geglu, reference, upsample_nearest,
+        geglu, has_matrix_units, reference, upsample_nearest,
     },
 };
 
@@ -14,6 +14,44 @@ use crate::support::assert_close;
 fn random(seed: u64, shape: &[usize]) -> Tensor {
     let values = TorchCudaRng::new(seed).normal(shape.iter().product());
     Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+fn bf16(x: &Tensor) -> Tensor {
+    x.to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap()
+}
+
+/// The same tests in a process that makes no use of matrix units, on a machine that has them.
+#[test]
+fn operations_without_matrix_units() {
+    if !has_matrix_units() {
+        return;
+    }
+    let tests = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["operations::", "stages::", "--skip", "operations_without_matrix_units"])
+        .env("FOURSTEP_MAX_CPU", "avx512")
+        .output()
+        .unwrap();
+    assert!(tests.status.success(), "{}", String::from_utf8_lossy(&tests.stdout));
+}
+
+#[test]
+fn large_products_in_every_order() {
+    // Deeper and wider than a panel, with edges on all sides; keys in several blocks, of one head as wide as the VAE's.
+    let f16 = |x: Tensor| x.to_dtype(DType::F16).unwrap();
+    let layer = Linear { weight: f16(random(1, &[550, 2600])), bias: Some(random(2, &[550])) };
+    let x = random(3, &[1, 70, 2600]);
+    assert_close("large linear", &layer.forward(&x).unwrap(), &reference::linear(&layer, &x).unwrap());
+    let layer = Convolution {
+        weight: f16(random(1, &[3, 3, 500, 300])),
+        bias: random(2, &[300]),
+        stride: 1,
+        padding: Padding::same(1),
+    };
+    let x = random(3, &[1, 9, 21, 500]);
+    assert_close("large convolution", &layer.forward(&x).unwrap(), &reference::convolution(&layer, &x).unwrap());
+    let (query, key, value) = (random(1, &[1, 150, 512]), random(2, &[1, 1100, 512]), random(3, &[1, 1100, 512]));
+    let found = attention(&query, &key, &value, (1, Mask::None), DType::F16).unwrap();
+    assert_close("large attention", &found, &reference::attention(&query, &key, &value, 1, Mask::None).unwrap());
 }
 
 #[test]
@@ -29,11 +67,14 @@ fn convolution() {
         (1, 70, 66, 4, 8, 1, same),
         (2, 140, 66, 4, 8, 2, same),
     ] {
-        let layer =
-            Convolution { weight: random(1, &[3, 3, inputs, outputs]), bias: random(2, &[outputs]), stride, padding };
-        let x = random(3, &[b, h, w, inputs]);
-        let name = format!("convolution {b}x{h}x{w}, {inputs} to {outputs}, stride {stride}, {padding:?}");
-        assert_close(&name, &layer.forward(&x).unwrap(), &reference::convolution(&layer, &x).unwrap());
+        for dtype in [DType::F32, DType::F16] {
+            let weight = random(1, &[3, 3, inputs, outputs]).to_dtype(dtype).unwrap();
+            let layer = Convolution { weight, bias: random(2, &[outputs]), stride, padding };
+            let x = random(3, &[b, h, w, inputs]);
+            let name =
+                format!("convolution {b}x{h}x{w}, {inputs} to {outputs}, stride {stride}, {padding:?}, {dtype:?}");
+            assert_close(&name, &layer.forward(&x).unwrap(), &reference::convolution(&layer, &x).unwrap());
+        }
     }
 }
 
@@ -46,7 +87,10 @@ fn linear_in_every_kept_type() {
                 let layer = Linear { weight: weight.clone(), bias };
                 let x = random(3, &[2, rows, inputs]);
                 let name = format!("linear {rows} rows, {inputs} to {outputs}, {dtype:?}");
-                assert_close(&name, &layer.forward(&x).unwrap(), &reference::linear(&layer, &x).unwrap());
+                let found = layer.forward(&x).unwrap();
+                // With many rows, matrix units multiply bf16 with bf16.
+                let x = if dtype == DType::BF16 && has_matrix_units() && 2 * rows >= 8 { bf16(&x) } else { x };
+                assert_close(&name, &found, &reference::linear(&layer, &x).unwrap());
             }
         }
     }
@@ -84,8 +128,10 @@ fn attention_with_and_without_a_mask() {
         let query = (random(1, &[b, queries, width]) * 3.0).unwrap();
         let (key, value) = (random(2, &[b, keys, width]), random(3, &[b, keys, width]));
         let name = format!("attention of {queries} over {keys}, {heads} heads, {mask:?}");
-        let found = attention(&query, &key, &value, heads, mask).unwrap();
-        assert_close(&name, &found, &reference::attention(&query, &key, &value, heads, mask).unwrap());
+        let expected = reference::attention(&query, &key, &value, heads, mask).unwrap();
+        for kept in [DType::F32, DType::F16] {
+            assert_close(&name, &attention(&query, &key, &value, (heads, mask), kept).unwrap(), &expected);
+        }
     }
 }
 

@@ -50,27 +50,25 @@ def text_to_image(model, scenes, settings):
     return pipe, rows
 
 
-def image_to_image(pipe, count):
+def image_to_image(pipe, count, side, strengths):
     """One object of another color than the source's: is it kept in place, and does it turn to the new color?"""
-    pipe = StableDiffusionXLImg2ImgPipeline(**pipe.components)
-    pipe.set_progress_bar_config(disable=True)
     rng, rows = random.Random("image to image"), []
     shapes = ["circle", "square", "star", "heart", "triangle", "diamond"]
     sources = []
     for _ in range(count):
         ground, before, after = rng.sample([*COLORS], 3)
         thing = Thing(rng.choice(shapes), before, "large", 0, 0, RADII["large"])
-        image = Image.fromarray((render(Scene([thing], "center", ground, "plain"))[0] * 255).astype("uint8"))
+        image = Image.fromarray((render(Scene([thing], "center", ground, "plain"), side, side)[0] * 255).astype("uint8"))
         sources.append((thing, ground, after, image))
     rows.append(thumbnails([source[3] for source in sources]))
-    for strength, steps in ((0.3, 10), (0.5, 8), (0.8, 5), (1.0, 4)):
+    for strength, steps in strengths:
         kept, turned, followed, images = [], [], [], []
         for seed, (thing, ground, after, image) in enumerate(sources):
             prompt = f"a large {after} {thing.shape} on a {ground} background"
             drawn = pipe(prompt=prompt, image=image, strength=strength, num_inference_steps=steps, guidance_scale=0.0,
                          generator=torch.Generator().manual_seed(seed)).images[0]
             images.append(drawn)
-            seen, mask = pixels(drawn), coverage(thing, 256, 256) > 0.5
+            seen, mask = pixels(drawn), coverage(thing, side, side) > 0.5
             old, new, back = (np.array(COLORS[name]) / 255 for name in (thing.color, after, ground))
             object_like = np.minimum(((seen - old) ** 2).sum(-1), ((seen - new) ** 2).sum(-1)) < ((seen - back) ** 2).sum(-1)
             between = seen[mask].mean(0)
@@ -78,8 +76,8 @@ def image_to_image(pipe, count):
             kept.append(float(object_like[mask].mean()))
             turned.append(toward)
             followed.append(toward > 0.5)
-        print(f"image to image, strength {strength}, {steps} steps: object pixels that stay object {np.mean(kept):.2f}; "
-              f"way to the new color {np.mean(turned):.2f}; more than half of it in {np.mean(followed):.2f}", flush=True)
+        print(f"| {side} x {side} | {strength} | {steps} | {np.mean(kept):.2f} | {np.mean(turned):.2f} | {np.mean(followed):.2f} |",
+              flush=True)
         rows.append(thumbnails(images))
     return rows
 
@@ -88,18 +86,23 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
     parser.add_argument("out")
-    parser.add_argument("--count", type=int, default=24)
+    parser.add_argument("--count", type=int, default=24, help="captions a setting, and objects for image to image")
     arguments = parser.parse_args()
     scenes = cases(arguments.count, "behavior")
     settings = [("K_EULER", steps, 256, 256, 0.0, {}) for steps in (1, 2, 3, 4, 6, 10)]
     settings += [(name, 4, 256, 256, 0.0, {}) for name in reference.SCHEDULERS if name != "K_EULER"]
     settings += [(name, 8, 256, 256, 0.0, {}) for name in ("DDIM", "KarrasDPM", "PNDM")]
-    settings += [("K_EULER", 4, *size, 0.0, {}) for size in ((384, 384), (512, 512), (512, 384), (256, 384))]
+    settings += [("K_EULER", 4, *size, 0.0, {}) for size in ((320, 320), (384, 384), (512, 512), (512, 384), (256, 512), (320, 448))]
     settings += [("K_EULER", 4, 256, 256, guidance, {}) for guidance in (2.0, 5.0)]
     settings += [("K_EULER", 4, 256, 256, 3.0, dict(negative_prompt="red"))]
     print("| setting | color | background | shape | position | mean IoU |\n|---|---|---|---|---|---|", flush=True)
     pipe, rows = text_to_image(arguments.model, scenes, settings)
-    rows += image_to_image(pipe, arguments.count)
+    print("\n| size | strength | steps | object pixels that stay object | way to the new color | more than half of the way |")
+    print("|---|---|---|---|---|---|", flush=True)
+    pipe = StableDiffusionXLImg2ImgPipeline(**pipe.components)
+    pipe.set_progress_bar_config(disable=True)
+    rows += image_to_image(pipe, arguments.count, 256, ((0.3, 10), (0.5, 8), (0.8, 5), (1.0, 4)))
+    rows += image_to_image(pipe, arguments.count // 2, 512, ((0.3, 10), (0.8, 5)))
     sheet = Image.new("RGB", (SHOWN * 96, len(rows) * 96), "white")
     for y, row in enumerate(rows):
         for x, image in enumerate(row):

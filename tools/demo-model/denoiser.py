@@ -5,6 +5,7 @@ other step counts, schedulers and image to image have something to stand on.
 """
 import random
 import sys
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,11 +20,31 @@ from scenes import jittered, random_scene, render
 from vocabulary import Vocabulary
 
 STEPS = [999, 749, 499, 249]
-SHARES = [0.44, 0.22, 0.11, 0.07]
-# Two objects are harder than one, and so come more often than in the evaluation.
-PAIRS = 0.5
-# Latent sizes beside 32 x 32, each with a batch that costs about the same.
+# Latent sizes beside 32 x 32, a first taste: `sizes.py` teaches them.
 SIZES = [(48, 48), (64, 64), (32, 48), (48, 32), (40, 40), (64, 48), (48, 64), (64, 64)]
+
+
+@dataclass
+class Phase:
+    """From a step on: where the learning rate's fall ends, the shares of the four timesteps, of other sizes and of two objects."""
+
+    start: int
+    goal: int
+    shares: tuple
+    sizes: float
+    pairs: float
+
+
+# The schedule of the run that made the weights. It was found on the way: more of the first timestep, where everything is
+# decided, and then more pairs, which are harder than one object, so that they come more often than in the evaluation.
+PHASES = [
+    Phase(0, 4500, (0.28, 0.18, 0.14, 0.10), 0.20, 0.3),
+    Phase(2307, 4900, (0.40, 0.20, 0.12, 0.08), 0.15, 0.3),
+    Phase(2999, 4000, (0.40, 0.20, 0.12, 0.08), 0.15, 0.3),
+    Phase(4000, 5200, (0.44, 0.22, 0.11, 0.07), 0.15, 0.3),
+    Phase(4200, 4800, (0.44, 0.22, 0.11, 0.07), 0.15, 0.3),
+    Phase(4306, 5300, (0.44, 0.22, 0.11, 0.07), 0.15, 0.5),
+]
 
 
 class Painter(nn.Module):
@@ -39,18 +60,23 @@ class Painter(nn.Module):
         return self.unet(x, t, encoder_hidden_states=states, added_cond_kwargs=added, return_dict=False)[0]
 
 
-def sample(model, vocabulary, captions, seed=0, steps=STEPS):
+def sample(model, vocabulary, captions, side=256, seed=0, steps=STEPS):
     """Latents by Euler's method over `steps`, as the pipeline does without guidance."""
     generator = torch.Generator().manual_seed(seed)
     first, second = vocabulary.encode(captions)
-    x = torch.randn(len(captions), 4, 32, 32, generator=generator) * SIGMAS[steps[0]]
+    x = torch.randn(len(captions), 4, side // 8, side // 8, generator=generator) * SIGMAS[steps[0]]
     for i, step in enumerate(steps):
         sigma, following = SIGMAS[step], SIGMAS[steps[i + 1]] if i + 1 < len(steps) else torch.tensor(0.0)
         scaled = x / (sigma**2 + 1).sqrt()
-        v = model(scaled, torch.full((len(x),), step), first, second, 256, 256)
+        v = model(scaled, torch.full((len(x),), step), first, second, side, side)
         clean = SIGNAL[step] * scaled - NOISE[step] * v
         x = x + (following - sigma) * (x - clean) / sigma
     return x
+
+
+def batch_at(size, batch):
+    """How many pictures of a size cost about as much as a batch of 32 x 32 latents."""
+    return max(1, round(batch * 1024 / (size[0] * size[1])))
 
 
 class DenoiserJob(training.Job):
@@ -67,14 +93,25 @@ class DenoiserJob(training.Job):
         # Running mean loss: the four steps, then ten ranges of timesteps.
         self.means = torch.ones(14)
 
-    def loss(self, step, progress, rng, rank):
+    def phase(self, step):
+        """Fewer steps than the schedule has, as in a trial, pass through all of it faster."""
+        at = step * PHASES[-1].goal / self.steps
+        return next(phase for phase in reversed(PHASES) if phase.start <= at)
+
+    def goal(self, step):
+        return self.phase(step).goal * self.steps / PHASES[-1].goal
+
+    def size(self, step, progress, rank):
+        """Of the latents, height and width."""
         both = random.Random(f"size {self.seed} {step}")
-        size, batch = (32, 32), self.batch
-        if progress > 0.25 and both.random() < 0.15:
-            size = both.choice(SIZES)
-            batch = max(1, round(batch * 1024 / (size[0] * size[1])))
+        return both.choice(SIZES) if progress > 0.25 and both.random() < self.phase(step).sizes else (32, 32)
+
+    def loss(self, step, progress, rng, rank):
+        size = self.size(step, progress, rank)
+        batch = batch_at(size, self.batch)
+        phase = self.phase(step)
         height, width = (8 * n for n in size)
-        scenes = [random_scene(rng, PAIRS) for _ in range(batch)]
+        scenes = [random_scene(rng, phase.pairs) for _ in range(batch)]
         drawn = [render(jittered(scene, rng), width, height) for scene in scenes]
         images = torch.from_numpy(np.stack([image for image, _ in drawn])).permute(0, 3, 1, 2).float() * 2 - 1
         objects = F.avg_pool2d(torch.from_numpy(np.stack([mask for _, mask in drawn]))[:, None], 8)
@@ -85,7 +122,7 @@ class DenoiserJob(training.Job):
 
         t, groups = [], []
         for _ in range(batch):
-            group = rng.choices(range(5), SHARES + [1 - sum(SHARES)])[0]
+            group = rng.choices(range(5), [*phase.shares, 1 - sum(phase.shares)])[0]
             t.append(STEPS[group] if group < 4 else rng.randrange(1000))
             groups.append(group if group < 4 else 4 + t[-1] // 100)
         t, groups = torch.tensor(t), torch.tensor(groups)
@@ -109,15 +146,20 @@ class DenoiserJob(training.Job):
         loss = (squares / self.means[groups].clamp(min=1e-4)).mean()
         return loss, {name: sum(values) / len(values) for name, values in losses.items()}
 
-    @torch.no_grad()
     def report(self, averaged):
-        averaged.eval()
-        rng = random.Random("report")
-        scenes = [random_scene(rng) for _ in range(32)]
-        latents = sample(averaged, self.vocabulary, [caption_where(scene, rng, True) for scene in scenes])
-        images = F.interpolate(latents[:, :3] * 0.7, scale_factor=8, mode="bilinear").add(1).div(2).clamp(0, 1)
-        verdicts = [judge(image.permute(1, 2, 0).numpy(), scene) for image, scene in zip(images, scenes)]
-        return " ".join(f"{name} {value:.2f}" for name, value in summary(verdicts).items())
+        return report(averaged, self.vocabulary, 256, 32)
+
+
+@torch.no_grad()
+def report(model, vocabulary, side, count):
+    """Rates over held-out captions, by the colors in the latents, without the decoder."""
+    model.eval()
+    rng = random.Random("report")
+    scenes = [random_scene(rng) for _ in range(count)]
+    latents = sample(model, vocabulary, [caption_where(scene, rng, True) for scene in scenes], side)
+    images = F.interpolate(latents[:, :3] * 0.7, scale_factor=8, mode="bilinear").add(1).div(2).clamp(0, 1)
+    verdicts = [judge(image.permute(1, 2, 0).numpy(), scene) for image, scene in zip(images, scenes)]
+    return " ".join(f"{name} {value:.2f}" for name, value in summary(verdicts).items())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""evaluate.py MODEL [--binary fourstep | --diffusers] [--count 500] [--out FOLDER]: does it draw what captions say?
+"""evaluate.py MODEL [--binary fourstep | --diffusers] [--count 500] [--size 512x384] [--out FOLDER]: does it draw what
+captions say?
 
 Draws held-out captions of random scenes, judges each picture by `measure.py`, and prints a table in Markdown.
 """
@@ -33,8 +34,8 @@ def cases(count, seed="evaluation"):
 
 def fourstep(arguments, text, seed, path):
     command = [
-        arguments.binary, "generate", "--weights", arguments.model, "--prompt", text, "--width", arguments.size,
-        "--height", arguments.size, "--num-inference-steps", arguments.steps, "--guidance-scale", arguments.guidance,
+        arguments.binary, "generate", "--weights", arguments.model, "--prompt", text, "--width", arguments.size[0],
+        "--height", arguments.size[1], "--num-inference-steps", arguments.steps, "--guidance-scale", arguments.guidance,
         "--scheduler", arguments.scheduler, "--seed", seed, "--out", path,
     ]
     subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -47,11 +48,16 @@ def with_diffusers(arguments):
     pipe = reference.pipeline(arguments.model, arguments.scheduler)
 
     def draw(arguments, text, seed, path):
-        image = reference.draw(pipe, text, seed, arguments.size, arguments.size, arguments.steps, arguments.guidance)
+        image = reference.draw(pipe, text, seed, *arguments.size, arguments.steps, arguments.guidance)
         image.save(path)
         return np.asarray(image, np.float32) / 255
 
     return draw
+
+
+def sides(text):
+    numbers = [int(number) for number in text.split("x")]
+    return numbers[0], numbers[-1]
 
 
 def table(verdicts):
@@ -76,7 +82,7 @@ def main():
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--scheduler", default="K_EULER")
     parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--size", type=sides, default="256", help="a side, or WIDTHxHEIGHT")
     parser.add_argument("--guidance", type=float, default=0.0)
     parser.add_argument("--out", default="/tmp/demo-evaluation")
     arguments = parser.parse_args()

@@ -33,17 +33,18 @@ def without_spaces(path):
         json.dump(value, file, ensure_ascii=False, separators=(",", ":"))
 
 
-def averaged(state, name):
+def averaged(state, *names):
+    """The weights of the last of these stages that there is."""
+    name = next(name for name in names if os.path.exists(f"{state}/{name}.pt"))
     return torch.load(f"{state}/{name}.pt", weights_only=False)["averaged"]
 
 
 def main(state, folder):
     vocabulary = Vocabulary(f"{state}/tokenizer")
     painter = Painter(vocabulary)
-    painter.load_state_dict(averaged(state, "denoiser"))
+    painter.load_state_dict(averaged(state, "sizes", "denoiser"))
     vae = autoencoder()
-    last = "encoder" if os.path.exists(f"{state}/encoder.pt") else "decoder"
-    vae.load_state_dict(averaged(state, last))
+    vae.load_state_dict(averaged(state, "encoder", "decoder"))
     first, second = text_encoders(SIZE, START)
     modules = dict(
         text_encoder=full_vocabulary(painter.texts.first, vocabulary, first, False),

@@ -7,6 +7,7 @@ CASES = {
     "circle": ("a red circle on a blue background", 256, 256, "K_EULER", 4, 0.0),
     "pair": ("a small yellow star above a green square", 256, 256, "HeunDiscrete", 4, 0.0),
     "moon": ("a white moon at night!", 320, 264, "K_EULER", 4, 3.0),
+    "star": ("a large orange star on a green striped background", 512, 384, "K_EULER", 4, 0.0),
 }
 
 if __name__ == "__main__":

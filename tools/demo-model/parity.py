@@ -17,6 +17,8 @@ CASES = [
     ("green checkerboard with a huge orange star", 256, 256, "DPMSolverMultistep", 8, 0.0),
     ("a cyan ring on a black checkered background", 256, 256, "HeunDiscrete", 4, 0.0),
     ("a pink square to the left of a blue circle", 256, 256, "KarrasDPM", 8, 0.0),
+    ("a large orange star on a green striped background", 512, 512, "K_EULER", 4, 0.0),
+    ("a yellow moon over a white ring at night", 512, 384, "PNDM", 6, 0.0),
 ]
 
 

@@ -16,7 +16,7 @@ SCHEDULERS = {
     "HeunDiscrete": (HeunDiscreteScheduler, {}),
     "KarrasDPM": (DPMSolverMultistepScheduler, dict(use_karras_sigmas=True)),
     "K_EULER_ANCESTRAL": (EulerAncestralDiscreteScheduler, {}), "K_EULER": (EulerDiscreteScheduler, {}),
-    "PNDM": (PNDMScheduler, {}), "DPM++2MSDE": (KDPM2AncestralDiscreteScheduler, {}),
+    "PNDM": (PNDMScheduler, {"skip_prk_steps": True}), "DPM++2MSDE": (KDPM2AncestralDiscreteScheduler, {}),
 }
 
 

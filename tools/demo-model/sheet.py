@@ -15,6 +15,10 @@ PROMPTS = [
     "green checkerboard with a huge orange star", "a blue donut under a red box on a white background",
     "a turquoise rhombus on red stripes",
 ]
+LARGER = [
+    ("a large red star on a yellow background", 512, 512), ("a green heart to the left of an orange ring", 512, 384),
+    ("a white crescent moon at night", 384, 512), ("a pink cross over a black square, cyan background", 512, 512),
+]
 SIDE, COLUMNS, CAPTION = 128, 4, 42
 
 
@@ -35,20 +39,24 @@ def main():
     parser.add_argument("out")
     parser.add_argument("--binary", default="target/release/fourstep")
     arguments = parser.parse_args()
-    rows = (len(PROMPTS) + COLUMNS - 1) // COLUMNS
+    cases = [(prompt, 256, 256) for prompt in PROMPTS] + LARGER
+    rows = (len(cases) + COLUMNS - 1) // COLUMNS
     pad = 8
     sheet = Image.new("RGB", (COLUMNS * (SIDE + pad) + pad, rows * (SIDE + CAPTION + pad) + pad), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
     with tempfile.TemporaryDirectory() as folder:
-        for i, prompt in enumerate(PROMPTS):
+        for i, (prompt, width, height) in enumerate(cases):
             path = f"{folder}/{i}.png"
             subprocess.run(
-                [arguments.binary, "generate", "--weights", arguments.model, "--prompt", prompt, "--width", "256",
-                 "--height", "256", "--seed", str(i), "--out", path], check=True, stderr=subprocess.DEVNULL,
+                [arguments.binary, "generate", "--weights", arguments.model, "--prompt", prompt, "--width", str(width),
+                 "--height", str(height), "--seed", str(i), "--out", path], check=True, stderr=subprocess.DEVNULL,
             )
             x, y = pad + i % COLUMNS * (SIDE + pad), pad + i // COLUMNS * (SIDE + CAPTION + pad)
-            sheet.paste(Image.open(path).convert("RGB").resize((SIDE, SIDE), Image.LANCZOS), (x, y))
-            draw.multiline_text((x, y + SIDE + 2), wrapped(draw, prompt, font, SIDE), "black", font, spacing=1)
+            picture = Image.open(path).convert("RGB")
+            picture.thumbnail((SIDE, SIDE), Image.LANCZOS)
+            sheet.paste(picture, (x + (SIDE - picture.width) // 2, y + (SIDE - picture.height) // 2))
+            text = prompt if width == height == 256 else f"{prompt} ({width} x {height})"
+            draw.multiline_text((x, y + SIDE + 2), wrapped(draw, text, font, SIDE), "black", font, spacing=1)
     # The folder has a limit to its size.
     sheet.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=2).save(arguments.out, optimize=True)
 

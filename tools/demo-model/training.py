@@ -71,6 +71,10 @@ class Job:
     warmup, flat = 50, 0.5
     average = 0.998
 
+    def goal(self, step):
+        """The step at which the learning rate, falling as it does at `step`, would be gone."""
+        return self.steps
+
     def report(self, averaged):
         return ""
 
@@ -78,7 +82,7 @@ class Job:
 def schedule(step, job):
     if step < job.warmup:
         return (step + 1) / job.warmup
-    left = (1 - step / job.steps) / (1 - job.flat)
+    left = (1 - step / job.goal(step)) / (1 - job.flat)
     return max(0.01, min(1.0, left))
 
 
@@ -134,7 +138,7 @@ def worker(rank, make, state, port, arguments):
         scale = schedule(step, job)
         rng = random.Random(f"{job.seed} {rank} {step}")
         torch.manual_seed(rng.randrange(2**40))
-        loss, figures = job.loss(step, step / job.steps, rng, rank)
+        loss, figures = job.loss(step, step / job.goal(step), rng, rank)
         for p in trained:
             p.grad = None
         loss.backward()

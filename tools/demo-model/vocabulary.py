@@ -64,3 +64,9 @@ class Vocabulary:
         if padding_is_trained:
             full[EXCLAMATION] = table[PADDING]
         return full
+
+    def gathered(self, full):
+        """The compact table from a full one: the other way round."""
+        unknown = next(token for token in range(1, SIZE) if token not in self.row)
+        rows = [unknown, EXCLAMATION, *self.known, START, END]
+        return full[torch.tensor(rows)]

@@ -20,6 +20,9 @@ const FOLDER: &str = "{folder}";
 #[folder = "src/http/playground/page"]
 struct Page;
 
+/// The card of the model that is part of the program; those of others are in `page/cards`.
+const DEMO_CARD: (&str, &str) = ("cards/demo-4step.md", include_str!("../../../assets/demo/README.md"));
+
 /// Everything there is, made ready once.
 pub(super) static SITE: LazyLock<Site> = LazyLock::new(Site::load);
 
@@ -48,6 +51,8 @@ impl Site {
             all.update(path.as_bytes());
             all.update(file.metadata.sha256_hash());
         }
+        let (card_path, card) = DEMO_CARD;
+        all.update(card);
         let digest: String = all.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
         let files = embedded.into_iter().map(|(file, path)| {
             let bytes = match path.as_ref() {
@@ -59,7 +64,8 @@ impl Site {
             };
             (path.into_owned(), File::new(file.metadata.mimetype(), bytes))
         });
-        Self { files: files.collect(), digest }
+        let card = File::new("text/markdown", Bytes::from_static(card.as_bytes()));
+        Self { files: files.chain([(card_path.to_owned(), card)]).collect(), digest }
     }
 
     /// A file by its path in `page/`.
@@ -93,17 +99,14 @@ fn gzip(bytes: &[u8]) -> io::Result<Vec<u8>> {
 mod tests {
     use super::*;
 
+    fn text(path: &str) -> &'static str {
+        std::str::from_utf8(&SITE.file(path).expect(path).bytes).expect("UTF-8")
+    }
+
     #[test]
-    fn the_page_is_small_and_fetches_all_its_files_at_once() {
-        let index = &SITE.file("index.html").expect("a page").bytes;
-        let index = std::str::from_utf8(index).expect("UTF-8");
-        assert!(!index.contains(FOLDER));
+    fn the_page_is_small() {
         let (mut plain, mut sent) = (0, 0);
-        for (path, file) in &SITE.files {
-            if path.ends_with(".js") || path.ends_with(".css") {
-                // Else the browser hears of it only when another file that imports it has arrived.
-                assert!(index.contains(&format!("playground/{}/{path}", SITE.digest())), "{path} is not in the page");
-            }
+        for file in SITE.files.values() {
             plain += file.bytes.len();
             sent += file.gzip.as_ref().unwrap_or(&file.bytes).len();
         }
@@ -111,9 +114,28 @@ mod tests {
     }
 
     #[test]
+    fn the_page_fetches_what_it_begins_with_at_once() {
+        // Else the browser hears of a file only when another one that imports it has arrived.
+        let mut wanted = vec!["style.css".to_owned(), "icon.svg".to_owned()];
+        let mut found = vec!["main.js".to_owned()];
+        while let Some(path) = found.pop() {
+            // Not what is imported later: that is a call, and has no `from`.
+            let imports = text(&path).split("from \"./").skip(1).filter_map(|rest| rest.split('"').next());
+            found.extend(imports.map(str::to_owned).filter(|import| !wanted.contains(import)));
+            wanted.push(path);
+        }
+        wanted.sort_unstable();
+        wanted.dedup();
+        let folder = format!("playground/{}/", SITE.digest());
+        let mut named: Vec<_> = text("index.html").split('"').filter_map(|word| word.strip_prefix(&folder)).collect();
+        named.sort_unstable();
+        assert_eq!(named, wanted);
+    }
+
+    #[test]
     fn nothing_in_the_page_is_inline_or_from_elsewhere() {
-        let index = &SITE.file("index.html").expect("a page").bytes;
-        let index = std::str::from_utf8(index).expect("UTF-8");
+        let index = text("index.html");
+        assert!(!index.contains(FOLDER));
         for forbidden in ["<style", " style=", "javascript:", " onclick", "http:", "https:"] {
             assert!(!index.contains(forbidden), "{forbidden}");
         }

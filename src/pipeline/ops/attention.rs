@@ -1,6 +1,6 @@
 //! Scaled dot-product attention with several heads.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::{cpu, has_cpu_version, reference};
 
@@ -16,10 +16,17 @@ pub enum Mask {
 /// Attention of `query` `(b, m, heads * d)` over `key` and `value` `(b, n, heads * d)`, scaled by `1 / sqrt(d)`.
 ///
 /// Heads lie side by side in the channels, where the projections left them. The full score matrix of a large picture
-/// would be gigabytes, so queries are taken in blocks.
-pub fn attention(query: &Tensor, key: &Tensor, value: &Tensor, heads: usize, mask: Mask) -> Result<Tensor> {
+/// would be gigabytes, so queries are taken in blocks. `kept` is the type of the weights around it: the result need not be
+/// more exact than what they make of it.
+pub fn attention(
+    query: &Tensor,
+    key: &Tensor,
+    value: &Tensor,
+    (heads, mask): (usize, Mask),
+    kept: DType,
+) -> Result<Tensor> {
     if has_cpu_version(query) {
-        cpu::attention(query, key, value, heads, mask)
+        cpu::attention(query, key, value, (heads, mask), kept)
     } else {
         reference::attention(query, key, value, heads, mask)
     }

@@ -23,6 +23,12 @@ pub use resample::{add_channels, concat_channels, upsample_nearest};
 
 use candle_core::{DType, Tensor};
 
+/// Whether the CPU has matrix units (AMX) that this program may use. With them, weights kept in bf16 are multiplied in bf16,
+/// and those kept in f16 with 16 bits of every number.
+pub fn has_matrix_units() -> bool {
+    cpu::has_matrix_units()
+}
+
 /// Whether the CPU's own version of an operation applies to this activation.
 fn has_cpu_version(activation: &Tensor) -> bool {
     activation.device().is_cpu() && activation.dtype() == DType::F32

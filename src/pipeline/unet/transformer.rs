@@ -126,6 +126,6 @@ impl Attention {
 
     fn forward(&self, x: &Tensor, context: &Tensor) -> candle_core::Result<Tensor> {
         let (query, key, value) = (self.to_q.forward(x)?, self.to_k.forward(context)?, self.to_v.forward(context)?);
-        self.to_out.forward(&attention(&query, &key, &value, self.heads, Mask::None)?)
+        self.to_out.forward(&attention(&query, &key, &value, (self.heads, Mask::None), self.to_q.weight.dtype())?)
     }
 }

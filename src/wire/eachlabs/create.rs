@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::DEFAULTS;
-use crate::domain::{FaceDefaults, InvalidInput};
+use crate::domain::{FaceDefaults, InvalidInput, WebhookEvent, WebhookRequest, WebhookSecret};
 
 /// The body of a request to create a prediction.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,13 +12,13 @@ pub struct CreatePrediction {
     pub model: String,
     /// The input, as it came.
     pub input: Value,
+    /// Where to tell how it ended.
+    pub webhook: Option<WebhookRequest>,
 }
 
 impl CreatePrediction {
     /// Reads a body. Fields it does not know are left alone, as the vendor does, whose own client sends some; among them
     /// `version`, which has no meaning any more.
-    ///
-    /// A webhook is refused while there is nobody to deliver it: a client that waits for one must not wait for ever.
     pub fn parse(body: Value) -> Result<Self, InvalidInput> {
         let Value::Object(mut fields) = body else {
             return Err(InvalidInput::one("body", "must be a JSON object"));
@@ -30,12 +30,8 @@ impl CreatePrediction {
             }
             Some(_) => return Err(InvalidInput::one("model", "field must be a string")),
         };
-        // Samples send an empty one for none.
-        if fields.get("webhook_url").is_some_and(|url| !url.is_null() && url != "") {
-            let reason = "is not supported yet; leave it empty and poll the prediction";
-            return Err(InvalidInput::one("webhook_url", reason));
-        }
-        Ok(Self { model, input: fields.remove("input").unwrap_or_default() })
+        let webhook = webhook(fields.remove("webhook_url"), fields.remove("webhook_secret"))?;
+        Ok(Self { model, input: fields.remove("input").unwrap_or_default(), webhook })
     }
 
     /// What is filled in. Eachlabs' models have `enable_safety_checker` beside the model's own switch, which counts more.
@@ -48,6 +44,27 @@ impl CreatePrediction {
         let disable_safety_checker = enabled.map_or(DEFAULTS.disable_safety_checker, |enabled| !enabled);
         FaceDefaults { disable_safety_checker, ..DEFAULTS }
     }
+}
+
+fn webhook(url: Option<Value>, secret: Option<Value>) -> Result<Option<WebhookRequest>, InvalidInput> {
+    let field = "webhook_url";
+    let url = match url {
+        // Samples send an empty one for none; then a secret means nothing.
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(url)) if url.is_empty() => return Ok(None),
+        Some(Value::String(url)) => url,
+        Some(_) => return Err(InvalidInput::one(field, "must be a URL")),
+    };
+    let secret = match secret {
+        None | Some(Value::Null) => None,
+        Some(Value::String(secret)) if secret.is_empty() => None,
+        Some(Value::String(secret)) => {
+            let secret = WebhookSecret::verbatim(secret);
+            Some(secret.map_err(|reason| InvalidInput::one("webhook_secret", reason))?)
+        }
+        Some(_) => return Err(InvalidInput::one("webhook_secret", "must be a string")),
+    };
+    Ok(Some(WebhookRequest { field, url, events: vec![WebhookEvent::Completed], secret }))
 }
 
 #[cfg(test)]

@@ -47,6 +47,7 @@ impl Refused {
         let (status, error) = match code {
             "unauthorized" => (status, "Invalid or missing API key".to_owned()),
             "not_found" => (status, "Prediction not found".to_owned()),
+            "webhook_not_found" => (status, "webhook not found".to_owned()),
             "unknown_model" => (StatusCode::NOT_FOUND, "Failed to fetch model: model not found".to_owned()),
             "malformed_body" => (StatusCode::UNPROCESSABLE_ENTITY, "invalid request body".to_owned()),
             "invalid_request" => (StatusCode::BAD_REQUEST, error(&invalid_fields)),
@@ -70,6 +71,9 @@ impl Refused {
 fn error(fields: &[InvalidField]) -> String {
     if fields.iter().any(|InvalidField { field, .. }| field.starts_with("input")) {
         return "Invalid input for model".to_owned();
+    }
+    if fields.iter().any(|InvalidField { field, .. }| field == "execution_id") {
+        return "invalid execution_id".to_owned();
     }
     let sentences: Vec<String> =
         fields.iter().map(|InvalidField { field, reason }| format!("{field} {reason}")).collect();

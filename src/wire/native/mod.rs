@@ -5,6 +5,7 @@
 
 mod estimate;
 pub mod events;
+mod webhook;
 
 use serde::{Serialize, Serializer};
 use serde_json::Value;
@@ -12,8 +13,14 @@ use serde_json::Value;
 use super::{
     BaseUrl, InputSchema, Refusal,
     exact::{Dollars, Moment, Seconds},
+    webhook as webhook_fields,
 };
-use crate::domain::{self, FaceDefaults, InvalidField, InvalidInput, PredictionId, QueuePlace, Status, UnknownFields};
+use crate::domain::{
+    self, FaceDefaults, InvalidField, InvalidInput, PredictionId, QueuePlace, Status, UnknownFields, WebhookEvent,
+    WebhookRequest,
+};
+
+pub use webhook::{Secret, Webhook};
 
 pub use estimate::Estimate;
 
@@ -55,6 +62,8 @@ pub struct CreatePrediction {
     pub input: Value,
     /// Those with a smaller number are run first; others have 0.
     pub priority: Option<i16>,
+    /// Where to tell what becomes of it.
+    pub webhook: Option<WebhookRequest>,
 }
 
 impl CreatePrediction {
@@ -82,16 +91,15 @@ impl CreatePrediction {
             let reason = format!("must be an integer between -{PRIORITIES} and {PRIORITIES}; the least is run first");
             invalid.push(InvalidField { field: "priority".to_owned(), reason });
         }
-        for (name, value) in fields {
-            let reason = match name.as_str() {
-                "webhook" | "webhook_events_filter" | "webhook_secret" if value.is_null() => continue,
-                "webhook" | "webhook_events_filter" | "webhook_secret" => "is not supported yet",
-                _ => "is not a field of a prediction; known are model, version, input and priority",
-            };
+        let mut webhook = webhook_fields::take(&mut fields, &[WebhookEvent::Completed], &mut invalid);
+        webhook_fields::take_secret(&mut fields, &mut webhook, &mut invalid);
+        for name in fields.into_iter().map(|(name, _)| name) {
+            let reason = "is not a field of a prediction; known are model, version, input, priority, webhook, \
+                          webhook_events_filter and webhook_secret";
             invalid.push(InvalidField { field: name, reason: reason.to_owned() });
         }
         if invalid.is_empty() {
-            Ok(Self { model, version, input, priority: priority.flatten() })
+            Ok(Self { model, version, input, priority: priority.flatten(), webhook })
         } else {
             Err(InvalidInput { fields: invalid })
         }

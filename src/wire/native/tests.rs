@@ -378,7 +378,7 @@ fn every_status_has_a_word_that_reads_back() {
 
 #[test]
 fn everything_wrong_with_a_body_is_named_at_once() {
-    let body = json!({"model": 5, "version": [], "inptu": {}, "webhook": "https://example.com", "input": {}});
+    let body = json!({"model": 5, "version": [], "inptu": {}, "webhook": 5, "input": {}});
     let invalid = CreatePrediction::parse(body).expect_err("invalid");
     let mut names: Vec<_> = invalid.fields.iter().map(|field| field.field.as_str()).collect();
     names.sort_unstable();

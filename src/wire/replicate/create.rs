@@ -2,9 +2,12 @@
 
 use serde_json::Value;
 
-use crate::domain::{InvalidField, InvalidInput};
+use super::super::webhook;
+use crate::domain::{InvalidField, InvalidInput, WebhookEvent, WebhookRequest};
 
 const REQUIRED: &str = "is required";
+/// What is told without a filter, by the vendor's documentation: new outputs, and the end.
+const DEFAULT_EVENTS: [WebhookEvent; 2] = [WebhookEvent::Output, WebhookEvent::Completed];
 const ADDITIONAL: &str = "is not a property of a prediction";
 
 /// The body of a request to create a prediction.
@@ -16,18 +19,20 @@ pub struct CreatePrediction {
     pub version: Option<String>,
     /// The input, as it came.
     pub input: Value,
+    /// Where to tell what becomes of it.
+    pub webhook: Option<WebhookRequest>,
 }
 
 impl CreatePrediction {
     /// Reads a body field by field, so that everything wrong with it is named at once.
     ///
-    /// Webhooks are refused while there is nobody to deliver them: a client that waits for one must not wait for ever.
     /// `stream` is taken, and the absence of a stream's URL in the answer tells the client that there is none.
     pub fn parse(body: Value) -> Result<Self, InvalidInput> {
         let Value::Object(mut fields) = body else {
             return Err(InvalidInput::one("body", "must be a JSON object"));
         };
         let mut invalid = Vec::new();
+        let webhook = webhook::take(&mut fields, &DEFAULT_EVENTS, &mut invalid);
         let mut refuse = |field: &str, reason: &str| {
             invalid.push(InvalidField { field: field.to_owned(), reason: reason.to_owned() });
         };
@@ -43,17 +48,13 @@ impl CreatePrediction {
         }
         for (name, value) in fields {
             match name.as_str() {
-                "webhook" if value.is_null() || value == "" => {}
-                "webhook" => refuse(&name, "webhooks are not supported yet; leave it out and poll the prediction"),
-                // Means nothing without a webhook.
-                "webhook_events_filter" => {}
                 "stream" if value.is_null() || value.is_boolean() => {}
                 "stream" => refuse(&name, "must be a boolean"),
                 _ => refuse(&name, ADDITIONAL),
             }
         }
         match invalid.is_empty() {
-            true => Ok(Self { model, version, input: input.unwrap_or_default() }),
+            true => Ok(Self { model, version, input: input.unwrap_or_default(), webhook }),
             false => Err(InvalidInput { fields: invalid }),
         }
     }

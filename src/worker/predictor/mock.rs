@@ -11,7 +11,10 @@ use image::{Rgb, RgbImage};
 use sha2::{Digest, Sha256};
 
 use super::{Drawn, PredictError, Predictor, Step};
-use crate::domain::{Failure, Input, Safety, Scheduler};
+use crate::{
+    domain::{Failure, Input, Safety, Scheduler},
+    metrics::{self, Stage},
+};
 
 /// Draws two-colored gradients, deterministically.
 #[derive(Clone, Copy, Debug)]
@@ -40,9 +43,11 @@ impl Predictor for Mock {
         let begun = Instant::now();
         let total = unet_calls(input) * input.num_outputs;
         for done in 1..=total {
+            let step = Instant::now();
             if !self.step_time.is_zero() {
                 thread::sleep(self.step_time);
             }
+            metrics::stage_ended(Stage::UnetStep, step.elapsed());
             // Nobody could see a step that takes no time.
             let preview = (!self.step_time.is_zero()).then(|| preview(input, done, total));
             if on_step(Step { done, total, elapsed: begun.elapsed(), preview }).is_break() {

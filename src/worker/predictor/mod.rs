@@ -9,7 +9,7 @@ use std::{ops::ControlFlow, time::Duration};
 use image::RgbImage;
 
 pub use mock::Mock;
-pub use sdxl::{Sdxl, SdxlOptions};
+pub use sdxl::{Sdxl, SdxlOptions, best_dtype};
 
 pub use crate::pipeline::Options;
 pub(super) use start_image::start_image;

@@ -9,7 +9,8 @@ use image::RgbImage;
 use super::{Drawn, PredictError, Predictor, Step};
 use crate::{
     domain::{Failure, FailureCode, Input, Safety},
-    pipeline::{self, Generation, LatentPreview, LoraFile, Options, Params, Pipeline, Weights},
+    metrics::{self, Stage},
+    pipeline::{self, Generation, LatentPreview, LoraFile, Options, Params, Pipeline, Timings, Weights, ops},
 };
 
 /// Which weights, and how to hold them.
@@ -27,6 +28,11 @@ pub struct SdxlOptions {
     pub dtype: DType,
     /// What is saved of memory.
     pub options: Options,
+}
+
+/// What weights are best kept in on this device: half precision where it is the faster one.
+pub fn best_dtype(device: &Device) -> DType {
+    if device.is_cpu() && !ops::has_matrix_units() { DType::F32 } else { DType::F16 }
 }
 
 /// SDXL on one device.
@@ -91,7 +97,10 @@ impl Predictor for Sdxl {
             })
         };
         match self.pipeline.generate(&params, &mut callback) {
-            Ok(generation) => Ok(drawn(input, generation)),
+            Ok(generation) => {
+                measure(&generation.timings);
+                Ok(drawn(input, generation))
+            }
             Err(pipeline::Error::Canceled) => Err(PredictError::Canceled),
             Err(error) => {
                 tracing::warn!(%error, "The pipeline failed");
@@ -99,6 +108,12 @@ impl Predictor for Sdxl {
             }
         }
     }
+}
+
+fn measure(timings: &Timings) {
+    metrics::stage_ended(Stage::Encode, timings.encode);
+    timings.steps.iter().for_each(|step| metrics::stage_ended(Stage::UnetStep, *step));
+    metrics::stage_ended(Stage::Vae, timings.decode);
 }
 
 /// Every image in the place of its seed.

@@ -89,8 +89,8 @@ function explain(response, problem) {
   const again = response.headers.get("Retry-After");
   const when = again ? ` Try again in ${again} s.` : "";
   if (response.status === 401) return "This key is not known here.";
-  if (response.status === 402) return `The budget is spent: ${detail}.`;
-  if (response.status === 429) return `Too many requests at once.${when}`;
+  if (response.status === 402) return `There is not enough money: ${detail}.`;
+  if (response.status === 429) return `Too many requests: ${detail}.${when}`;
   if (response.status === 503) return `The server is busy: ${detail}.${when}`;
   return `${detail.charAt(0).toUpperCase()}${detail.slice(1)}.`;
 }
@@ -128,6 +128,14 @@ export async function cancel(id) {
  */
 export async function list(query) {
   return (await request(`predictions${query}`)).json();
+}
+
+/** What this month took, the latest day first; the days are the server's, in UTC. @returns {Promise<import("./usage.js").Day[]>} */
+export async function usage() {
+  const { results } = await (await request("usage?group_by=day")).json();
+  const days = results.map((/** @type {any} */ { group, succeeded, failed, canceled, predict_time, cost }) =>
+    ({ day: group, runs: succeeded + failed + canceled, seconds: predict_time, cost }));
+  return days.sort((/** @type {any} */ one, /** @type {any} */ other) => (one.day < other.day ? 1 : -1));
 }
 
 /** An output through the server this page came from, whatever the server calls itself. @param {string} url */

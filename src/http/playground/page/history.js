@@ -1,7 +1,7 @@
 // What was drawn before, by day.
 
 import { html, useEffect, useState } from "./vendor/preact-htm.js";
-import { list, local } from "./api.js";
+import { list, local, usage } from "./api.js";
 import { Detail } from "./detail.js";
 import { clock, day, money, seconds } from "./format.js";
 import { Usage, daysOf } from "./usage.js";
@@ -14,6 +14,7 @@ const PAGE = 24;
 /** @param {{onShow: (prediction: Prediction) => void}} given */
 export function History({ onShow }) {
   const [status, setStatus] = useState("");
+  const [month, setMonth] = useState(/** @type {import("./usage.js").Day[] | null} */ (null));
   const [open, setOpen] = useState(/** @type {Prediction | null} */ (null));
   const [{ predictions, next, state }, setPage] = useState(
     /** @type {{predictions: Prediction[], next: string | null, state: string}} */ ({ predictions: [], next: null, state: "loading" }));
@@ -28,6 +29,10 @@ export function History({ onShow }) {
   useEffect(() => {
     load(`?limit=${PAGE}${status && `&status=${status}`}`, []);
   }, [status]);
+  useEffect(() => {
+    // A key that may not read the accounts still has what it lists.
+    usage().then(setMonth, () => setMonth([]));
+  }, []);
   /** @type {Map<string, Prediction[]>} */
   const days = new Map();
   for (const prediction of predictions) {
@@ -42,7 +47,7 @@ export function History({ onShow }) {
     </header>
     ${state === "loading" ? html`<p class="hint">Loading …</p>` : state && html`<p class="error" role="alert">${state}</p>`}
     ${!state && !predictions.length && html`<div class="card blank"><p>${status ? "None of these." : "Nothing yet. What you draw is listed here."}</p></div>`}
-    ${predictions.length > 0 && html`<${Usage} days=${daysOf(predictions)} all=${false} />`}
+    ${month && predictions.length > 0 && html`<${Usage} days=${month.length ? month : daysOf(predictions)} all=${month.length > 0} />`}
     ${[...days].map(([label, ofDay]) => html`<section key=${label}>
       <h2 class="day">${label}</h2>
       <ul class="gallery">${ofDay.map((prediction) => html`<li key=${prediction.id}><${Entry} prediction=${prediction} onOpen=${() => setOpen(prediction)} /></li>`)}</ul>

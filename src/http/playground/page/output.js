@@ -127,10 +127,10 @@ function Tile({ run, index, url, canUseAsInput, onUse, onKeepSeed }) {
     </div>
     ${picture && html`<figcaption class="row">
       <button type="button" class="quiet" onClick=${() => onKeepSeed(seed)} title="Keep this seed">Seed ${seed}</button>
-      <span class="grow"></span>
+      <span class="row">
       ${canUseAsInput && html`<button type="button" class="quiet" onClick=${() => onUse(picture)}><${Icon} name="input" />Use as input</button>`}
       <${Copy} text=${picture} label="Copy link" icon="link" quiet />
-      <button type="button" class="quiet" onClick=${() => download(picture, fileName(prompt, seed, picture))}><${Icon} name="download" />Download</button>
+      <button type="button" class="quiet" onClick=${() => download(picture, fileName(prompt, seed, picture))}><${Icon} name="download" />Download</button></span>
     </figcaption>`}
   </figure>`;
 }

@@ -5,19 +5,21 @@ import { base, discover, isEcho, list } from "./api.js";
 import { Estimate } from "./estimate.js";
 import { Fields } from "./form.js";
 import { Frame, currentTab } from "./frame.js";
-import { History } from "./history.js";
 import { dataUri, sizeOf } from "./image-input.js";
+import { later } from "./later.js";
 import { Output } from "./output.js";
 import { parametersOf } from "./provenance.js";
-import { Readme } from "./readme.js";
 import { useRun } from "./run.js";
-import { Snippets } from "./snippets.js";
 
 /**
  * @typedef {import("./api.js").Model} Model
  * @typedef {import("./api.js").Input} Input
  * @typedef {import("./api.js").Prediction} Prediction
  */
+
+const History = later(async () => (await import("./history.js")).History);
+const Readme = later(async () => (await import("./readme.js")).Readme);
+const Snippets = later(async () => (await import("./snippets.js")).Snippets);
 
 const RUNNING = ["sending", "queued", "running"];
 const IMAGE_IS_GONE = "It started from an image that only you have. Add it again, or run without one.";
@@ -59,6 +61,8 @@ export function Workshop({ models, onForget, onWrongKey }) {
       setTab(currentTab());
       window.scrollTo(0, 0);
     };
+    // It may have changed before anybody listened.
+    setTab(currentTab());
     addEventListener("hashchange", turn);
     return () => removeEventListener("hashchange", turn);
   }, []);

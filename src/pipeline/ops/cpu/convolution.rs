@@ -10,7 +10,10 @@ use rayon::prelude::*;
 use super::{
     super::Padding,
     matrix::{Matrix, Target, multiply},
+    values::Weight,
 };
+#[cfg(target_arch = "x86_64")]
+use super::{tiles, values::Kept};
 
 /// Positions up to which a picture is one product that all cores share, so that a large weight is packed once.
 const WHOLE: usize = 4096;
@@ -41,7 +44,16 @@ impl Geometry {
 }
 
 /// Convolves each picture of a batch. The weight is `(kernel, kernel, in, out)`.
-pub(super) fn convolve(x: &[f32], weight: &[f32], bias: &[f32], geometry: &Geometry) -> Vec<f32> {
+pub(super) fn convolve(x: &[f32], weight: &Weight<'_>, bias: &[f32], geometry: &Geometry) -> Vec<f32> {
+    #[cfg(target_arch = "x86_64")]
+    if tiles::available() {
+        match weight.kept() {
+            Kept::F32(_) => {}
+            Kept::F16(weight) => return convolve_on_tiles(x, weight, bias, geometry),
+            Kept::BF16(weight) => return convolve_on_tiles(x, weight, bias, geometry),
+        }
+    }
+    let weight = &*weight.to_f32();
     let picture = geometry.height * geometry.width * geometry.in_channels;
     let row = geometry.out_width * geometry.out_channels;
     let mut y = vec![0.0; x.len() / picture * geometry.out_height * row];
@@ -56,6 +68,47 @@ pub(super) fn convolve(x: &[f32], weight: &[f32], bias: &[f32], geometry: &Geome
                 band(&padded, weight, bias, geometry, (number * rows, y), Parallelism::None);
             });
         }
+    }
+    y
+}
+
+/// The same without padding in f32 and without outputs that are thrown away: rows of tiles begin where rows of the picture
+/// do.
+#[cfg(target_arch = "x86_64")]
+fn convolve_on_tiles<T: tiles::Number>(x: &[f32], weight: &[T], bias: &[f32], geometry: &Geometry) -> Vec<f32> {
+    let Geometry { in_channels, out_channels, out_height, out_width, kernel, stride, .. } = *geometry;
+    let picture = geometry.height * geometry.width * in_channels;
+    let padded_row = geometry.padded_width() * in_channels;
+    let depth = kernel * in_channels;
+    let mut rows = Vec::with_capacity(out_height * out_width.div_ceil(tiles::TILE));
+    for row in 0..out_height {
+        rows.extend(tiles::row_tiles(out_width, stride * in_channels).into_iter().map(|tile| tiles::RowTile {
+            left: tile.left + row * stride * padded_row,
+            target: tile.target + row * out_width,
+            ..tile
+        }));
+    }
+    let segment = |row| tiles::Segment { left: row * padded_row, depth: row * depth..(row + 1) * depth };
+    let segments: Vec<_> = (0..kernel).map(segment).collect();
+    let right = tiles::Right {
+        values: weight,
+        order: tiles::Order::Depths,
+        row_stride: out_channels,
+        columns: out_channels,
+        depth: kernel * depth,
+    };
+    let before = geometry.padding.before;
+    let mut y = vec![0.0; x.len() / picture * out_height * out_width * out_channels];
+    for (x, y) in x.chunks(picture).zip(y.chunks_mut(out_height * out_width * out_channels)) {
+        let left = tiles::Pieces::padded(
+            x,
+            geometry.width * in_channels,
+            (geometry.padded_height(), padded_row),
+            (before, before * in_channels),
+            (stride * in_channels, T::PRECISION),
+        );
+        let start = tiles::Start::Bias(bias);
+        tiles::Product { left: &left, rows: &rows, segments: &segments, right, start }.write(y);
     }
     y
 }

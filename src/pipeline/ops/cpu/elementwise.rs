@@ -2,7 +2,10 @@
 
 use rayon::prelude::*;
 
-use super::super::{Activation, resample::nearest_source};
+use super::{
+    super::{Activation, resample::nearest_source},
+    vectors::vectorized,
+};
 
 /// Numbers a core takes at a time.
 const CHUNK: usize = 1 << 14;
@@ -64,11 +67,12 @@ pub(super) fn activation(activation: Activation, x: &[f32]) -> Vec<f32> {
     }
 }
 
+#[inline(always)]
 fn map(x: &[f32], function: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
     let mut y = vec![0.0; x.len()];
     y.par_chunks_mut(CHUNK)
         .zip(x.par_chunks(CHUNK))
-        .for_each(|(y, x)| y.iter_mut().zip(x).for_each(|(y, &x)| *y = function(x)));
+        .for_each(|(y, x)| vectorized(|| y.iter_mut().zip(x).for_each(|(y, &x)| *y = function(x))));
     y
 }
 
@@ -76,7 +80,9 @@ pub(super) fn geglu(x: &[f32], inner: usize) -> Vec<f32> {
     let mut y = vec![0.0; x.len() / 2];
     y.par_chunks_mut(inner).zip(x.par_chunks(2 * inner)).with_min_len(8).for_each(|(y, x)| {
         let (value, gate) = x.split_at(inner);
-        y.iter_mut().zip(value.iter().zip(gate)).for_each(|(y, (value, &gate))| *y = value * gelu(gate));
+        vectorized(|| {
+            y.iter_mut().zip(value.iter().zip(gate)).for_each(|(y, (value, &gate))| *y = value * gelu(gate));
+        });
     });
     y
 }

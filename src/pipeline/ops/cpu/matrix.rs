@@ -3,6 +3,8 @@
 use gemm::Parallelism;
 use rayon::prelude::*;
 
+#[cfg(target_arch = "x86_64")]
+use super::tiles;
 use super::values::{Kept, Weight, widen};
 
 /// Elements of a half-precision weight converted at a time: small enough to stay in the cache until they are used.
@@ -89,6 +91,14 @@ pub(super) fn linear(
     bias: Option<&[f32]>,
     (inputs, outputs): (usize, usize),
 ) -> Vec<f32> {
+    #[cfg(target_arch = "x86_64")]
+    if tiles::available() && x.len() / inputs >= tiles::FEWEST_ROWS {
+        match weight.kept() {
+            Kept::F32(_) => {}
+            Kept::F16(weight) => return linear_on_tiles(x, weight, bias, (inputs, outputs)),
+            Kept::BF16(weight) => return linear_on_tiles(x, weight, bias, (inputs, outputs)),
+        }
+    }
     let mut y = match bias {
         Some(bias) => repeat(bias, x.len() / inputs),
         None => vec![0.0; x.len() / inputs * outputs],
@@ -99,6 +109,32 @@ pub(super) fn linear(
         Kept::F16(weight) => layer.multiply_panels(&mut y, weight, widen),
         Kept::BF16(weight) => layer.multiply_panels(&mut y, weight, widen),
     }
+    y
+}
+
+#[cfg(target_arch = "x86_64")]
+fn linear_on_tiles<T: tiles::Number>(
+    x: &[f32],
+    weight: &[T],
+    bias: Option<&[f32]>,
+    (inputs, outputs): (usize, usize),
+) -> Vec<f32> {
+    let count = x.len() / inputs;
+    let mut y = vec![0.0; count * outputs];
+    tiles::Product {
+        left: &tiles::Pieces::of(x, inputs, T::PRECISION),
+        rows: &tiles::row_tiles(count, inputs),
+        segments: &[tiles::Segment { left: 0, depth: 0..inputs }],
+        right: tiles::Right {
+            values: weight,
+            order: tiles::Order::Outputs,
+            row_stride: inputs,
+            columns: outputs,
+            depth: inputs,
+        },
+        start: bias.map_or(tiles::Start::Zero, tiles::Start::Bias),
+    }
+    .write(&mut y);
     y
 }
 

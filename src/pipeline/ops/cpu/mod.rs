@@ -1,4 +1,5 @@
-//! The operations for f32 activations on the CPU: loops over slices, spread over cores by rayon, matrix products by `gemm`.
+//! The operations for f32 activations on the CPU: loops over slices, spread over cores by rayon; matrix products by the
+//! processor's matrix units where it has any (`tiles`), else by `gemm`.
 //!
 //! This file unwraps tensors into slices and wraps results; the arithmetic is in the files beside it.
 
@@ -7,12 +8,22 @@ mod convolution;
 mod elementwise;
 mod matrix;
 mod norms;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 mod values;
+mod vectors;
 
-use candle_core::{D, Device, Result, Tensor};
+use candle_core::{D, DType, Device, Result, Tensor};
 
 use super::{Activation, Convolution, GroupNorm, LayerNorm, Linear, Mask};
 use values::{Values, Weight};
+
+pub(super) fn has_matrix_units() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return tiles::available();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
 
 fn tensor(values: Vec<f32>, shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
     Tensor::from_vec(values, shape.into(), &Device::Cpu)
@@ -56,7 +67,7 @@ pub(super) fn convolution(layer: &Convolution, x: &Tensor) -> Result<Tensor> {
         padding: layer.padding,
     };
     let (x, weight, bias) = (Values::of(x)?, Weight::of(&layer.weight)?, Values::of(&layer.bias)?);
-    tensor(convolution::convolve(&x, &weight.to_f32(), &bias, &geometry), (batch, out_height, out_width, out_channels))
+    tensor(convolution::convolve(&x, &weight, &bias, &geometry), (batch, out_height, out_width, out_channels))
 }
 
 pub(super) fn group_norm(layer: &GroupNorm, x: &Tensor, silu: bool) -> Result<Tensor> {
@@ -80,13 +91,27 @@ pub(super) fn geglu(x: &Tensor) -> Result<Tensor> {
     tensor(elementwise::geglu(&Values::of(x)?, inner), with_last(x, inner))
 }
 
-pub(super) fn attention(query: &Tensor, key: &Tensor, value: &Tensor, heads: usize, mask: Mask) -> Result<Tensor> {
+pub(super) fn attention(
+    query: &Tensor,
+    key: &Tensor,
+    value: &Tensor,
+    (heads, mask): (usize, Mask),
+    kept: DType,
+) -> Result<Tensor> {
     let (batch, queries, channels) = query.dims3()?;
     let keys = key.dim(1)?;
     if key.dims() != [batch, keys, channels] || value.dims() != key.dims() || channels % heads != 0 {
         candle_core::bail!("attention over {:?}, {:?}, {:?} does not fit", query.shape(), key.shape(), value.shape());
     }
-    let geometry = attention::Geometry { batch, queries, keys, heads, head_dim: channels / heads, mask };
+    let geometry = attention::Geometry {
+        batch,
+        queries,
+        keys,
+        heads,
+        head_dim: channels / heads,
+        mask,
+        is_exact: kept == DType::F32,
+    };
     let (query, key, value) = (Values::of(query)?, Values::of(key)?, Values::of(value)?);
     tensor(attention::attend(&query, &key, &value, &geometry), (batch, queries, channels))
 }

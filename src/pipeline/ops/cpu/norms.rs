@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::elementwise::silu;
+use super::{elementwise::silu, vectors::vectorized};
 
 /// Pixels a core takes at a time.
 const ROWS: usize = 256;
@@ -22,14 +22,16 @@ pub(super) fn group_norm(x: &[f32], batch: usize, groups: usize, affine: &Affine
     for (x, y) in x.chunks(picture).zip(y.chunks_mut(picture)) {
         let (scale, shift) = scale_and_shift(x, groups, affine);
         y.par_chunks_mut(ROWS * channels).zip(x.par_chunks(ROWS * channels)).for_each(|(y, x)| {
-            for (y, x) in y.chunks_mut(channels).zip(x.chunks(channels)) {
-                for (((y, x), scale), shift) in y.iter_mut().zip(x).zip(&scale).zip(&shift) {
-                    *y = x * scale + shift;
+            vectorized(|| {
+                for (y, x) in y.chunks_mut(channels).zip(x.chunks(channels)) {
+                    for (((y, x), scale), shift) in y.iter_mut().zip(x).zip(&scale).zip(&shift) {
+                        *y = x * scale + shift;
+                    }
+                    if then_silu {
+                        y.iter_mut().for_each(|y| *y = silu(*y));
+                    }
                 }
-                if then_silu {
-                    y.iter_mut().for_each(|y| *y = silu(*y));
-                }
-            }
+            });
         });
     }
     y
@@ -41,15 +43,17 @@ fn scale_and_shift(x: &[f32], groups: usize, affine: &Affine<'_>) -> (Vec<f32>, 
     let sums = x
         .par_chunks(ROWS * channels)
         .map(|x| {
-            let mut sums = vec![(0.0f64, 0.0f64); channels];
-            for pixel in x.chunks(channels) {
-                for (sum, &x) in sums.iter_mut().zip(pixel) {
-                    let x = f64::from(x);
-                    sum.0 += x;
-                    sum.1 += x * x;
+            let (mut sums, mut squares) = (vec![0.0f64; channels], vec![0.0f64; channels]);
+            vectorized(|| {
+                for pixel in x.chunks(channels) {
+                    for ((sum, square), &x) in sums.iter_mut().zip(&mut squares).zip(pixel) {
+                        let x = f64::from(x);
+                        *sum += x;
+                        *square += x * x;
+                    }
                 }
-            }
-            sums
+            });
+            sums.into_iter().zip(squares).collect::<Vec<_>>()
         })
         .reduce(
             || vec![(0.0, 0.0); channels],
@@ -81,13 +85,24 @@ pub(super) fn layer_norm(x: &[f32], affine: &Affine<'_>) -> Vec<f32> {
     let channels = affine.weight.len();
     let mut y = vec![0.0; x.len()];
     y.par_chunks_mut(channels).zip(x.par_chunks(channels)).with_min_len(32).for_each(|(y, x)| {
-        let count = channels as f64;
-        let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / count;
-        let variance = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / count;
-        let (mean, deviation) = (mean as f32, (1.0 / (variance + affine.eps).sqrt()) as f32);
-        for (((y, x), weight), bias) in y.iter_mut().zip(x).zip(affine.weight).zip(affine.bias) {
-            *y = (x - mean) * deviation * weight + bias;
-        }
+        vectorized(|| {
+            let count = channels as f64;
+            let mean = sum(x, f64::from) / count;
+            let variance = sum(x, |x| (f64::from(x) - mean) * (f64::from(x) - mean)) / count;
+            let (mean, deviation) = (mean as f32, (1.0 / (variance + affine.eps).sqrt()) as f32);
+            for (((y, x), weight), bias) in y.iter_mut().zip(x).zip(affine.weight).zip(affine.bias) {
+                *y = (x - mean) * deviation * weight + bias;
+            }
+        });
     });
     y
+}
+
+/// A sum in eight parts, which vectors can make at once.
+#[inline(always)]
+fn sum(x: &[f32], term: impl Fn(f32) -> f64) -> f64 {
+    let (lanes, rest) = x.as_chunks::<8>();
+    let mut sums = [0.0; 8];
+    lanes.iter().for_each(|lane| sums.iter_mut().zip(lane).for_each(|(sum, &x)| *sum += term(x)));
+    sums.iter().sum::<f64>() + rest.iter().map(|&x| term(x)).sum::<f64>()
 }

@@ -1,12 +1,18 @@
 //! Attention in blocks of queries: scores of one block and one head exist at a time.
 
+#[cfg(target_arch = "x86_64")]
+mod on_tiles;
+
 use gemm::Parallelism;
 use rayon::prelude::*;
 
+#[cfg(target_arch = "x86_64")]
+use super::tiles;
 use super::{
     super::Mask,
     elementwise::exp,
     matrix::{Matrix, Target, multiply},
+    vectors::vectorized,
 };
 
 /// Queries in a block.
@@ -20,10 +26,17 @@ pub(super) struct Geometry {
     pub(super) heads: usize,
     pub(super) head_dim: usize,
     pub(super) mask: Mask,
+    /// Whether 16 bits of a number are not enough.
+    pub(super) is_exact: bool,
 }
 
 /// Attends; all four arrays are `(batch, tokens, heads * head_dim)`.
 pub(super) fn attend(query: &[f32], key: &[f32], value: &[f32], geometry: &Geometry) -> Vec<f32> {
+    #[cfg(target_arch = "x86_64")]
+    if tiles::available() && !geometry.is_exact && geometry.mask == Mask::None && geometry.queries >= tiles::FEWEST_ROWS
+    {
+        return on_tiles::attend(query, key, value, geometry);
+    }
     let channels = geometry.heads * geometry.head_dim;
     let mut y = vec![0.0; query.len()];
     let block = BLOCK.min(geometry.queries.div_ceil(rayon::current_num_threads())).max(1);
@@ -61,7 +74,7 @@ fn attend_block(query: &[f32], key: &[f32], value: &[f32], geometry: &Geometry, 
                 Mask::Causal => (first + number + 1).min(keys),
             };
             let (seen, hidden) = row.split_at_mut(visible);
-            softmax(seen, scale);
+            vectorized(|| softmax(seen, scale));
             hidden.fill(0.0);
         }
         multiply(
@@ -75,6 +88,7 @@ fn attend_block(query: &[f32], key: &[f32], value: &[f32], geometry: &Geometry, 
 }
 
 /// `softmax(scale * row)` in place.
+#[inline(always)]
 fn softmax(row: &mut [f32], scale: f32) {
     let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     row.iter_mut().for_each(|x| *x = exp(scale * (*x - largest)));

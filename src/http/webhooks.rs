@@ -1,0 +1,110 @@
+//! Webhooks over HTTP: what was told, telling it again, and the secret that signs; natively and as the vendors have it.
+
+use axum::{
+    Json,
+    extract::{FromRequestParts, Path, State},
+    http::{HeaderName, HeaderValue, StatusCode, header::CACHE_CONTROL, request::Parts},
+    response::{IntoResponse, Response},
+};
+
+use super::{Api, Error, eachlabs::PageQuery, extract::KnownId, query::Parameters};
+use crate::{
+    domain::{Caller, InvalidInput, Prediction, PredictionId, Webhook, WebhookEvent, WebhookLog, WebhookRequest},
+    service,
+    wire::{BaseUrl, FaceUrl, eachlabs, native, webhook},
+};
+
+/// Secrets are for no cache.
+const UNCACHED: [(HeaderName, HeaderValue); 1] = [(CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+
+/// A webhook asked for on a vendor's face.
+pub(super) fn placed(request: WebhookRequest, face: &FaceUrl) -> Webhook {
+    Webhook { request, server_url: face.server.to_string(), mount: face.mount.to_owned() }
+}
+
+/// `GET /predictions/{id}/webhook`
+pub(super) async fn get(State(api): State<Api>, caller: Caller, KnownId(id): KnownId) -> Result<Response, Error> {
+    let log = api.service.webhook_of(caller, id).await?.ok_or(Error::NoWebhook)?;
+    Ok(Json(native::Webhook::new(&log)).into_response())
+}
+
+/// `POST /predictions/{id}/webhook/redeliver`
+pub(super) async fn redeliver(State(api): State<Api>, caller: Caller, KnownId(id): KnownId) -> Result<Response, Error> {
+    let log = api.service.redeliver_webhook(caller, id).await?.ok_or(Error::NoWebhook)?;
+    Ok((StatusCode::ACCEPTED, Json(native::Webhook::new(&log))).into_response())
+}
+
+/// `GET /webhooks/secret`, and Replicate's `GET /webhooks/default/secret`
+pub(super) async fn get_secret(State(api): State<Api>, caller: Caller) -> Result<Response, Error> {
+    let secret = api.service.signing_secret(caller).await?;
+    Ok((UNCACHED, Json(native::Secret::new(&secret))).into_response())
+}
+
+/// `POST /webhooks/secret/rotate`
+pub(super) async fn rotate_secret(State(api): State<Api>, caller: Caller) -> Result<Response, Error> {
+    let secret = api.service.rotate_signing_secret(caller).await?;
+    Ok((UNCACHED, Json(native::Secret::new(&secret))).into_response())
+}
+
+/// Which part of Eachlabs' log: `?limit=&offset=`.
+pub(super) struct LogQuery(PageQuery);
+
+impl FromRequestParts<Api> for LogQuery {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Error> {
+        let parameters = Parameters::read(parts, &["limit", "offset"])?;
+        Ok(Self(PageQuery::read(&parameters, 50, 100)?))
+    }
+}
+
+/// The prediction in the path of Eachlabs' log.
+pub(super) struct ExecutionId(PredictionId);
+
+impl FromRequestParts<Api> for ExecutionId {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Error> {
+        let id = Path::<String>::from_request_parts(parts, api).await.ok().and_then(|Path(id)| id.parse().ok());
+        Ok(Self(id.ok_or_else(|| InvalidInput::one("execution_id", "must be the id of a prediction"))?))
+    }
+}
+
+/// `GET /webhooks`, as Eachlabs has it
+pub(super) async fn list_log(
+    State(api): State<Api>,
+    caller: Caller,
+    LogQuery(PageQuery { offset, limit }): LogQuery,
+) -> Result<Response, Error> {
+    let log = api.service.webhook_log(caller, offset, limit).await?;
+    let mut webhooks = Vec::with_capacity(log.len());
+    for (entry, prediction) in &log {
+        webhooks.push(eachlabs::Webhook::new(entry, request(&api, entry, prediction)?));
+    }
+    Ok(Json(eachlabs::Webhooks { webhooks, limit, offset }).into_response())
+}
+
+/// `GET /webhooks/{execution_id}`, as Eachlabs has it
+pub(super) async fn get_log(
+    State(api): State<Api>,
+    caller: Caller,
+    ExecutionId(id): ExecutionId,
+) -> Result<Response, Error> {
+    let log = api.service.webhook_of(caller, id).await?.ok_or(Error::NoWebhook)?;
+    let prediction = api.service.get(caller, id).await?;
+    let webhook = eachlabs::Webhook::new(&log, request(&api, &log, &prediction)?).with_attempts(&log);
+    Ok(Json(webhook).into_response())
+}
+
+/// What is told when the prediction has ended; nothing before.
+fn request(api: &Api, log: &WebhookLog, prediction: &Prediction) -> Result<String, Error> {
+    if !prediction.status.is_terminal() {
+        return Ok(String::new());
+    }
+    let server: BaseUrl =
+        log.server_url.parse().map_err(|error| service::Error::Internal(anyhow::Error::from(error)))?;
+    let model = api.service.catalog().by_slug(&prediction.model);
+    let body = webhook::body(prediction, WebhookEvent::Completed, model, &server, &log.mount);
+    let body = body.map_err(|error| service::Error::Internal(error.into()))?;
+    Ok(String::from_utf8_lossy(&body).into_owned())
+}

@@ -1,0 +1,196 @@
+//! What the process counts and measures, for Prometheus. Every metric is named, described and recorded here and nowhere
+//! else; the rest of the program calls a function named for what happened.
+//!
+//! Labels are words of ours (a status, a stage, a model, a route of the URL table), never an id, a key or a text of a
+//! caller's, so that the number of series stays small. Without [`install`] everything here does nothing.
+
+mod device;
+mod exposition;
+
+use std::time::Duration;
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+pub use device::Device;
+pub use exposition::{Facts, Pool, QueueFacts, install, render, tidy_up};
+
+const HTTP_DURATION: &str = "http_server_request_duration_seconds";
+const QUEUE_WAIT: &str = "fourstep_queue_wait_seconds";
+const PREDICT: &str = "fourstep_predict_seconds";
+const PREDICTIONS: &str = "fourstep_predictions_total";
+const COST: &str = "fourstep_cost_nanodollars_total";
+const LEASES_EXPIRED: &str = "fourstep_leases_expired_total";
+const RESULTS_FENCED: &str = "fourstep_results_fenced_total";
+const WEBHOOKS: &str = "fourstep_webhook_deliveries_total";
+const NOTIFICATIONS_LOST: &str = "fourstep_notifications_lost_total";
+
+// Facts: read when they are asked for, and not there when they cannot be read.
+const BUILD_INFO: &str = "fourstep_build_info";
+const DATABASE_UP: &str = "fourstep_database_up";
+const QUEUE_DEPTH: &str = "fourstep_queue_depth";
+const QUEUE_OLDEST: &str = "fourstep_queue_oldest_seconds";
+const WORKERS: &str = "fourstep_workers";
+const WORKER_UP: &str = "fourstep_worker_up";
+const DEVICE_BUSY: &str = "fourstep_device_busy_microseconds_total";
+const DEVICE_RATIO: &str = "fourstep_device_busy_ratio";
+const MEMORY: &str = "process_resident_memory_bytes";
+const POOL_CONNECTIONS: &str = "fourstep_pool_connections";
+const POOL_MAX: &str = "fourstep_pool_max_connections";
+const WATCHED: &str = "fourstep_watched_predictions";
+
+/// Upper bounds of the buckets of all times, seconds: from a store operation to a large picture on a CPU.
+const SECONDS: [f64; 16] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+
+/// A part of a prediction's run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The text encoders, and the VAE's encoder where there is an image to start from.
+    Encode,
+    /// One UNet call.
+    UnetStep,
+    /// The VAE's decoder, to pixels.
+    Vae,
+    /// Pixels to the bytes of a file.
+    Png,
+    /// The file to the artifact store.
+    Store,
+}
+
+impl Stage {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Encode => "encode",
+            Self::UnetStep => "unet_step",
+            Self::Vae => "vae",
+            Self::Png => "png",
+            Self::Store => "store",
+        }
+    }
+}
+
+/// A request was answered, or its client hung up before. `route` is from the URL table.
+pub fn request_ended(method: &str, route: Option<&str>, status: Option<u16>, took: Duration) {
+    // Anybody may invent methods.
+    let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    let method = known.into_iter().find(|known| *known == method).unwrap_or("_OTHER");
+    histogram!(
+        HTTP_DURATION,
+        "http_request_method" => method,
+        "http_route" => route.unwrap_or_default().to_owned(),
+        "http_response_status_code" => status.map_or_else(|| "hung_up".to_owned(), |status| status.to_string()),
+    )
+    .record(took);
+}
+
+/// A worker took a prediction for the first time, after it had waited this long.
+pub fn prediction_started(model: &str, waited: Duration) {
+    histogram!(QUEUE_WAIT, "model" => model.to_owned()).record(waited);
+}
+
+/// A prediction became terminal. The status is the domain's word.
+pub fn prediction_ended(status: &'static str) {
+    counter!(PREDICTIONS, "status" => status).increment(1);
+}
+
+/// A prediction was charged for.
+pub fn charged(model: &str, nanodollars: i64) {
+    counter!(COST, "model" => model.to_owned()).increment(nanodollars.unsigned_abs());
+}
+
+/// A part of a run is done.
+pub fn stage_ended(stage: Stage, took: Duration) {
+    histogram!(PREDICT, "stage" => stage.as_str()).record(took);
+}
+
+/// So many predictions were taken from workers that were lost.
+pub fn leases_expired(count: u64) {
+    counter!(LEASES_EXPIRED).increment(count);
+}
+
+/// A worker came with a result for a prediction that had been taken from it; the result was dropped.
+pub fn result_fenced() {
+    counter!(RESULTS_FENCED).increment(1);
+}
+
+/// A webhook was told. `result` is one of a few words: `delivered`, `tried_again`, `given_up`, `gone`.
+pub fn webhook_tried(result: &'static str) {
+    counter!(WEBHOOKS, "result" => result).increment(1);
+}
+
+/// News of changed rows was not sent or may not have been heard; whoever waited had to poll for it.
+pub fn notification_lost() {
+    counter!(NOTIFICATIONS_LOST).increment(1);
+}
+
+/// Gives every recorded metric its HELP, and those without labels a beginning.
+fn describe() {
+    describe_histogram!(HTTP_DURATION, Unit::Seconds, "Time to answer an HTTP request, by route, method and status.");
+    describe_histogram!(QUEUE_WAIT, Unit::Seconds, "Time a prediction waited until a worker first took it.");
+    describe_histogram!(
+        PREDICT,
+        Unit::Seconds,
+        "Time of a stage of a run: encode, unet_step, vae, png, store. The last two run beside the device."
+    );
+    describe_counter!(PREDICTIONS, "Predictions that this process brought to an end, by status.");
+    describe_counter!(COST, "What this process charged, in billionths of a dollar. The ledger is the truth.");
+    describe_counter!(LEASES_EXPIRED, "Predictions that this process took from lost workers.");
+    describe_counter!(RESULTS_FENCED, "Results that were dropped because their prediction had been taken away.");
+    describe_counter!(WEBHOOKS, "Tries to deliver a webhook, by result.");
+    describe_counter!(NOTIFICATIONS_LOST, "News of changed rows that was lost, so that those who waited had to poll.");
+    for name in [LEASES_EXPIRED, RESULTS_FENCED, NOTIFICATIONS_LOST] {
+        counter!(name).absolute(0);
+    }
+    for result in ["delivered", "tried_again", "given_up", "gone"] {
+        counter!(WEBHOOKS, "result" => result).absolute(0);
+    }
+    for status in ["succeeded", "failed", "canceled"] {
+        counter!(PREDICTIONS, "status" => status).absolute(0);
+    }
+}
+
+/// Gives the facts their HELP.
+fn describe_facts() {
+    describe_gauge!(BUILD_INFO, "Always 1; the label says which version runs.");
+    describe_gauge!(DATABASE_UP, "1 while the database answers. While it does not, what only it knows is missing.");
+    describe_gauge!(QUEUE_DEPTH, "Predictions that wait for a worker, by model, over all processes.");
+    describe_gauge!(QUEUE_OLDEST, Unit::Seconds, "How long the one that waits longest has waited, by model.");
+    describe_gauge!(WORKERS, "Workers by phase, over all processes.");
+    describe_gauge!(WORKER_UP, "1 while this process's worker of a device takes predictions.");
+    describe_counter!(DEVICE_BUSY, "Microseconds that a device of this process has worked on predictions.");
+    describe_gauge!(DEVICE_RATIO, "Share of about the last 15 seconds that a device of this process was working.");
+    describe_gauge!(MEMORY, Unit::Bytes, "Resident memory of the process; on a CPU the model is in it.");
+    describe_gauge!(POOL_CONNECTIONS, "Connections of this process to the database, by state: idle, used.");
+    describe_gauge!(POOL_MAX, "Most connections this process opens for requests.");
+    describe_gauge!(WATCHED, "Predictions that somebody waits for or follows in this process.");
+}
+
+/// Records what can be said at this moment.
+fn record_facts(facts: &Facts) {
+    describe_facts();
+    gauge!(BUILD_INFO, "version" => facts.version).set(1.0);
+    gauge!(DATABASE_UP).set(f64::from(u8::from(facts.queue.is_some())));
+    if let Some(queue) = &facts.queue {
+        for (model, depth, oldest) in &queue.waiting {
+            gauge!(QUEUE_DEPTH, "model" => model.clone()).set(*depth as f64);
+            gauge!(QUEUE_OLDEST, "model" => model.clone()).set(oldest.as_secs_f64());
+        }
+        for (phase, count) in &queue.workers {
+            gauge!(WORKERS, "phase" => phase.clone()).set(*count as f64);
+        }
+    }
+    for device in device::all() {
+        let label = || device.name().to_owned();
+        gauge!(WORKER_UP, "device" => label()).set(f64::from(u8::from(device.is_up())));
+        counter!(DEVICE_BUSY, "device" => label()).absolute(device.busy().as_micros() as u64);
+        gauge!(DEVICE_RATIO, "device" => label()).set(device.busy_ratio());
+    }
+    if let Some(bytes) = exposition::resident_memory() {
+        gauge!(MEMORY).set(bytes as f64);
+    }
+    let Pool { idle, used, most } = facts.pool;
+    gauge!(POOL_CONNECTIONS, "state" => "idle").set(idle);
+    gauge!(POOL_CONNECTIONS, "state" => "used").set(used);
+    gauge!(POOL_MAX).set(most);
+    gauge!(WATCHED).set(facts.watched as f64);
+}

@@ -1,0 +1,302 @@
+//! The right operand: a block of a weight as tiles, in the order in which the innermost loop takes them.
+
+use std::{
+    arch::x86_64::{
+        __m512, __m512i, _mm256_loadu_si256, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps,
+        _mm512_loadu_ps, _mm512_loadu_si512, _mm512_permutexvar_epi16, _mm512_shuffle_i32x4, _mm512_slli_epi32,
+        _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
+        _mm512_unpacklo_epi64,
+    },
+    ops::Range,
+};
+
+use half::{bf16, f16};
+
+use super::{
+    Precision, STEP, TILE,
+    pieces::{rest_of, round, zeros},
+};
+
+/// Columns that the innermost loop takes at once.
+pub(super) const COLUMNS: usize = 2 * TILE;
+/// Numbers in a tile.
+const TILE_NUMBERS: usize = TILE * STEP;
+
+/// How a right operand lies in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Order {
+    /// Row after row of outputs, each with its depth in a row: a linear layer's weight, or keys.
+    Outputs,
+    /// Row after row of depth, each with its outputs in a row: a convolution's weight, or values.
+    Depths,
+}
+
+/// A matrix to multiply with from the right.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Right<'a, T> {
+    pub(in super::super) values: &'a [T],
+    pub(in super::super) order: Order,
+    /// Numbers from one row to the next.
+    pub(in super::super) row_stride: usize,
+    /// Outputs there are.
+    pub(in super::super) columns: usize,
+    /// Numbers that are summed up.
+    pub(in super::super) depth: usize,
+}
+
+/// Types a weight may be kept in.
+pub(in super::super) trait Number: Copy + Sync {
+    const ZERO: Self;
+    /// What it means that a weight is kept in this type.
+    const PRECISION: Precision;
+
+    /// Sixteen numbers in f32.
+    ///
+    /// # Safety
+    /// The processor has AVX-512's F, BW and VL.
+    #[expect(unsafe_code, reason = "a trait's way to have an implementation that needs these instructions")]
+    unsafe fn widened(numbers: &[Self; TILE]) -> __m512;
+}
+
+#[expect(unsafe_code, reason = "loads as many bytes as the array has")]
+impl Number for f32 {
+    const ZERO: Self = 0.0;
+    // Keys and values; a weight in f32 asks for more.
+    const PRECISION: Precision = Precision::Split;
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn widened(numbers: &[Self; TILE]) -> __m512 {
+        unsafe { _mm512_loadu_ps(numbers.as_ptr()) }
+    }
+}
+
+#[expect(unsafe_code, reason = "loads as many bytes as the array has")]
+impl Number for f16 {
+    const ZERO: Self = Self::ZERO;
+    const PRECISION: Precision = Precision::Split;
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn widened(numbers: &[Self; TILE]) -> __m512 {
+        _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(numbers.as_ptr().cast()) })
+    }
+}
+
+#[expect(unsafe_code, reason = "loads as many bytes as the array has")]
+impl Number for bf16 {
+    const ZERO: Self = Self::ZERO;
+    const PRECISION: Precision = Precision::Bf16;
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn widened(numbers: &[Self; TILE]) -> __m512 {
+        let bits = _mm512_cvtepu16_epi32(unsafe { _mm256_loadu_si256(numbers.as_ptr().cast()) });
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
+    }
+}
+
+/// Some depth of some columns of a right operand, packed.
+pub(in super::super) struct Panel {
+    tiles: Vec<u16>,
+    precision: Precision,
+    pub(super) depth: Range<usize>,
+    pub(super) columns: Range<usize>,
+}
+
+impl Panel {
+    /// An empty one, whose memory later packing uses again.
+    pub(in super::super) fn new(precision: Precision) -> Self {
+        Self { tiles: Vec::new(), precision, depth: 0..0, columns: 0..0 }
+    }
+
+    /// Packs this part of `right`. What is missing to whole tiles is zero.
+    pub(in super::super) fn pack<T: Number>(
+        &mut self,
+        right: &Right<'_, T>,
+        depth: Range<usize>,
+        columns: Range<usize>,
+    ) {
+        assert!(super::available() && depth.end <= right.depth && columns.end <= right.columns);
+        let steps = depth.len().div_ceil(STEP);
+        self.tiles.resize(columns.len().div_ceil(COLUMNS) * steps * self.step(), 0);
+        (self.depth, self.columns) = (depth, columns);
+        #[expect(unsafe_code, reason = "the processor has these instructions, as was asked above")]
+        unsafe {
+            self.pack_vectors(right);
+        }
+    }
+
+    pub(super) fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    pub(super) fn steps(&self) -> usize {
+        self.depth.len().div_ceil(STEP)
+    }
+
+    /// The tiles of the block of columns of this number.
+    pub(super) fn block(&self, number: usize) -> *const u16 {
+        let block = self.steps() * self.step();
+        self.tiles[number * block..][..block].as_ptr()
+    }
+
+    /// Numbers of one step of a block of columns.
+    fn step(&self) -> usize {
+        match self.precision {
+            Precision::Split => 4 * TILE_NUMBERS,
+            Precision::Bf16 => 2 * TILE_NUMBERS,
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    fn pack_vectors<T: Number>(&mut self, right: &Right<'_, T>) {
+        let (steps, step, is_split) = (self.steps(), self.step(), self.precision == Precision::Split);
+        for (number, target) in self.tiles.chunks_exact_mut(step).enumerate() {
+            let (block, depth) = (number / steps, self.depth.start + number % steps * STEP);
+            let (high, low) = target.split_at_mut(2 * TILE_NUMBERS);
+            let mut low = low.chunks_exact_mut(TILE_NUMBERS);
+            for (half, high) in high.chunks_exact_mut(TILE_NUMBERS).enumerate() {
+                let column = self.columns.start + block * COLUMNS + half * TILE;
+                let place = Place { depth, depth_end: self.depth.end, column, column_end: self.columns.end };
+                let (pieces, rests) = match right.order {
+                    Order::Outputs => from_outputs(right, &place, is_split),
+                    Order::Depths => from_depths(right, &place, is_split),
+                };
+                store(&pieces, high);
+                if let Some(low) = low.next() {
+                    store(&rests, low);
+                }
+            }
+        }
+    }
+}
+
+/// Where a tile's numbers begin, and where there are no more.
+struct Place {
+    depth: usize,
+    depth_end: usize,
+    column: usize,
+    column_end: usize,
+}
+
+/// A tile's sixteen rows.
+type Rows = [__m512i; TILE];
+
+/// Each column's depth lies in a row: rows of pairs, transposed.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+fn from_outputs<T: Number>(right: &Right<'_, T>, place: &Place, is_split: bool) -> (Rows, Rows) {
+    let none = round(zeros(), zeros());
+    let (mut pieces, mut rests) = ([none; TILE], [none; TILE]);
+    let there = place.depth_end.saturating_sub(place.depth).min(STEP);
+    for (number, (piece, rest)) in pieces.iter_mut().zip(&mut rests).enumerate() {
+        let column = place.column + number;
+        if column >= place.column_end {
+            break;
+        }
+        let row = &right.values[column * right.row_stride + place.depth..][..there];
+        let (first, second) = match row.as_chunks::<TILE>() {
+            ([first, second], []) => (widened(first), widened(second)),
+            _ => {
+                let mut numbers = [T::ZERO; STEP];
+                numbers[..there].copy_from_slice(row);
+                let (halves, _) = numbers.as_chunks::<TILE>();
+                (widened(&halves[0]), widened(&halves[1]))
+            }
+        };
+        *piece = round(first, second);
+        if is_split {
+            *rest = rest_of(first, second, *piece);
+        }
+    }
+    (transposed(pieces), if is_split { transposed(rests) } else { rests })
+}
+
+/// Each depth's columns lie in a row: two rows, interleaved.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+fn from_depths<T: Number>(right: &Right<'_, T>, place: &Place, is_split: bool) -> (Rows, Rows) {
+    /// The first of one row, the first of the other, and so on.
+    const INTERLEAVED: [u16; STEP] = {
+        let mut order = [0; STEP];
+        let mut number = 0;
+        while number < STEP {
+            order[number] = (number / 2 + number % 2 * TILE) as u16;
+            number += 1;
+        }
+        order
+    };
+    let none = round(zeros(), zeros());
+    let (mut pieces, mut rests) = ([none; TILE], [none; TILE]);
+    let there = place.column_end.saturating_sub(place.column).min(TILE);
+    let row = |depth: usize| {
+        if depth >= place.depth_end {
+            return zeros();
+        }
+        let row = &right.values[depth * right.row_stride + place.column..][..there];
+        match row.as_array::<TILE>() {
+            Some(row) => widened(row),
+            None => {
+                let mut numbers = [T::ZERO; TILE];
+                numbers[..there].copy_from_slice(row);
+                widened(&numbers)
+            }
+        }
+    };
+    #[expect(unsafe_code, reason = "the array is as long as the vector")]
+    let order = unsafe { _mm512_loadu_si512(INTERLEAVED.as_ptr().cast()) };
+    if there > 0 {
+        for (number, (piece, rest)) in pieces.iter_mut().zip(&mut rests).enumerate() {
+            let (first, second) = (row(place.depth + 2 * number), row(place.depth + 2 * number + 1));
+            let rounded = round(first, second);
+            *piece = _mm512_permutexvar_epi16(order, rounded);
+            if is_split {
+                *rest = _mm512_permutexvar_epi16(order, rest_of(first, second, rounded));
+            }
+        }
+    }
+    (pieces, rests)
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn widened<T: Number>(numbers: &[T; TILE]) -> __m512 {
+    #[expect(unsafe_code, reason = "this function needs the same instructions")]
+    unsafe {
+        T::widened(numbers)
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+fn store(rows: &Rows, tile: &mut [u16]) {
+    for (row, target) in rows.iter().zip(tile.chunks_exact_mut(STEP)) {
+        #[expect(unsafe_code, reason = "the chunk is as long as the vector")]
+        unsafe {
+            _mm512_storeu_si512(target.as_mut_ptr().cast(), *row);
+        }
+    }
+}
+
+/// The transpose of 16 x 16 numbers of 32 bits: pairs of rows, then of pairs, within and then across quarters.
+#[target_feature(enable = "avx512f")]
+fn transposed(rows: Rows) -> Rows {
+    let mut pairs = rows;
+    for i in (0..TILE).step_by(2) {
+        pairs[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
+        pairs[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
+    }
+    // Of each four rows: columns 0, 1, 2 and 3 of every quarter.
+    let mut fours = pairs;
+    for i in (0..TILE).step_by(4) {
+        fours[i] = _mm512_unpacklo_epi64(pairs[i], pairs[i + 2]);
+        fours[i + 1] = _mm512_unpackhi_epi64(pairs[i], pairs[i + 2]);
+        fours[i + 2] = _mm512_unpacklo_epi64(pairs[i + 1], pairs[i + 3]);
+        fours[i + 3] = _mm512_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
+    }
+    let mut transposed = fours;
+    for column in 0..4 {
+        let (a, b, c, d) = (fours[column], fours[4 + column], fours[8 + column], fours[12 + column]);
+        let (even_ab, odd_ab) = (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b));
+        let (even_cd, odd_cd) = (_mm512_shuffle_i32x4::<0x88>(c, d), _mm512_shuffle_i32x4::<0xdd>(c, d));
+        transposed[column] = _mm512_shuffle_i32x4::<0x88>(even_ab, even_cd);
+        transposed[8 + column] = _mm512_shuffle_i32x4::<0xdd>(even_ab, even_cd);
+        transposed[4 + column] = _mm512_shuffle_i32x4::<0x88>(odd_ab, odd_cd);
+        transposed[12 + column] = _mm512_shuffle_i32x4::<0xdd>(odd_ab, odd_cd);
+    }
+    transposed
+}

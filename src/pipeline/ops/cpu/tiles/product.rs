@@ -1,0 +1,232 @@
+//! Whole products: blocks of columns are packed, and all rows multiplied with them while they are in the cache.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::{
+    Precision, TILE,
+    kernel::{Call, Tiles, multiply_bf16, multiply_split},
+    panel::{COLUMNS, Number, Panel, Right},
+    pieces::Pieces,
+};
+
+/// Depth packed at a time, and columns at most: a panel of both in two pieces is 1.3 MB, which with the rows that pass by
+/// fits into the two megabytes of a core's second cache.
+const DEPTH: usize = 1280;
+const WIDTH: usize = 256;
+
+/// Up to sixteen rows of a product.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct RowTile {
+    /// Where the first one begins in the left operand.
+    pub(in super::super) left: usize,
+    /// Which row of the target it is.
+    pub(in super::super) target: usize,
+    /// How many there are.
+    pub(in super::super) rows: usize,
+}
+
+/// Tiles of so many rows, one after another in both operands.
+pub(in super::super) fn row_tiles(count: usize, row_stride: usize) -> Vec<RowTile> {
+    let tile = |first| RowTile { left: first * row_stride, target: first, rows: TILE.min(count - first) };
+    (0..count).step_by(TILE).map(tile).collect()
+}
+
+/// A part of the depth.
+#[derive(Clone, Debug)]
+pub(in super::super) struct Segment {
+    /// How much later than a row's beginning its numbers are in the left operand.
+    pub(in super::super) left: usize,
+    /// Which depth of the right operand they meet.
+    pub(in super::super) depth: Range<usize>,
+}
+
+/// What sums begin with.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) enum Start<'a> {
+    /// Nothing.
+    Zero,
+    /// This in every row.
+    Bias(&'a [f32]),
+    /// What is in the target.
+    Target,
+}
+
+/// A product to calculate on all cores.
+pub(in super::super) struct Product<'a, T> {
+    pub(in super::super) left: &'a Pieces,
+    pub(in super::super) rows: &'a [RowTile],
+    pub(in super::super) segments: &'a [Segment],
+    pub(in super::super) right: Right<'a, T>,
+    pub(in super::super) start: Start<'a>,
+}
+
+/// A matrix that several threads write to, each in a part of its own.
+#[derive(Clone, Copy)]
+struct Shared {
+    values: *mut f32,
+    len: usize,
+    row_stride: usize,
+}
+
+#[expect(unsafe_code, reason = "whoever hands it out sees to it that no two threads write to the same part")]
+unsafe impl Send for Shared {}
+#[expect(unsafe_code, reason = "as above")]
+unsafe impl Sync for Shared {}
+
+impl<T: Number> Product<'_, T> {
+    /// Writes the product to rows of `target`, as many numbers apart as there are columns.
+    pub(in super::super) fn write(&self, target: &mut [f32]) {
+        let columns = self.right.columns;
+        let target = Shared { values: target.as_mut_ptr(), len: target.len(), row_stride: columns };
+        let threads = rayon::current_num_threads();
+        // As many panels as make equal work for all threads, or, where there are few columns, parts of the rows too.
+        let panels = columns.div_ceil(WIDTH).next_multiple_of(threads).min(columns.div_ceil(COLUMNS));
+        let width = columns.div_ceil(panels).next_multiple_of(COLUMNS);
+        let panels = columns.div_ceil(width);
+        let parts = if panels.is_multiple_of(threads) { 1 } else { threads };
+        let part = self.rows.len().div_ceil(parts).next_multiple_of(2);
+        (0..panels * parts).into_par_iter().for_each_init(
+            || Panel::new(self.left.precision()),
+            |panel, number| {
+                let first = number / parts * width;
+                let rows = self.rows.chunks(part).nth(number % parts).unwrap_or(&[]);
+                self.write_panel(panel, rows, first..(first + width).min(columns), target);
+            },
+        );
+    }
+
+    fn write_panel(&self, panel: &mut Panel, rows: &[RowTile], columns: Range<usize>, target: Shared) {
+        if rows.is_empty() {
+            return;
+        }
+        let mut start = self.start;
+        for segment in self.segments {
+            for depth in parts_of(&segment.depth) {
+                let left = segment.left + depth.start - segment.depth.start;
+                panel.pack(&self.right, depth, columns.clone());
+                accumulate_shared(self.left, rows, left, panel, start, target);
+                start = Start::Target;
+            }
+        }
+    }
+}
+
+/// A segment's depth in parts of about the same length.
+fn parts_of(depth: &Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
+    let part = depth.len().div_ceil(depth.len().div_ceil(DEPTH)).next_multiple_of(super::STEP);
+    let end = depth.end;
+    depth.clone().step_by(part).map(move |first| first..(first + part).min(end))
+}
+
+/// Multiplies rows, from `left` numbers after their beginning, with a panel, in this thread. Rows of the target are as
+/// long as `row_stride`.
+pub(in super::super) fn accumulate(
+    pieces: &Pieces,
+    rows: &[RowTile],
+    left: usize,
+    panel: &Panel,
+    start: Start<'_>,
+    (target, row_stride): (&mut [f32], usize),
+) {
+    let target = Shared { values: target.as_mut_ptr(), len: target.len(), row_stride };
+    accumulate_shared(pieces, rows, left, panel, start, target);
+}
+
+fn accumulate_shared(pieces: &Pieces, rows: &[RowTile], left: usize, panel: &Panel, start: Start<'_>, target: Shared) {
+    assert!(pieces.precision() == panel.precision(), "operands of different precision");
+    for row in rows {
+        assert!(
+            (1..=TILE).contains(&row.rows)
+                && pieces.holds(row.left + left, row.rows, panel.depth.len())
+                && (row.target + row.rows - 1) * target.row_stride + panel.columns.end <= target.len
+                && panel.columns.end <= target.row_stride,
+            "a matrix is smaller than its product needs"
+        );
+    }
+    let tiles = Tiles::configure();
+    for pair in rows.chunks(2) {
+        for number in 0..panel.columns.len().div_ceil(COLUMNS) {
+            #[expect(unsafe_code, reason = "the asserts above keep every access within the operands")]
+            unsafe {
+                multiply_block(&tiles, pieces, (pair, left), (panel, number), start, target);
+            }
+        }
+    }
+}
+
+/// One or two tiles of rows times one block of columns.
+///
+/// # Safety
+/// The rows and columns are within the operands.
+#[expect(unsafe_code, reason = "the innermost loop takes pointers")]
+unsafe fn multiply_block(
+    tiles: &Tiles,
+    pieces: &Pieces,
+    (pair, left): (&[RowTile], usize),
+    (panel, number): (&Panel, usize),
+    start: Start<'_>,
+    target: Shared,
+) {
+    const ZEROS: &[f32; COLUMNS] = &[0.0; COLUMNS];
+    let column = panel.columns.start + number * COLUMNS;
+    let width = COLUMNS.min(panel.columns.end - column);
+    let (first, second) = (pair[0], pair[pair.len() - 1]);
+    let place = |row: RowTile| unsafe { target.values.add(row.target * target.row_stride + column) };
+    let mut call = Call {
+        high: [pieces.high_from(first.left + left), pieces.high_from(second.left + left)],
+        low: [pieces.low_from(first.left + left), pieces.low_from(second.left + left)],
+        left_stride: pieces.row_stride() * size_of::<u16>(),
+        right: panel.block(number),
+        steps: panel.steps(),
+        start: [ZEROS.as_ptr(); 2],
+        start_stride: 0,
+        sums: [place(first), place(second)],
+        sums_stride: target.row_stride * size_of::<f32>(),
+    };
+    let multiply = |call: &Call| unsafe {
+        match panel.precision() {
+            Precision::Split => multiply_split(tiles, call),
+            Precision::Bf16 => multiply_bf16(tiles, call),
+        }
+    };
+    if pair.len() == 2 && first.rows == TILE && second.rows == TILE && width == COLUMNS {
+        match start {
+            Start::Zero => {}
+            Start::Bias(bias) => call.start = [bias[column..].as_ptr(); 2],
+            Start::Target => {
+                (call.start, call.start_stride) = (call.sums.map(<*mut f32>::cast_const), call.sums_stride)
+            }
+        }
+        multiply(&call);
+        return;
+    }
+    // At an edge: in a block of its own, of which only what is asked for is copied.
+    let mut block = [[0.0f32; COLUMNS]; 2 * TILE];
+    let edge_rows = || {
+        pair.iter().enumerate().flat_map(|(half, row)| (0..row.rows).map(move |i| (half * TILE + i, row.target + i)))
+    };
+    for (inner, outer) in edge_rows() {
+        let row = &mut block[inner][..width];
+        match start {
+            Start::Zero => {}
+            Start::Bias(bias) => row.copy_from_slice(&bias[column..][..width]),
+            Start::Target => unsafe {
+                let from = target.values.add(outer * target.row_stride + column);
+                from.copy_to_nonoverlapping(row.as_mut_ptr(), width);
+            },
+        }
+    }
+    let upper = block.as_mut_ptr().cast::<f32>();
+    let halves = [upper, unsafe { upper.add(TILE * COLUMNS) }];
+    (call.sums, call.sums_stride) = (halves, COLUMNS * size_of::<f32>());
+    (call.start, call.start_stride) = (halves.map(<*mut f32>::cast_const), call.sums_stride);
+    multiply(&call);
+    for (inner, outer) in edge_rows() {
+        unsafe {
+            let to = target.values.add(outer * target.row_stride + column);
+            block[inner].as_ptr().copy_to_nonoverlapping(to, width);
+        }
+    }
+}

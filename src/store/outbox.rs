@@ -1,0 +1,326 @@
+//! The outbox: what is still to be told to the receivers of webhooks.
+//!
+//! It is written by the statement that changes the prediction (the macros here are parts of such statements), so that
+//! nothing is told that did not happen and nothing that happened goes untold. It is read as the queue of predictions is:
+//! with a lease, and an attempt number that fences a deliverer who was taken for dead.
+
+use std::{fmt, time::Duration};
+
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::{Error, Result, Store, predictions::microseconds};
+use crate::domain::{Dialect, PredictionId, UnknownWord, WebhookEvent, WebhookSecret};
+
+/// Keeps the webhook of a prediction about to be created: a part of the statement that creates it, after one called
+/// `created` that has its id and account. Its parameters are $18 (no URL: no webhook) to $23.
+macro_rules! keep_webhook {
+    () => {
+        ", kept_webhook as (
+             insert into webhooks (prediction_id, account_id, url, receiver, events, secret, server_url, mount)
+             select id, account_id, $18, $19, $20, $21, $22, $23 from created where $18::text is not null
+         ) "
+    };
+}
+pub(super) use keep_webhook;
+
+/// Posts that predictions were taken by a worker: a part of the statement that does it, after one called `claimed` that has
+/// their ids. It is said once, however often they are taken.
+macro_rules! post_started {
+    () => {
+        ", posted as (
+             insert into webhook_deliveries (prediction_id, receiver, event)
+             select prediction_id, receiver, 'start'
+             from claimed join webhooks on prediction_id = claimed.id
+             where 'start' = any (events) and gone_at is null
+             on conflict do nothing
+             returning id
+         ) "
+    };
+}
+pub(super) use post_started;
+
+/// Posts that predictions have ended: a part of every statement that ends some, after one called `ended` that has their
+/// `id`, `status` and `dialect`. Eachlabs tells of no cancel.
+macro_rules! post_ended {
+    () => {
+        ", posted as (
+             insert into webhook_deliveries (prediction_id, receiver, event)
+             select prediction_id, receiver, event
+             from ended join webhooks on prediction_id = ended.id
+                  cross join unnest(array['output', 'completed']) as event
+             where event = any (events) and gone_at is null
+               and (event = 'completed' or ended.status = 'succeeded')
+               and not (ended.dialect = 'eachlabs' and ended.status = 'canceled')
+             on conflict do nothing
+         ) "
+    };
+}
+pub(super) use post_ended;
+
+/// Posts that a prediction's logs have grown: after one called `recorded` that has its id. What is not yet told says it
+/// all, and twice a second is enough.
+macro_rules! post_logs {
+    () => {
+        ", posted as (
+             insert into webhook_deliveries (prediction_id, receiver, event)
+             select prediction_id, receiver, 'logs'
+             from recorded join webhooks on prediction_id = recorded.id
+             where 'logs' = any (events) and gone_at is null and not exists (
+                 select from webhook_deliveries as earlier
+                 where earlier.prediction_id = recorded.id and earlier.event = 'logs'
+                   and (earlier.state = 'pending' or earlier.created_at > now() - interval '500 ms')
+             )
+             returning id
+         ) "
+    };
+}
+pub(super) use post_logs;
+
+/// Orders the claims of all processes, so that none counts what another is about to take.
+const CLAIMING: i64 = 0x776562686f6f6b73;
+
+/// A delivery in the hands of a process, and the proof that it is.
+#[derive(Clone)]
+pub struct DueWebhook {
+    /// What its receiver knows it by.
+    pub id: Uuid,
+    /// The number of this attempt.
+    pub attempt: i32,
+    /// Attempts that failed before.
+    pub failures: u32,
+    /// What is told.
+    pub event: WebhookEvent,
+    /// Of which prediction.
+    pub prediction_id: PredictionId,
+    /// Whose.
+    pub account_id: i64,
+    /// Where.
+    pub url: String,
+    /// Host and port of it.
+    pub receiver: String,
+    /// For the URLs in it.
+    pub server_url: String,
+    /// For the URLs in it.
+    pub mount: String,
+    /// Sealed.
+    secret: Option<Vec<u8>>,
+    is_eachlabs: bool,
+}
+
+#[derive(FromRow)]
+struct DueRow {
+    id: Uuid,
+    attempt: i32,
+    failures: i32,
+    event: String,
+    prediction_id: Uuid,
+    account_id: i64,
+    url: String,
+    receiver: String,
+    secret: Option<Vec<u8>>,
+    server_url: String,
+    mount: String,
+    dialect: String,
+}
+
+/// Without its URL, which may have a secret in it.
+impl fmt::Debug for DueWebhook {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "DueWebhook({} of {} to {})", self.event.as_str(), self.prediction_id, self.receiver)
+    }
+}
+
+impl DueRow {
+    fn into_due(self) -> Result<DueWebhook> {
+        let event = self.event.parse();
+        Ok(DueWebhook {
+            id: self.id,
+            attempt: self.attempt,
+            failures: self.failures.unsigned_abs(),
+            event: event.map_err(|error: UnknownWord| Error::Unreadable(error.to_string()))?,
+            prediction_id: self.prediction_id.into(),
+            account_id: self.account_id,
+            url: self.url,
+            receiver: self.receiver,
+            server_url: self.server_url,
+            mount: self.mount,
+            secret: self.secret,
+            is_eachlabs: self.dialect == Dialect::Eachlabs.as_str(),
+        })
+    }
+}
+
+/// How an attempt went.
+#[derive(Clone, Debug, Default)]
+pub struct WebhookAttempt {
+    /// How long it took.
+    pub took: Duration,
+    /// The receiver's HTTP status, if it answered.
+    pub status_code: Option<u16>,
+    /// The beginning of its answer.
+    pub response: Option<String>,
+    /// Why it did not answer.
+    pub error: Option<String>,
+}
+
+/// What follows from an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WebhookVerdict {
+    /// It was received.
+    Delivered,
+    /// It was not, and is tried again after this time.
+    Again(Duration),
+    /// It was not, and that is all.
+    Failed,
+    /// Its receiver is gone for good: neither this nor anything else of the prediction is told.
+    Gone,
+}
+
+impl WebhookVerdict {
+    const fn state(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Again(_) => "pending",
+            Self::Failed | Self::Gone => "failed",
+        }
+    }
+}
+
+impl Store {
+    /// Takes up to `limit` deliveries that are due, under a lease. Receivers take turns, and of none are more than
+    /// `per_receiver` under way at a time, in all processes together: one that does not answer holds up only itself.
+    pub async fn claim_webhooks(&self, limit: u32, per_receiver: u32, lease: Duration) -> Result<Vec<DueWebhook>> {
+        let mut transaction = self.pool.begin().await?;
+        // In a statement of its own: the next one sees what was committed before the lock was had.
+        sqlx::query("select pg_advisory_xact_lock($1)").bind(CLAIMING).execute(&mut *transaction).await?;
+        let rows: Vec<DueRow> = sqlx::query_as(
+            "with recursive waiting as (
+                 -- Jumps through the index from receiver to receiver, however much each has waiting.
+                 (select receiver from webhook_deliveries where state = 'pending' order by receiver limit 1)
+                 union all
+                 select (select next.receiver from webhook_deliveries as next
+                         where next.state = 'pending' and next.receiver > waiting.receiver
+                         order by next.receiver limit 1)
+                 from waiting where waiting.receiver is not null
+             ),
+             chosen as materialized (
+                 select due.id, due.place, due.due_at
+                 from waiting
+                 cross join lateral (
+                     select count(*) as count from webhook_deliveries as other
+                     where other.receiver = waiting.receiver and other.lease_until > now()
+                 ) as under_way
+                 cross join lateral (
+                     select first.id, first.due_at, row_number() over (order by first.due_at, first.id) as place
+                     from (
+                         select id, due_at from webhook_deliveries as one
+                         where one.receiver = waiting.receiver and one.state = 'pending' and one.due_at <= now()
+                         order by due_at, id limit $2
+                     ) as first
+                 ) as due
+                 where waiting.receiver is not null and due.place + under_way.count <= $2
+                 order by due.place, due.due_at
+                 limit $1
+             )
+             update webhook_deliveries as delivery set
+                 attempt = delivery.attempt + 1,
+                 -- Should this process die, it is due again by itself.
+                 due_at = now() + $3::bigint * interval '1 microsecond',
+                 lease_until = now() + $3::bigint * interval '1 microsecond'
+             from chosen
+             join webhook_deliveries as due on due.id = chosen.id
+             join webhooks on webhooks.prediction_id = due.prediction_id
+             join predictions on predictions.id = due.prediction_id
+             where delivery.id = chosen.id and delivery.state = 'pending' and delivery.due_at <= now()
+             returning delivery.id, delivery.attempt, delivery.failures, delivery.event, delivery.prediction_id,
+                       webhooks.account_id, url, delivery.receiver, secret, server_url, mount, dialect",
+        )
+        .bind(i64::from(limit))
+        .bind(i64::from(per_receiver))
+        .bind(microseconds(lease))
+        .fetch_all(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        rows.into_iter().map(DueRow::into_due).collect()
+    }
+
+    /// What proves a delivery, if its request brought a secret.
+    pub fn webhook_secret(&self, due: &DueWebhook) -> Result<Option<WebhookSecret>> {
+        due.secret.as_deref().map(|kept| self.open_secret(kept, due.is_eachlabs)).transpose()
+    }
+
+    /// Notes how an attempt went and what follows, in one statement. Returns `false`, and has changed nothing, if the lease
+    /// was lost to another process meanwhile.
+    pub async fn settle_webhook(
+        &self,
+        due: &DueWebhook,
+        attempt: &WebhookAttempt,
+        verdict: WebhookVerdict,
+    ) -> Result<bool> {
+        let again = match verdict {
+            WebhookVerdict::Again(pause) => Some(microseconds(pause)),
+            _ => None,
+        };
+        let settled: i64 = sqlx::query_scalar(
+            "with settled as (
+                 update webhook_deliveries set
+                     state = $3,
+                     failures = failures + case when $3 = 'delivered' then 0 else 1 end,
+                     due_at = now() + coalesce($4::bigint, 0) * interval '1 microsecond',
+                     lease_until = null
+                 where id = $1 and attempt = $2 and state = 'pending' and lease_until is not null
+                 returning id, prediction_id
+             ),
+             noted as (
+                 insert into webhook_attempts (delivery_id, attempt, took_us, succeeded, status_code, response, error)
+                 select id, $2, $5, $3 = 'delivered', $6, $7, $8 from settled
+             ),
+             gone as (
+                 update webhooks set gone_at = now() from settled
+                 where $9 and webhooks.prediction_id = settled.prediction_id
+             ),
+             untold as (
+                 update webhook_deliveries as other set state = 'failed', lease_until = null from settled
+                 where $9 and other.prediction_id = settled.prediction_id and other.id <> settled.id
+                   and other.state = 'pending'
+             )
+             select count(*) from settled",
+        )
+        .bind(due.id)
+        .bind(due.attempt)
+        .bind(verdict.state())
+        .bind(again)
+        .bind(microseconds(attempt.took))
+        .bind(attempt.status_code.and_then(|code| i16::try_from(code).ok()))
+        .bind(&attempt.response)
+        .bind(&attempt.error)
+        .bind(verdict == WebhookVerdict::Gone)
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(settled > 0)
+    }
+
+    /// Forgets webhooks kept for longer than `retention`, with everything told of them, once their predictions have ended
+    /// and nothing more is to be told. At most `limit` at a time; returns how many.
+    pub async fn forget_webhooks(&self, retention: Duration, limit: i64) -> Result<u64> {
+        let forgotten = sqlx::query(
+            "with old as materialized (
+                 select prediction_id as old_id from webhooks join predictions on id = prediction_id
+                 where webhooks.created_at < now() - $1::bigint * interval '1 microsecond' and completed_at is not null
+                   and not exists (
+                       select from webhook_deliveries
+                       where webhook_deliveries.prediction_id = webhooks.prediction_id and state = 'pending')
+                 order by webhooks.created_at
+                 limit $2
+                 for update of webhooks skip locked
+             )
+             delete from webhooks using old where prediction_id = old_id",
+        )
+        .bind(microseconds(retention))
+        .bind(limit)
+        .execute(&self.pool)
+        .await?;
+        Ok(forgotten.rows_affected())
+    }
+}

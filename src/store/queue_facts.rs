@@ -1,0 +1,36 @@
+//! The queue in figures, for whoever watches it.
+
+use std::time::Duration;
+
+use super::{Result, Store};
+use crate::metrics::{Pool, QueueFacts};
+
+impl Store {
+    /// How much waits, for how long, and the workers there are, in one statement that reads the queue's own index.
+    pub async fn queue_facts(&self) -> Result<QueueFacts> {
+        let rows: Vec<(bool, String, i64, i64)> = sqlx::query_as(
+            "select true, model, count(*),
+                    greatest(0, extract(epoch from now() - min(created_at)) * 1000000)::bigint
+             from predictions where status = 'queued' group by model
+             union all
+             select false, phase, count(*), 0 from workers group by phase",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut facts = QueueFacts::default();
+        for (waits, name, count, oldest) in rows {
+            let count = count.unsigned_abs();
+            match waits {
+                true => facts.waiting.push((name, count, Duration::from_micros(oldest.unsigned_abs()))),
+                false => facts.workers.push((name, count)),
+            }
+        }
+        Ok(facts)
+    }
+
+    /// The connections of this process, without asking the database.
+    pub fn pool_facts(&self) -> Pool {
+        let (open, idle) = (self.pool.size(), self.pool.num_idle() as u32);
+        Pool { idle, used: open.saturating_sub(idle), most: self.pool.options().get_max_connections() }
+    }
+}

@@ -1,0 +1,130 @@
+//! Webhooks as Eachlabs has them: what a receiver is told, and the log of it.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::{super::exact::Moment, BaseUrl, urls};
+use crate::domain::{DeliveryState, Prediction, PredictionId, Status, WebhookLog};
+
+/// What a receiver is told when a prediction has ended, in words of its own: not those of the prediction when it is read.
+#[derive(Debug, Serialize)]
+pub struct Told {
+    exec_id: PredictionId,
+    /// No prediction belongs to a workflow.
+    flow_id: Option<String>,
+    status: &'static str,
+    output: Output,
+    /// Empty, also for a failure: its reason is in the output.
+    error: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Output {
+    Images(Vec<String>),
+    Failure([Failed; 1]),
+}
+
+#[derive(Debug, Serialize)]
+struct Failed {
+    id: &'static str,
+    status: &'static str,
+    output: &'static str,
+    error: String,
+}
+
+impl Told {
+    /// What is told of a prediction that has ended.
+    pub fn new(prediction: &Prediction, server: &BaseUrl) -> Self {
+        let failure = prediction.failure.as_ref();
+        let (status, output) = match (prediction.status, failure) {
+            (Status::Failed, Some(failure)) => {
+                let error = format!("Error: {}", failure.message);
+                ("failed", Output::Failure([Failed { id: "", status: "", output: "", error }]))
+            }
+            _ => ("succeeded", Output::Images(urls(prediction.output.as_deref().unwrap_or_default(), server))),
+        };
+        Self { exec_id: prediction.id, flow_id: None, status, output, error: "" }
+    }
+}
+
+/// Some of the log.
+#[derive(Debug, Serialize)]
+pub struct Webhooks<'a> {
+    /// Newest first.
+    pub webhooks: Vec<Webhook<'a>>,
+    /// How many there are at most in an answer.
+    pub limit: u32,
+    /// How many were left out from the start.
+    pub offset: u32,
+}
+
+/// A webhook in the log.
+#[derive(Debug, Serialize)]
+pub struct Webhook<'a> {
+    execution_id: PredictionId,
+    url: &'a str,
+    /// What was sent, or will be.
+    request: String,
+    headers: BTreeMap<&'static str, &'static str>,
+    source: &'static str,
+    created_at: Moment,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<Vec<Attempt<'a>>>,
+}
+
+/// How an attempt went.
+#[derive(Debug, Serialize)]
+struct Attempt<'a> {
+    status: &'static str,
+    status_code: Option<u16>,
+    response: Option<&'a str>,
+    error_message: Option<&'a str>,
+    created_at: Moment,
+}
+
+impl<'a> Webhook<'a> {
+    /// An entry of the log; `request` is the body that is sent.
+    pub fn new(log: &'a WebhookLog, request: String) -> Self {
+        let mut headers = BTreeMap::from([("Content-Type", "application/json")]);
+        if log.has_secret {
+            // That it is sent, and not what it is: whoever may read the log need not know it.
+            headers.insert("X-Webhook-Secret", "***");
+        }
+        Self {
+            execution_id: log.prediction_id,
+            url: &log.url,
+            request,
+            headers,
+            source: "prediction",
+            created_at: Moment(log.created_at),
+            attempts: None,
+        }
+    }
+
+    /// The same with every attempt made, and the one that is to come.
+    pub fn with_attempts(self, log: &'a WebhookLog) -> Self {
+        let mut attempts = Vec::new();
+        for delivery in &log.deliveries {
+            attempts.extend(delivery.attempts.iter().map(|made| Attempt {
+                status: if made.succeeded { "SUCCESS" } else { "FAILED" },
+                status_code: made.status_code,
+                response: made.response.as_deref(),
+                error_message: made.error.as_deref(),
+                created_at: Moment(made.made_at),
+            }));
+            if delivery.state == DeliveryState::Pending {
+                let created_at = Moment(delivery.due_at);
+                attempts.push(Attempt {
+                    status: "PENDING",
+                    status_code: None,
+                    response: None,
+                    error_message: None,
+                    created_at,
+                });
+            }
+        }
+        Self { attempts: Some(attempts), ..self }
+    }
+}

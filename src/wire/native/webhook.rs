@@ -1,0 +1,88 @@
+//! What was told to a prediction's webhook, and the secret that signs it.
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::super::exact::{Moment, Seconds};
+use crate::domain::{DeliveryState, MadeAttempt, PredictionId, SigningSecret, WebhookDelivery, WebhookLog};
+
+/// A webhook and everything told to its receiver.
+#[derive(Debug, Serialize)]
+pub struct Webhook<'a> {
+    prediction_id: PredictionId,
+    url: &'a str,
+    created_at: Moment,
+    deliveries: Vec<Delivery<'a>>,
+}
+
+/// Something told, or to be told: its id is the `webhook-id` of every attempt.
+#[derive(Debug, Serialize)]
+struct Delivery<'a> {
+    id: Uuid,
+    event: &'static str,
+    state: &'static str,
+    created_at: Moment,
+    next_attempt_at: Option<Moment>,
+    attempts: Vec<Attempt<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Attempt<'a> {
+    made_at: Moment,
+    seconds: Seconds,
+    succeeded: bool,
+    status_code: Option<u16>,
+    response: Option<&'a str>,
+    error: Option<&'a str>,
+}
+
+impl<'a> Webhook<'a> {
+    /// The document of a webhook.
+    pub fn new(log: &'a WebhookLog) -> Self {
+        Self {
+            prediction_id: log.prediction_id,
+            url: &log.url,
+            created_at: Moment(log.created_at),
+            deliveries: log.deliveries.iter().map(Delivery::new).collect(),
+        }
+    }
+}
+
+impl<'a> Delivery<'a> {
+    fn new(delivery: &'a WebhookDelivery) -> Self {
+        Self {
+            id: delivery.id,
+            event: delivery.event.as_str(),
+            state: delivery.state.as_str(),
+            created_at: Moment(delivery.created_at),
+            next_attempt_at: (delivery.state == DeliveryState::Pending).then_some(Moment(delivery.due_at)),
+            attempts: delivery.attempts.iter().map(Attempt::new).collect(),
+        }
+    }
+}
+
+impl<'a> Attempt<'a> {
+    fn new(made: &'a MadeAttempt) -> Self {
+        Self {
+            made_at: Moment(made.made_at),
+            seconds: Seconds(made.took),
+            succeeded: made.succeeded,
+            status_code: made.status_code,
+            response: made.response.as_deref(),
+            error: made.error.as_deref(),
+        }
+    }
+}
+
+/// The secret that signs an account's webhooks.
+#[derive(Serialize)]
+pub struct Secret {
+    key: String,
+}
+
+impl Secret {
+    /// As its owner is shown it. Replicate's clients read it in the same form.
+    pub fn new(secret: &SigningSecret) -> Self {
+        Self { key: secret.expose() }
+    }
+}
