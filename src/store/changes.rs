@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{domain::PredictionId, metrics};
 
-/// Payload: `<process> <id> <id> …`.
+/// Payload: `<process> <id> <id> …`; without an id, that something was posted to a webhook.
 const PREDICTION_CHANGED: &str = "prediction_changed";
 /// Payload: `<process> <id> <id> …`.
 const PREDICTION_PROGRESSED: &str = "prediction_progressed";

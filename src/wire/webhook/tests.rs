@@ -88,30 +88,137 @@ fn told(prediction: &Prediction, event: WebhookEvent, mount: &str) -> String {
 
 #[test]
 fn replicate_is_told_the_prediction() {
-    assert_snapshot!(told(&succeeded(Dialect::Replicate), WebhookEvent::Completed, "/replicate/v1"));
+    assert_snapshot!(told(&succeeded(Dialect::Replicate), WebhookEvent::Completed, "/replicate/v1"), @r#"
+    {"id":"01970000-0000-7000-8000-000000000001",
+    "model":"bytedance/sdxl-lightning-4step",
+    "version":"0000000000000000000000000000000000000000000000000000000000000000",
+    "input":{"num_outputs":2,
+    "prompt":"a lighthouse",
+    "seed":41},
+    "logs":"Using seed: 41, 42\n",
+    "output":["https://example.com/files/outputs/0197/1-random/out-0.png",
+    "https://example.com/files/outputs/0197/1-random/out-1.png"],
+    "data_removed":false,
+    "error":null,
+    "source":"api",
+    "status":"succeeded",
+    "created_at":"2026-09-21T14:13:20.000000Z",
+    "started_at":"2026-09-21T14:13:20.001000Z",
+    "completed_at":"2026-09-21T14:13:22.123456Z",
+    "metrics":{"predict_time":2.0,
+    "total_time":2.123456,
+    "cost":0.00308},
+    "urls":{"get":"https://example.com/replicate/v1/predictions/01970000-0000-7000-8000-000000000001",
+    "cancel":"https://example.com/replicate/v1/predictions/01970000-0000-7000-8000-000000000001/cancel",
+    "web":"https://example.com/replicate/v1/predictions/01970000-0000-7000-8000-000000000001"}}
+    "#);
 }
 
 #[test]
 fn replicate_is_told_of_an_output_before_the_end() {
-    assert_snapshot!(told(&succeeded(Dialect::Replicate), WebhookEvent::Output, "/replicate/v1"));
+    assert_snapshot!(told(&succeeded(Dialect::Replicate), WebhookEvent::Output, "/replicate/v1"), @r#"
+    {"id":"01970000-0000-7000-8000-000000000001",
+    "model":"bytedance/sdxl-lightning-4step",
+    "version":"0000000000000000000000000000000000000000000000000000000000000000",
+    "input":{"num_outputs":2,
+    "prompt":"a lighthouse",
+    "seed":41},
+    "logs":"Using seed: 41, 42\n",
+    "output":["https://example.com/files/outputs/0197/1-random/out-0.png",
+    "https://example.com/files/outputs/0197/1-random/out-1.png"],
+    "data_removed":false,
+    "error":null,
+    "source":"api",
+    "status":"processing",
+    "created_at":"2026-09-21T14:13:20.000000Z",
+    "started_at":"2026-09-21T14:13:20.001000Z",
+    "completed_at":null,
+    "metrics":{},
+    "urls":{"get":"https://example.com/replicate/v1/predictions/01970000-0000-7000-8000-000000000001",
+    "cancel":"https://example.com/replicate/v1/predictions/01970000-0000-7000-8000-000000000001/cancel",
+    "web":"https://example.com/replicate/v1/predictions/01970000-0000-7000-8000-000000000001"}}
+    "#);
 }
 
 #[test]
 fn replicate_is_told_of_a_start_as_it_was() {
-    assert_snapshot!(told(&failed(Dialect::Replicate), WebhookEvent::Start, "/v1"));
+    assert_snapshot!(told(&failed(Dialect::Replicate), WebhookEvent::Start, "/v1"), @r#"
+    {"id":"01970000-0000-7000-8000-000000000001",
+    "model":"bytedance/sdxl-lightning-4step",
+    "version":"0000000000000000000000000000000000000000000000000000000000000000",
+    "input":{"num_outputs":2,
+    "prompt":"a lighthouse",
+    "seed":41},
+    "logs":"",
+    "output":null,
+    "data_removed":false,
+    "error":null,
+    "source":"api",
+    "status":"processing",
+    "created_at":"2026-09-21T14:13:20.000000Z",
+    "started_at":"2026-09-21T14:13:20.001000Z",
+    "completed_at":null,
+    "metrics":{},
+    "urls":{"get":"https://example.com/v1/predictions/01970000-0000-7000-8000-000000000001",
+    "cancel":"https://example.com/v1/predictions/01970000-0000-7000-8000-000000000001/cancel",
+    "web":"https://example.com/v1/predictions/01970000-0000-7000-8000-000000000001"}}
+    "#);
 }
 
 #[test]
 fn native_is_told_the_prediction() {
-    assert_snapshot!(told(&failed(Dialect::Native), WebhookEvent::Completed, ""));
+    assert_snapshot!(told(&failed(Dialect::Native), WebhookEvent::Completed, ""), @r#"
+    {"id":"01970000-0000-7000-8000-000000000001",
+    "model":"bytedance/sdxl-lightning-4step",
+    "version":"0000000000000000000000000000000000000000000000000000000000000000",
+    "status":"failed",
+    "input":{"num_outputs":2,
+    "prompt":"a lighthouse",
+    "seed":41},
+    "output":null,
+    "error":"the GPU has too little memory",
+    "error_code":"out_of_memory",
+    "logs":"",
+    "metrics":{"predict_time":2.0,
+    "total_time":2.123456,
+    "cost":0.00},
+    "seeds":[41,42],
+    "safety":null,
+    "queue_position":null,
+    "eta_seconds":null,
+    "created_at":"2026-09-21T14:13:20.000000Z",
+    "started_at":"2026-09-21T14:13:20.001000Z",
+    "completed_at":"2026-09-21T14:13:22.123456Z",
+    "deadline":null,
+    "data_removed":false,
+    "source":"api",
+    "urls":{"get":"https://example.com/predictions/01970000-0000-7000-8000-000000000001",
+    "cancel":"https://example.com/predictions/01970000-0000-7000-8000-000000000001/cancel"}}
+    "#);
 }
 
 #[test]
 fn eachlabs_is_told_in_words_of_its_own() {
-    assert_snapshot!(told(&succeeded(Dialect::Eachlabs), WebhookEvent::Completed, "/v1"));
+    assert_snapshot!(told(&succeeded(Dialect::Eachlabs), WebhookEvent::Completed, "/v1"), @r#"
+    {"exec_id":"01970000-0000-7000-8000-000000000001",
+    "flow_id":null,
+    "status":"succeeded",
+    "output":["https://example.com/files/outputs/0197/1-random/out-0.png",
+    "https://example.com/files/outputs/0197/1-random/out-1.png"],
+    "error":""}
+    "#);
 }
 
 #[test]
 fn eachlabs_is_told_a_failure_in_the_output() {
-    assert_snapshot!(told(&failed(Dialect::Eachlabs), WebhookEvent::Completed, "/v1"));
+    assert_snapshot!(told(&failed(Dialect::Eachlabs), WebhookEvent::Completed, "/v1"), @r#"
+    {"exec_id":"01970000-0000-7000-8000-000000000001",
+    "flow_id":null,
+    "status":"failed",
+    "output":[{"id":"",
+    "status":"",
+    "output":"",
+    "error":"Error: the GPU has too little memory"}],
+    "error":""}
+    "#);
 }
