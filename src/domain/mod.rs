@@ -17,6 +17,7 @@ mod start_image;
 mod usage;
 mod webhook;
 mod webhook_log;
+mod work;
 
 pub use account::{AccountMode, AccountRecord, Budget, KeyRecord, NewKey};
 pub use api_key::{ApiKey, Caller, MalformedKey};

@@ -5,6 +5,7 @@
 
 pub mod admission;
 mod cache;
+mod estimate;
 mod follow;
 mod operator;
 pub mod scrape;
@@ -30,6 +31,7 @@ use crate::{
     store::{self, Store, StoredKey},
 };
 
+pub use self::estimate::{Basis, Estimate};
 pub use self::follow::{Follow, Sight};
 use self::{admission::Admission, cache::Cache, scrape::Scrape};
 pub use crate::store::{Cursor, ListFilter};

@@ -10,6 +10,7 @@ pub mod eachlabs;
 mod exact;
 mod input_schema;
 pub mod native;
+pub mod openai;
 mod refusal;
 pub mod replicate;
 pub mod usage;

@@ -3,6 +3,7 @@
 //! What is more: the seed of each image, whether they were checked, the place in the queue, the cost, and a code beside each error. Every field is
 //! always there, `null` while it has no value.
 
+mod estimate;
 pub mod events;
 mod webhook;
 
@@ -20,6 +21,8 @@ use crate::domain::{
 };
 
 pub use webhook::{Secret, Webhook};
+
+pub use estimate::Estimate;
 
 /// What the native face fills in, as the model's authors have it.
 pub const DEFAULTS: FaceDefaults = FaceDefaults {
