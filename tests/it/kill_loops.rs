@@ -1,7 +1,7 @@
 //! Faults in series, on the real binary under load, with the checker at the end.
 //!
-//! `make test` runs a short form of each. The long form, with the figures in [`Scale::LONG`], is
-//! `FOURSTEP_FAULTS=long tools/with-postgres cargo test --test it kill_loops -- --test-threads 1 --nocapture`.
+//! `make test` runs a short form of those that are not ignored. The long form, with the figures in [`Scale::LONG`], is
+//! `FOURSTEP_FAULTS=long tools/with-postgres cargo test --test it kill_loops -- --include-ignored --test-threads 1 --nocapture`.
 #![expect(clippy::print_stdout, reason = "the long form is run for its figures")]
 
 use std::{
