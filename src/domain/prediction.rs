@@ -180,6 +180,8 @@ pub struct NewPrediction {
     pub idempotency: Option<Idempotency>,
     /// Where its owner is told what becomes of it.
     pub webhook: Option<NewWebhook>,
+    /// The request that creates it, by the id that its lines in the log have.
+    pub request_id: Option<String>,
 }
 
 impl NewPrediction {

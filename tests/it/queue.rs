@@ -74,6 +74,7 @@ impl Queue {
             cancel_after: None,
             idempotency: None,
             webhook: None,
+            request_id: None,
         }
     }
 
