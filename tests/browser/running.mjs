@@ -65,6 +65,9 @@ test("a run is canceled in its middle", async () => {
 test("several pictures appear in their places", async () => {
   const { page, close } = await open(browser, server);
   await draw(page, "three", { num_outputs: 3, seed: 7 });
+  // A finished one is there, larger than a preview, while the others are still being drawn.
+  await page.waitForFunction(() => /** @type {HTMLImageElement} */ (document.querySelector(".tile [data-preview]"))?.naturalWidth === 256);
+  assert.equal(await page.locator(".picture").count(), 0);
   await page.locator(".picture.loaded").nth(2).waitFor();
   assert.deepEqual(await page.locator(".tile figcaption > button").allTextContents(), ["Seed 7", "Seed 8", "Seed 9"]);
   // And the next seeds after them.

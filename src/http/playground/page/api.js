@@ -15,7 +15,7 @@
  * @typedef {{predict_time: number, queue_time: number, cost: number}} Estimate
  * @typedef {{type: "queued", position: number, eta_seconds: number}
  *   | {type: "started", attempt: number, started_at: string}
- *   | {type: "step", step: number, total: number, elapsed_seconds: number, preview: string | null}
+ *   | {type: "step", step: number, total: number, finished_images: number, elapsed_seconds: number, preview: string | null}
  *   | {type: "away"}
  *   | ({type: "finished"} & Prediction)} Event
  */
