@@ -330,6 +330,7 @@ impl PredictionService {
             notes,
             price: model.price,
             time_limit: model.time_limit(),
+            longest_run: model.longest_run(),
             priority: request.priority.unwrap_or(0),
             cancel_after: request.cancel_after,
             idempotency: request.idempotency_key.map(|key| Idempotency { key, request_hash }),

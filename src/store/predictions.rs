@@ -196,7 +196,7 @@ impl Store {
                  select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, now() + $11::bigint * interval '1 microsecond',
                         $12, $13, $14,
                         -- Where nothing is held nothing can be overdrawn, and a slow device may take its time.
-                        case when holds_balance or period is not null then $15::bigint end,
+                        case when holds_balance or period is not null then $15::bigint else $25::bigint end,
                         case when holds_balance or period is not null then $16::bigint else 0 end,
                         $17, holds_balance, period, holds_place, $24
                  from payer
@@ -258,6 +258,7 @@ impl Store {
         .bind(new.webhook.as_ref().map(|webhook| webhook.webhook.server_url.as_str()))
         .bind(new.webhook.as_ref().map(|webhook| webhook.webhook.mount.as_str()))
         .bind(&new.request_id)
+        .bind(microseconds(new.longest_run))
         .fetch_optional(&self.pool)
         .await?;
         Ok(row)

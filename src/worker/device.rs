@@ -166,7 +166,7 @@ fn own_device(
 }
 
 fn too_slow(limit: Duration) -> PredictError {
-    let message = format!("it took longer than the {} seconds that it may cost", limit.as_secs());
+    let message = format!("it took longer than the {} seconds that it may take", limit.as_secs());
     PredictError::Failed(Failure { code: FailureCode::TimeLimit, message })
 }
 
