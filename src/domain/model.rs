@@ -30,7 +30,8 @@ pub struct Model {
     pub title: String,
     /// One sentence for people.
     pub description: String,
-    /// Our version id, 64 hexadecimal digits: the SHA-256 of the slug, the revision and the pinned weight files.
+    /// Our version id, 64 hexadecimal digits: the SHA-256 of the slug, the revision and the pinned weight files that
+    /// every picture depends on.
     #[serde(skip)]
     pub version: String,
     /// What tells releases of a model without `files` apart.
@@ -70,6 +71,9 @@ pub struct WeightFile {
     pub path: String,
     /// Path in the model's folder, where it differs: the diffusers layout.
     pub destination: Option<String>,
+    /// Whether the model draws without it: the safety checker's files.
+    #[serde(default)]
+    pub optional: bool,
 }
 
 impl WeightFile {
@@ -124,13 +128,20 @@ impl Model {
         }
     }
 
+    /// The same model, without the files that it draws without.
+    #[must_use]
+    pub fn without_optional_files(mut self) -> Self {
+        self.files.retain(|file| !file.optional);
+        self
+    }
+
     fn version_id(&self) -> String {
         let mut manifest = Sha256::new();
         manifest.update(&self.slug);
         if let Some(revision) = &self.revision {
             manifest.update(format!("\n{revision}"));
         }
-        for file in &self.files {
+        for file in self.files.iter().filter(|file| !file.optional) {
             manifest.update(format!("\n{} {} {}", file.repository, file.revision, file.path));
         }
         manifest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
@@ -296,6 +307,16 @@ mod tests {
         assert_eq!(model.price, PricePerSecond::new(1_540_000));
         assert_eq!(model.limits, InputLimits::HOSTED);
         assert_eq!(model.full_name(), "bytedance/sdxl-lightning-4step");
+    }
+
+    #[test]
+    fn the_safety_checker_is_the_only_thing_that_the_hosted_model_draws_without() {
+        let catalog = Catalog::parse(SHIPPED).expect("valid");
+        let model = catalog.default_model();
+        let optional = model.files.iter().filter(|file| file.optional).map(WeightFile::destination);
+        let expected = ["config.json", "model.safetensors"].map(|name| format!("safety_checker/{name}"));
+        assert_eq!(optional.collect::<Vec<_>>(), expected);
+        assert_eq!(model.clone().without_optional_files().version_id(), model.version);
     }
 
     #[test]
