@@ -57,6 +57,9 @@ impl Server {
             .args(["serve", "--listen", "127.0.0.1:0", "--predictor", "mock", "--workers", WORKERS, "--data-dir"])
             .arg(&folder)
             .env("FOURSTEP_MOCK_STEP_MS", "0")
+            // What is measured is not how fast it refuses.
+            .env("FOURSTEP_ADMISSION__CREATES_PER_MINUTE", "0")
+            .env("FOURSTEP_ADMISSION__REQUESTS_PER_MINUTE", "0")
             // Where the webhooks lead.
             .env("FOURSTEP_FETCH__ALLOWED_NETWORKS", "127.0.0.1/32")
             .env("RUST_LOG", "warn")
@@ -117,7 +120,7 @@ impl Client {
         send("accounts/payer/credits", json!({"amount": "100000"})).await?;
         let key = json!({"name": "payer", "account": "payer", "budget": "100000", "budget_period": "day"});
         let made: Value = send("keys", key).await?.json().await?;
-        let key = made["key"].as_str().context("a new key is shown")?.to_owned();
+        let key = made["secret"].as_str().context("a new key is shown")?.to_owned();
         Ok(Self { key, webhook: Some(webhook), ..self.clone() })
     }
 
