@@ -11,6 +11,7 @@ mod db;
 mod doctor;
 mod failure;
 mod generate;
+mod health;
 mod keys;
 mod logging;
 mod migrate;
@@ -66,6 +67,8 @@ enum Command {
     Audit(audit::AuditArgs),
     /// Check this machine and configuration; every fault with its fix
     Doctor(doctor::DoctorArgs),
+    /// Ask the running server whether it is ready; for health checks
+    Health(health::HealthArgs),
     /// The database in use
     #[command(subcommand)]
     Db(db::DbCommand),
@@ -88,6 +91,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Usage(args) => usage::run(args),
         Command::Audit(args) => return failure::exit_code(audit::run(args)),
         Command::Doctor(args) => return failure::exit_code(doctor::run(args)),
+        Command::Health(args) => return failure::exit_code(health::run(args)),
         Command::Db(command) => db::run(command),
         Command::Config(command) => config::run(command),
     };
