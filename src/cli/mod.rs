@@ -22,6 +22,7 @@ mod terminal;
 mod usage;
 mod welcome;
 mod worker;
+mod workers;
 
 use std::process::ExitCode;
 
@@ -49,6 +50,9 @@ enum Command {
     Serve(ServeArgs),
     /// Run workers only, for the database of a server elsewhere
     Worker(worker::WorkerArgs),
+    /// The workers there are, in all processes
+    #[command(subcommand)]
+    Workers(workers::WorkersCommand),
     /// Draw one picture into a file, without server and database
     Generate(generate::GenerateArgs),
     /// Fetch a model's weights, verified, into the cache that Python's tools use
@@ -83,6 +87,7 @@ pub(crate) fn run() -> ExitCode {
     let result = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve::run(args),
         Command::Worker(args) => worker::run(args),
+        Command::Workers(command) => workers::run(command),
         Command::Generate(args) => generate::run(args),
         Command::Pull(args) => pull::run(args),
         Command::Migrate(args) => migrate::run(args),

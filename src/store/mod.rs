@@ -42,7 +42,7 @@ pub use predictions::{Cursor, ListFilter};
 pub use queue::{Claim, Renewal, Swept};
 pub use recent::Mark;
 pub use seal::Seal;
-pub use workers::{Phase, WorkerRecord, WorkerSession};
+pub use workers::{Phase, SeenWorker, WorkerRecord, WorkerSession};
 
 /// `migrations/`, built into the program.
 static MIGRATIONS: Migrator = sqlx::migrate!();
