@@ -36,7 +36,7 @@ image: ## Build the container image
 	docker build --tag fourstep --build-arg COMMIT=$$(git rev-parse --short HEAD) .
 
 sbom: ## Write fourstep.cdx.json: every dependency, its version and its hash (CycloneDX)
-	npx --yes @cyclonedx/cdxgen@CDXGEN --type rust --no-install-deps --output fourstep.cdx.json .
+	npx --yes @cyclonedx/cdxgen@12.8.4 --type rust --no-install-deps --output fourstep.cdx.json .
 
 fmt: ## Format the code
 	cargo fmt

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod chart;
+mod full_disk;
 mod operating;
 mod options;
 #[path = "../it/process.rs"]
