@@ -7,8 +7,8 @@
 
 ARG RUST=docker.io/library/rust:1.95-slim-bookworm
 ARG DEBIAN=docker.io/library/debian:bookworm-slim
-ARG CUDA=docker.io/nvidia/cuda:12.8.1-devel-ubuntu24.04
-ARG CUDA_RUNTIME=docker.io/nvidia/cuda:12.8.1-runtime-ubuntu24.04
+ARG CUDA=docker.io/nvidia/cuda:12.8.1-cudnn-devel-ubuntu24.04
+ARG CUDA_RUNTIME=docker.io/nvidia/cuda:12.8.1-cudnn-runtime-ubuntu24.04
 
 # --- The program, for the CPU -----------------------------------------------------------------------------------------
 
