@@ -132,14 +132,16 @@ async fn the_autoscaler_is_told_how_many_seconds_of_work_wait(pool: PgPool) {
     let (folder, url) = (TestFolder::new(), url_of(&pool));
     let server = Program::serve(&folder.0, Some(&url), &["--workers", "0"]);
     let client = Client::of(&server, &folder.0);
-    let mut last = String::new();
+    let mut waiting = Vec::new();
     for _ in 0..5 {
-        last = client.create().await.unwrap();
+        waiting.push(client.create().await.unwrap());
     }
     assert_eq!(seconds().await, 10, "two seconds each, as long as nothing is known");
 
     let worker = Program::worker(&folder.0, &url, 1);
-    assert_eq!(client.terminal(&last).await["status"], "succeeded");
+    for id in &waiting {
+        assert_eq!(client.terminal(id).await["status"], "succeeded");
+    }
     worker.kill();
     assert_eq!(seconds().await, 0, "nothing waits");
     let runs: i64 =
