@@ -1,6 +1,10 @@
 //! What the service itself costs: a real server with the mock predictor at 0 ms a step, driven over HTTP from this
 //! process on the same machine.
 //!
+//! Throughput is measured twice: for an account without limits, and with everything on that keeps books: a prepaid account,
+//! whose balance every prediction holds from and is settled with, a key with a daily budget, and a webhook each, delivered
+//! to a receiver in this process. The audit has the last word.
+//!
 //! `cargo bench --bench service` prints one table. Times are taken from the rows' own timestamps, which are the start of
 //! the writing transaction, so each figure includes the commit before it. `benches/README.md` keeps results.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
@@ -17,8 +21,10 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use axum::{Router, http::StatusCode};
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 /// Predictions made one after the other to measure latency.
 const ALONE: usize = 500;
@@ -51,6 +57,8 @@ impl Server {
             .args(["serve", "--listen", "127.0.0.1:0", "--predictor", "mock", "--workers", WORKERS, "--data-dir"])
             .arg(&folder)
             .env("FOURSTEP_MOCK_STEP_MS", "0")
+            // Where the webhooks lead.
+            .env("FOURSTEP_FETCH__ALLOWED_NETWORKS", "127.0.0.1/32")
             .env("RUST_LOG", "warn")
             .env_remove("DATABASE_URL")
             .stdout(Stdio::piped())
@@ -64,6 +72,19 @@ impl Server {
             .context("the server ended before it was ready")?;
         let key = std::fs::read_to_string(folder.join("key")).context("could not read the first key")?;
         Ok(Self { process, folder, url: url.trim_end_matches('/').to_owned(), key: key.trim().to_owned() })
+    }
+
+    /// Fails unless the books add up.
+    fn audit(&self) -> anyhow::Result<()> {
+        let program = |arguments: &[&str]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_fourstep"));
+            command.args(arguments).arg("--data-dir").arg(&self.folder);
+            command
+        };
+        let url = program(&["db", "url"]).env_remove("DATABASE_URL").output()?;
+        let audit = program(&["audit"]).env("DATABASE_URL", String::from_utf8(url.stdout)?.trim()).output()?;
+        ensure!(audit.status.success(), "the books do not add up: {}", String::from_utf8_lossy(&audit.stdout));
+        Ok(())
     }
 }
 
@@ -82,14 +103,53 @@ struct Client {
     http: reqwest::Client,
     url: String,
     key: String,
+    webhook: Option<String>,
 }
 
 impl Client {
+    /// The same, of an account and with a key that both have limits, told of every end.
+    async fn limited(&self, webhook: String) -> anyhow::Result<Self> {
+        let send = async |path: &str, body: Value| -> anyhow::Result<reqwest::Response> {
+            let request = self.http.post(format!("{}/admin/{path}", self.url)).bearer_auth(&self.key).json(&body);
+            Ok(request.send().await?.error_for_status()?)
+        };
+        send("accounts", json!({"name": "payer", "mode": "prepaid"})).await?;
+        send("accounts/payer/credits", json!({"amount": "100000"})).await?;
+        let key = json!({"name": "payer", "account": "payer", "budget": "100000", "budget_period": "day"});
+        let made: Value = send("keys", key).await?.json().await?;
+        let key = made["key"].as_str().context("a new key is shown")?.to_owned();
+        Ok(Self { key, webhook: Some(webhook), ..self.clone() })
+    }
+
+    /// Predictions a second, made by clients that create and wait without a pause.
+    async fn together(&self) -> anyhow::Result<f64> {
+        let begun = Instant::now();
+        let left = Arc::new(AtomicUsize::new(TOGETHER));
+        let mut clients = tokio::task::JoinSet::new();
+        for _ in 0..CLIENTS {
+            let (client, left) = (self.clone(), Arc::clone(&left));
+            clients.spawn(async move {
+                while left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
+                    let done = client.create(true).await?;
+                    ensure!(done.status == "succeeded", "prediction {} is {}", done.id, done.status);
+                }
+                Ok(())
+            });
+        }
+        while let Some(ended) = clients.join_next().await {
+            ended??;
+        }
+        Ok(TOGETHER as f64 / begun.elapsed().as_secs_f64())
+    }
+
     /// Creates a prediction and, with `wait`, holds the request until it is done.
     async fn create(&self, wait: bool) -> anyhow::Result<Prediction> {
         let query = if wait { "?wait=60" } else { "" };
-        let input = serde_json::json!({"input": {"prompt": "a lighthouse", "width": 256, "height": 256}});
-        let request = self.http.post(format!("{}/predictions{query}", self.url)).bearer_auth(&self.key).json(&input);
+        let mut body = json!({"input": {"prompt": "a lighthouse", "width": 256, "height": 256}});
+        if let Some(webhook) = &self.webhook {
+            body["webhook"] = json!(webhook);
+        }
+        let request = self.http.post(format!("{}/predictions{query}", self.url)).bearer_auth(&self.key).json(&body);
         Ok(request.send().await?.error_for_status()?.json().await?)
     }
 
@@ -102,7 +162,8 @@ impl Client {
 #[tokio::main(worker_threads = 1)]
 async fn main() -> anyhow::Result<()> {
     let server = Server::start()?;
-    let client = Client { http: reqwest::Client::new(), url: server.url.clone(), key: server.key.clone() };
+    let http = reqwest::Client::new();
+    let client = Client { http, url: server.url.clone(), key: server.key.clone(), webhook: None };
     for _ in 0..50 {
         client.create(true).await?;
     }
@@ -123,23 +184,11 @@ async fn main() -> anyhow::Result<()> {
         answered.push((now - done.completed_at.context("it is done")?).to_std()?);
     }
 
-    let begun = Instant::now();
-    let left = Arc::new(AtomicUsize::new(TOGETHER));
-    let mut clients = tokio::task::JoinSet::new();
-    for _ in 0..CLIENTS {
-        let (client, left) = (client.clone(), Arc::clone(&left));
-        clients.spawn(async move {
-            while left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
-                let done = client.create(true).await?;
-                ensure!(done.status == "succeeded", "prediction {} is {}", done.id, done.status);
-            }
-            Ok(())
-        });
-    }
-    while let Some(ended) = clients.join_next().await {
-        ended??;
-    }
-    let rate = TOGETHER as f64 / begun.elapsed().as_secs_f64();
+    let unlimited = client.together().await?;
+    let told = Arc::new(AtomicUsize::new(0));
+    let limited = client.limited(receive_webhooks(Arc::clone(&told)).await?).await?.together().await?;
+    let told = told.load(Relaxed);
+    server.audit()?;
 
     println!("mock predictor at 0 ms, 256 x 256 PNG, {WORKERS} workers, private Postgres with fsync\n");
     println!("| one at a time, {ALONE} predictions | p50 | p95 | p99 |");
@@ -148,8 +197,22 @@ async fn main() -> anyhow::Result<()> {
     print_row("created → a worker has it", &mut picked_up);
     print_row("completed → long poll answered", &mut answered);
     print_row("POST and long poll, whole", &mut whole);
-    println!("\n{CLIENTS} clients, {TOGETHER} predictions: {rate:.0} predictions/s");
+    println!("\n{CLIENTS} clients, {TOGETHER} predictions: {unlimited:.0} predictions/s");
+    println!("with balance, budget and webhooks, {told} of them told by the end: {limited:.0} predictions/s");
+    println!("the books add up");
     Ok(())
+}
+
+/// Starts a receiver that counts what it is told, and returns its URL.
+async fn receive_webhooks(told: Arc<AtomicUsize>) -> anyhow::Result<String> {
+    let routes = Router::new().fallback(async move || {
+        told.fetch_add(1, Relaxed);
+        StatusCode::NO_CONTENT
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}/", listener.local_addr()?);
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    Ok(url)
 }
 
 fn print_row(name: &str, times: &mut [Duration]) {

@@ -191,7 +191,7 @@ impl Worker {
         let (sender, mut steps) = mpsc::unbounded_channel();
         let run = self.device.run(claim.input.clone(), image, claim.time_limit, held.stop_token(), sender);
         tokio::pin!(run);
-        // In the queue of the device from now on. If a cancel came meanwhile, it shall find it before it begins.
+        // If a cancel came while we learned that it is ours, the run shall not even begin.
         if changes.changed().now_or_never().is_some() {
             self.renew_one(claim).await;
         }

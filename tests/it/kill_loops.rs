@@ -118,7 +118,9 @@ async fn another(client: &Client, pool: &PgPool) -> Client {
 /// Returns when no more than so many predictions are left to do.
 async fn until_waiting(most: usize, pool: &PgPool) {
     let left = "select count(*) from predictions where completed_at is null";
+    let deadline = Instant::now() + PATIENCE;
     while sqlx::query_scalar::<_, i64>(left).fetch_one(pool).await.unwrap() > most as i64 {
+        assert!(Instant::now() < deadline, "nothing is done any more");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
