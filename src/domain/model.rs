@@ -48,6 +48,10 @@ pub struct Model {
     /// How long the device may work on one prediction; what it may cost is held before it runs.
     #[serde(default = "Model::default_time_limit_seconds")]
     pub time_limit_seconds: u32,
+    /// How long it may where nothing is held, because its account spends what it likes: a slow device may take its time,
+    /// and one that hangs may not take all of it.
+    #[serde(default = "Model::default_longest_run_seconds")]
+    pub longest_run_seconds: u32,
     /// What input it takes.
     pub limits: InputLimits,
     /// The files of its weights on the hub; none for one that is part of the program.
@@ -147,7 +151,16 @@ impl Model {
         60
     }
 
-    /// How long the device may work on one prediction.
+    const fn default_longest_run_seconds() -> u32 {
+        3600
+    }
+
+    /// How long the device may work on one prediction that nothing is held for.
+    pub fn longest_run(&self) -> Duration {
+        Duration::from_secs(self.longest_run_seconds.into())
+    }
+
+    /// How long the device may work on one prediction that its price is held for.
     pub fn time_limit(&self) -> Duration {
         Duration::from_secs(self.time_limit_seconds.into())
     }
@@ -210,6 +223,9 @@ impl Catalog {
             }
             if model.time_limit_seconds == 0 {
                 return refuse("time_limit_seconds must be at least 1");
+            }
+            if model.longest_run_seconds < model.time_limit_seconds {
+                return refuse("longest_run_seconds must be at least time_limit_seconds");
             }
             if !(limits.min_size..=limits.max_size).contains(&limits.default_size) || limits.min_size < 8 {
                 return refuse("sizes must hold 8 <= min_size <= default_size <= max_size");
