@@ -28,9 +28,14 @@ check:
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
 
+# With MODEL=DIR also the pipeline, with the weights in DIR; with PEERS=DIR beside diffusers, from that Python environment.
 bench: ## Measure the service on this machine
 	@tools/set-up
 	cargo bench --bench service
+ifdef MODEL
+	cargo build --release --bin fourstep
+	python3 benches/pipeline.py $(MODEL) $(if $(PEERS),--peers $(PEERS))
+endif
 
 image: ## Build the container image
 	docker build --tag fourstep --build-arg COMMIT=$$(git rev-parse --short HEAD) .
