@@ -35,6 +35,8 @@ pub(super) enum Error {
     InvalidRequest(#[from] InvalidInput),
     #[error("the body is not JSON: {0}")]
     MalformedBody(String),
+    #[error("the body is not a form: {0}")]
+    MalformedForm(String),
     #[error("the header {header} {reason}")]
     UnsupportedBody { header: &'static str, reason: String },
     #[error("the body must be at most {limit} bytes long")]
@@ -80,6 +82,8 @@ impl Error {
                 service::Error::UnknownVersion(_) => {
                     (StatusCode::UNPROCESSABLE_ENTITY, "unknown_version", one("version"))
                 }
+                service::Error::NoFile => (StatusCode::NOT_FOUND, "file_not_found", Vec::new()),
+                service::Error::StorageFull { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "storage_full", Vec::new()),
                 service::Error::Conflict(_) => (StatusCode::CONFLICT, "conflict", one("id")),
                 service::Error::KeyReused => {
                     (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", one("Idempotency-Key"))
@@ -90,7 +94,7 @@ impl Error {
             Self::InvalidRequest(invalid) => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request", invalid.fields.clone())
             }
-            Self::MalformedBody(_) => (StatusCode::BAD_REQUEST, "malformed_body", one("body")),
+            Self::MalformedBody(_) | Self::MalformedForm(_) => (StatusCode::BAD_REQUEST, "malformed_body", one("body")),
             Self::UnsupportedBody { header, .. } => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", one(header))
             }

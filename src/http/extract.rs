@@ -120,6 +120,11 @@ fn check_headers(headers: &HeaderMap, limit: usize) -> Result<(), Error> {
         let reason = format!("must be application/json, not {}", media_type.unwrap_or("what it is"));
         return Err(Error::UnsupportedBody { header: "Content-Type", reason });
     }
+    check_length(headers, limit)
+}
+
+/// Refuses a body of any type for its length, or for how it is packed.
+pub(super) fn check_length(headers: &HeaderMap, limit: usize) -> Result<(), Error> {
     if headers.contains_key(CONTENT_ENCODING) && text(headers, &CONTENT_ENCODING) != Some("identity") {
         let reason = "must not be there: bodies are taken uncompressed".to_owned();
         return Err(Error::UnsupportedBody { header: "Content-Encoding", reason });
@@ -128,7 +133,8 @@ fn check_headers(headers: &HeaderMap, limit: usize) -> Result<(), Error> {
     if length.is_some_and(|length| length > limit) { Err(Error::BodyTooLarge { limit }) } else { Ok(()) }
 }
 
-async fn read(body: Body, limit: usize) -> Result<axum::body::Bytes, Error> {
+/// A body, whole.
+pub(super) async fn read(body: Body, limit: usize) -> Result<axum::body::Bytes, Error> {
     let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await;
     match collected.map_err(|_| Error::BodyTooSlow)? {
         Ok(body) => Ok(body.to_bytes()),

@@ -18,8 +18,9 @@ use axum::{
 
 use super::{
     Api, Error, conditional,
-    extract::{ChosenId, JsonBody, KnownId, Rest},
+    extract::{ChosenId, KnownId, Rest},
     idempotency::{IdempotencyKey, Replayed},
+    multipart::CreateBody,
     query::ListQuery,
     timing::{CancelAfter, Wait},
 };
@@ -42,7 +43,7 @@ pub(super) async fn create(
     wait: Wait,
     CancelAfter(cancel_after): CancelAfter,
     IdempotencyKey(idempotency_key): IdempotencyKey,
-    JsonBody(body): JsonBody,
+    CreateBody(body): CreateBody,
 ) -> Result<Response, Error> {
     let request =
         CreateRequest { cancel_after, idempotency_key, ..create_request(CreatePrediction::parse(body)?, &base) };
@@ -58,7 +59,7 @@ pub(super) async fn create_with_id(
     base: BaseUrl,
     wait: Wait,
     CancelAfter(cancel_after): CancelAfter,
-    JsonBody(body): JsonBody,
+    CreateBody(body): CreateBody,
 ) -> Result<Response, Error> {
     let request = CreateRequest { id: Some(id), cancel_after, ..create_request(CreatePrediction::parse(body)?, &base) };
     let created = api.service.create(caller, request).await?;

@@ -5,6 +5,7 @@
 
 pub mod admission;
 mod cache;
+pub mod files;
 mod follow;
 mod operator;
 pub mod scrape;
@@ -31,7 +32,7 @@ use crate::{
 };
 
 pub use self::follow::{Follow, Sight};
-use self::{admission::Admission, cache::Cache, scrape::Scrape};
+use self::{admission::Admission, cache::Cache, files::UploadLimits, scrape::Scrape};
 pub use crate::store::{Cursor, ListFilter};
 
 /// How long a looked-up key is believed; so long may a revoked one still work.
@@ -63,6 +64,7 @@ struct Shared {
     fetching: Semaphore,
     fetcher: Fetcher,
     scrape: Scrape,
+    uploads: UploadLimits,
     draining: CancellationToken,
 }
 
@@ -173,6 +175,15 @@ pub enum Error {
     /// The catalog has no such version, or not of the model named.
     #[error("there is no version {0:?}")]
     UnknownVersion(String),
+    /// No such upload, or it is somebody else's, or gone.
+    #[error("there is no such file")]
+    NoFile,
+    /// The account's uploads would be more than it may have.
+    #[error("the account's uploads would have more than {quota} bytes together; delete some, or wait until they expire")]
+    StorageFull {
+        /// Bytes.
+        quota: u64,
+    },
     /// The id is taken by a different request.
     #[error("the id {0} is already used by a different prediction")]
     Conflict(PredictionId),
@@ -200,7 +211,7 @@ impl From<store::Error> for Error {
 
 impl From<artifacts::Error> for Error {
     fn from(error: artifacts::Error) -> Self {
-        Self::Internal(error.into())
+        if error.is_passing() { Self::Unavailable(error.into()) } else { Self::Internal(error.into()) }
     }
 }
 
@@ -214,6 +225,7 @@ impl PredictionService {
         catalog: Catalog,
         fetcher: Fetcher,
         limits: admission::Limits,
+        uploads: UploadLimits,
         draining: CancellationToken,
     ) -> Self {
         let (keys, run_times) = (Cache::new(KEY_CACHE), Cache::new(RUN_TIME_CACHE));
@@ -233,6 +245,7 @@ impl PredictionService {
             fetching,
             fetcher,
             scrape,
+            uploads,
             draining,
         };
         Self { shared: Arc::new(shared) }
@@ -313,7 +326,7 @@ impl PredictionService {
             Value::Null => Value::Object(serde_json::Map::new()),
             input => input,
         };
-        let image = self.shared.take_image(&mut raw_input, &mut input, &model.limits).await?;
+        let image = self.shared.take_image(caller.account_id, &mut raw_input, &mut input, &model.limits).await?;
         let mut new = NewPrediction {
             id: request.id.unwrap_or_else(PredictionId::generate),
             account_id: caller.account_id,

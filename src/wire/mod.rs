@@ -8,6 +8,7 @@ mod base_url;
 pub mod cursor;
 pub mod eachlabs;
 mod exact;
+mod form;
 mod input_schema;
 pub mod native;
 mod refusal;
@@ -15,6 +16,7 @@ pub mod replicate;
 pub mod usage;
 pub mod webhook;
 
+pub use form::Part;
 pub use base_url::{BaseUrl, FaceUrl, MalformedBaseUrl};
 pub use input_schema::InputSchema;
 pub use refusal::Refusal;

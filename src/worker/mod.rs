@@ -8,6 +8,7 @@
 mod conclude;
 mod device;
 mod encode;
+mod files;
 mod held;
 pub mod predictor;
 mod preview;
@@ -28,6 +29,7 @@ use uuid::Uuid;
 
 pub use self::{
     device::{DevicePhase, DeviceThread, Load, Run},
+    files::{expire_uploads, sweep_files},
     sweep::prune,
 };
 use self::{held::HeldClaims, run::Worker};

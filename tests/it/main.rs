@@ -30,6 +30,7 @@ mod queue;
 mod replicate;
 mod server;
 mod support;
+mod uploads;
 mod usage;
 mod webhooks;
 mod worker;

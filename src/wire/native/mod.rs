@@ -4,6 +4,7 @@
 //! always there, `null` while it has no value.
 
 pub mod events;
+mod file;
 mod webhook;
 
 use serde::{Serialize, Serializer};
@@ -19,6 +20,7 @@ use crate::domain::{
     WebhookRequest,
 };
 
+pub use file::{CreateFile, File, create_from_form};
 pub use webhook::{Secret, Webhook};
 
 /// What the native face fills in, as the model's authors have it.
