@@ -18,6 +18,7 @@ mod upload;
 mod usage;
 mod webhook;
 mod webhook_log;
+mod work;
 
 pub use account::{AccountMode, AccountRecord, Budget, KeyRecord, NewKey};
 pub use api_key::{ApiKey, Caller, MalformedKey};

@@ -15,7 +15,7 @@ use axum::{
 };
 
 use crate::{
-    domain::{InvalidField, InvalidInput},
+    domain::{InvalidField, InvalidInput, PredictionId},
     service,
     wire::Refusal,
 };
@@ -56,6 +56,12 @@ pub(super) enum Error {
     /// Clients have another way when they are told that this one is not built, and none when it is merely not found.
     #[error("{0} are not supported yet")]
     NotBuilt(&'static str),
+    /// Where a prediction is no data but an answer, which it did not come to.
+    #[error("{message}")]
+    Unsuccessful { code: &'static str, message: String },
+    /// The same for one that goes on.
+    #[error("the prediction {0} takes longer than its answer could be waited for; it goes on")]
+    NotInTime(PredictionId),
     #[error("internal error")]
     Panicked,
 }
@@ -108,8 +114,18 @@ impl Error {
             Self::NoRoute => (StatusCode::NOT_FOUND, "unknown_url", Vec::new()),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", Vec::new()),
             Self::NotBuilt(_) => (StatusCode::NOT_IMPLEMENTED, "not_implemented", Vec::new()),
+            Self::Unsuccessful { code: code @ "invalid_input", .. } => (StatusCode::BAD_REQUEST, code, Vec::new()),
+            Self::Unsuccessful { code: code @ "canceled", .. } => (StatusCode::CONFLICT, code, Vec::new()),
+            Self::Unsuccessful { code, .. } => (StatusCode::INTERNAL_SERVER_ERROR, code, Vec::new()),
+            Self::NotInTime(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_in_time", Vec::new()),
             Self::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, "internal", Vec::new()),
         }
+    }
+
+    /// What the faces make their error bodies of.
+    pub(super) fn into_refusal(self) -> Refusal {
+        let (status, code, invalid_fields) = self.classify();
+        Refusal { status, code, detail: self.to_string(), invalid_fields }
     }
 
     /// The header its status calls for.
@@ -124,7 +140,10 @@ impl Error {
             Self::Service(
                 service::Error::TooManyRequests { retry_after } | service::Error::Overloaded { retry_after },
             ) => Some((RETRY_AFTER, HeaderValue::from(*retry_after))),
-            Self::Service(service::Error::Conflict(_)) => Some((X_SHOULD_RETRY, HeaderValue::from_static("false"))),
+            // Another try would be another prediction.
+            Self::Service(service::Error::Conflict(_)) | Self::Unsuccessful { .. } | Self::NotInTime(_) => {
+                Some((X_SHOULD_RETRY, HeaderValue::from_static("false")))
+            }
             Self::RangeNotSatisfiable { size } => {
                 HeaderValue::try_from(format!("bytes */{size}")).ok().map(|value| (CONTENT_RANGE, value))
             }
@@ -144,11 +163,11 @@ impl IntoResponse for Error {
             }
             _ => {}
         }
-        let (status, code, invalid_fields) = self.classify();
-        let refusal = Refusal { status, code, detail: self.to_string(), invalid_fields };
+        let header = self.header();
+        let refusal = self.into_refusal();
         let mut response = Response::new(Body::empty());
-        *response.status_mut() = status;
-        response.headers_mut().extend(self.header());
+        *response.status_mut() = refusal.status;
+        response.headers_mut().extend(header);
         response.extensions_mut().insert(refusal);
         response
     }

@@ -16,10 +16,10 @@ use axum::{
 };
 use serde::Serialize;
 
-use super::{Api, caller::X_API_KEY, eachlabs, replicate};
+use super::{Api, caller::X_API_KEY, eachlabs, openai, replicate};
 use crate::{
     domain::Dialect,
-    wire::{Refusal, eachlabs::Refused, native, replicate as replicate_wire},
+    wire::{Refusal, eachlabs::Refused, native, openai as openai_wire, replicate as replicate_wire},
 };
 
 /// The face a request is for.
@@ -52,7 +52,12 @@ impl Face {
                 *response.status_mut() = status;
                 fill(response, HeaderValue::from_static("application/json"), &body);
             }
-            Dialect::Native | Dialect::OpenAi => fill(response, PROBLEM, &native::Problem::new(refusal, request_id)),
+            Dialect::OpenAi => {
+                let (status, body) = openai_wire::Refused::new(refusal);
+                *response.status_mut() = status;
+                fill(response, HeaderValue::from_static("application/json"), &body);
+            }
+            Dialect::Native => fill(response, PROBLEM, &native::Problem::new(refusal, request_id)),
         }
     }
 }
@@ -65,29 +70,40 @@ fn dialect(uri: &Uri, headers: &HeaderMap) -> Dialect {
     if below("/replicate").is_some() {
         return Dialect::Replicate;
     }
+    if below("/openai").is_some() {
+        return Dialect::OpenAi;
+    }
     let Some(below_v1) = below("/v1") else {
         return Dialect::Native;
     };
     match below_v1.split('/').nth(1).unwrap_or_default() {
         "prediction" | "model" | "executions" | "upload" => Dialect::Eachlabs,
+        "images" => Dialect::OpenAi,
         // The other vendor has one URL there.
         "webhooks" if !below_v1.starts_with("/webhooks/default/") => Dialect::Eachlabs,
         // Both vendors' clients delete files there.
         "files" if headers.contains_key(X_API_KEY) => Dialect::Eachlabs,
         "models" if below_v1 == "/models" => lister_of_models(uri, headers),
+        // The other vendor's have an owner as well.
+        "models" if below_v1.split('/').count() == 3 => Dialect::OpenAi,
         _ => Dialect::Replicate,
     }
 }
 
-/// Whose client asks for `/v1/models`: its answer is an array for one vendor and a page for the other. Replicate's clients
-/// say who they are; of Eachlabs' most do not.
+/// Whose client asks for `/v1/models`: its answer is an array for one vendor, and for each of the others another kind of
+/// page. Replicate's and OpenAI's clients say who they are; of Eachlabs' most do not.
 fn lister_of_models(uri: &Uri, headers: &HeaderMap) -> Dialect {
     let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
     let is_paged = uri.query().is_some_and(|query| {
         query.split('&').any(|pair| ["name=", "limit=", "offset="].iter().any(|name| pair.starts_with(name)))
     });
-    let is_replicates = agent.to_ascii_lowercase().starts_with("replicate");
-    if is_replicates && !is_paged && !headers.contains_key(X_API_KEY) { Dialect::Replicate } else { Dialect::Eachlabs }
+    let agent = agent.to_ascii_lowercase();
+    match () {
+        () if is_paged || headers.contains_key(X_API_KEY) => Dialect::Eachlabs,
+        () if agent.starts_with("replicate") => Dialect::Replicate,
+        () if ["openai/", "asyncopenai/"].iter().any(|name| agent.starts_with(name)) => Dialect::OpenAi,
+        () => Dialect::Eachlabs,
+    }
 }
 
 /// `GET /models`, of whichever face.
@@ -98,6 +114,7 @@ pub(super) async fn list_models(
 ) -> Response {
     let mut response = match face.dialect {
         Dialect::Replicate => replicate::list_models.call(request, api).await,
+        Dialect::OpenAi => openai::list_models.call(request, api).await,
         _ => eachlabs::list_models.call(request, api).await,
     };
     response.headers_mut().insert(VARY, HeaderValue::from_static("Authorization, X-API-Key, User-Agent"));
@@ -148,6 +165,9 @@ mod tests {
             ("/v1/webhooks/x", Dialect::Eachlabs),
             ("/v1/webhooks/default/secret", Dialect::Replicate),
             ("/eachlabs/v1/predictions", Dialect::Eachlabs),
+            ("/openai/v1/anything", Dialect::OpenAi),
+            ("/v1/images/generations", Dialect::OpenAi),
+            ("/v1/models/a", Dialect::OpenAi),
         ] {
             assert_eq!(face_of(path, &[]), dialect, "{path}");
         }
@@ -164,6 +184,9 @@ mod tests {
             ("/v1/models?limit=5", vec![replicate], Dialect::Eachlabs),
             ("/v1/files/x", vec![("x-api-key", "k")], Dialect::Eachlabs),
             ("/v1/models?cursor=5", vec![replicate], Dialect::Replicate),
+            ("/v1/models", vec![("user-agent", "OpenAI/Python 3.57.0")], Dialect::OpenAi),
+            ("/v1/models", vec![("user-agent", "AsyncOpenAI/Python 3.57.0")], Dialect::OpenAi),
+            ("/openai/v1/models", vec![replicate], Dialect::OpenAi),
             ("/replicate/v1/models?limit=5", vec![], Dialect::Replicate),
             ("/eachlabs/v1/models", vec![replicate], Dialect::Eachlabs),
         ] {

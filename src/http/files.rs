@@ -17,11 +17,20 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
+use futures_util::TryStreamExt;
+
 use super::{
     Api, Error,
     conditional::{self, Wanted},
     extract::Rest,
 };
+use crate::{domain::Artifact, service};
+
+/// An output's bytes, whole.
+pub(super) async fn read(api: &Api, file: &Artifact) -> Result<Vec<u8>, service::Error> {
+    let found = api.service.find_output(&file.key).await?;
+    Ok(api.service.read_output(&found, 0..found.size).await?.try_concat().await?)
+}
 
 /// `GET /files/{key}`, and `HEAD`.
 pub(super) async fn get(

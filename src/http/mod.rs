@@ -9,24 +9,29 @@ mod conditional;
 mod connection;
 mod eachlabs;
 mod error;
+mod estimate;
 mod events;
 mod extract;
 mod face;
 mod files;
+mod form;
 mod hangup;
 mod idempotency;
 mod metrics;
-mod multipart;
 mod native;
 mod observe;
+mod openai;
 mod playground;
 mod probes;
 mod query;
 mod replicate;
 mod server;
+mod summary;
 mod timing;
+mod trace;
 mod uploads;
 mod usage;
+mod wanted;
 mod webhooks;
 
 use std::{sync::Arc, time::Duration};
@@ -80,6 +85,7 @@ fn router(service: PredictionService, settings: Settings) -> Router {
         .route("/predictions/{id}", get(native::get).put(native::create_with_id).delete(native::cancel))
         .route("/predictions/{id}/cancel", post(native::cancel))
         .route("/predictions/{id}/events", get(events::follow))
+        .route("/estimate", post(estimate::estimate))
         .route("/models", get(native::list_models))
         .route("/models/{*name}", get(native::get_model));
     let native = native
@@ -115,6 +121,11 @@ fn router(service: PredictionService, settings: Settings) -> Router {
         .route("/upload/presign", post(uploads::presign))
         .route("/upload/{id}/{ticket}", put(uploads::receive))
         .route("/model", get(eachlabs::get_model));
+    let openai = Router::new()
+        .route("/images/generations", post(openai::generate))
+        .route("/images/edits", post(openai::edit))
+        .route("/images/variations", post(openai::vary))
+        .route("/models/{id}", get(openai::get_model));
     // Whoever knows a file's key may read it, and a probe has no key at all.
     let open = Router::new()
         .route("/", get(playground::root))
@@ -127,10 +138,11 @@ fn router(service: PredictionService, settings: Settings) -> Router {
         .route("/version", get(probes::version));
 
     // A vendor's client is given its face's own path, or only the server; and some add `/v1` to what they are given.
-    let faces = mounted("/v1", replicate.clone().merge(eachlabs.clone()))
+    let faces = mounted("/v1", replicate.clone().merge(eachlabs.clone()).merge(openai.clone()))
         .merge(mounted("/v1/v1", replicate.clone()))
         .merge(mounted("/replicate/v1", replicate))
-        .merge(mounted("/eachlabs/v1", eachlabs));
+        .merge(mounted("/eachlabs/v1", eachlabs))
+        .merge(mounted("/openai/v1", openai));
 
     around(native.merge(open).merge(faces)).with_state(Api { service, settings: Arc::new(settings) })
 }

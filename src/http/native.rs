@@ -19,10 +19,13 @@ use axum::{
 use super::{
     Api, Error, conditional,
     extract::{ChosenId, KnownId, Rest},
+    files,
+    form::CreateBody,
     idempotency::{IdempotencyKey, Replayed},
-    multipart::CreateBody,
     query::ListQuery,
+    summary,
     timing::{CancelAfter, Wait},
+    wanted::Wanted,
 };
 use crate::{
     domain::{Caller, Dialect, Model, Prediction, Webhook},
@@ -40,15 +43,16 @@ pub(super) async fn create(
     State(api): State<Api>,
     caller: Caller,
     base: BaseUrl,
-    wait: Wait,
+    (wait, wanted): (Wait, Wanted),
     CancelAfter(cancel_after): CancelAfter,
     IdempotencyKey(idempotency_key): IdempotencyKey,
     CreateBody(body): CreateBody,
 ) -> Result<Response, Error> {
-    let request =
-        CreateRequest { cancel_after, idempotency_key, ..create_request(CreatePrediction::parse(body)?, &base) };
+    let mut body = CreatePrediction::parse(body)?;
+    wanted.shape(&mut body.input)?;
+    let request = CreateRequest { cancel_after, idempotency_key, ..create_request(body, &base) };
     let created = api.service.create(caller, request).await?;
-    Ok(answer_created(&api, caller, created, wait, &base).await)
+    Ok(answer_created(&api, caller, created, (wait, wanted), &base).await)
 }
 
 /// `PUT /predictions/{id}`: a create that may be repeated.
@@ -57,13 +61,15 @@ pub(super) async fn create_with_id(
     caller: Caller,
     ChosenId(id): ChosenId,
     base: BaseUrl,
-    wait: Wait,
+    (wait, wanted): (Wait, Wanted),
     CancelAfter(cancel_after): CancelAfter,
     CreateBody(body): CreateBody,
 ) -> Result<Response, Error> {
-    let request = CreateRequest { id: Some(id), cancel_after, ..create_request(CreatePrediction::parse(body)?, &base) };
+    let mut body = CreatePrediction::parse(body)?;
+    wanted.shape(&mut body.input)?;
+    let request = CreateRequest { id: Some(id), cancel_after, ..create_request(body, &base) };
     let created = api.service.create(caller, request).await?;
-    Ok(answer_created(&api, caller, created, wait, &base).await)
+    Ok(answer_created(&api, caller, created, (wait, wanted), &base).await)
 }
 
 /// `GET /predictions/{id}`
@@ -83,11 +89,11 @@ pub(super) async fn get(
     let is_known = conditional::is_known(&headers, &etag);
     // Answers to one key must not be given to another by a cache that knows only of `Authorization`.
     let cached = [(ETAG, etag), (CACHE_CONTROL, "private, no-cache".to_owned())];
-    let model = model_header(&api, &prediction);
+    let (model, timing) = (model_header(&api, &prediction), summary::timing(&prediction));
     if is_known {
-        return Ok((StatusCode::NOT_MODIFIED, wait, model, cached).into_response());
+        return Ok((StatusCode::NOT_MODIFIED, wait, model, timing, cached).into_response());
     }
-    Ok((wait, model, cached, [(CONTENT_TYPE, "application/json")], body).into_response())
+    Ok((wait, model, timing, cached, [(CONTENT_TYPE, "application/json")], body).into_response())
 }
 
 /// `GET /predictions`
@@ -150,7 +156,7 @@ pub(super) async fn get_model(
     Ok(Json(native::Model::new(model, catalog.answering(model), typical_run, &base)).into_response())
 }
 
-fn create_request(body: CreatePrediction, base: &BaseUrl) -> CreateRequest {
+pub(super) fn create_request(body: CreatePrediction, base: &BaseUrl) -> CreateRequest {
     let CreatePrediction { model, version, input, priority, webhook } = body;
     CreateRequest {
         id: None,
@@ -167,7 +173,15 @@ fn create_request(body: CreatePrediction, base: &BaseUrl) -> CreateRequest {
 }
 
 /// The answer to a create that succeeded. Nothing after it can fail the request: its client would repeat it.
-async fn answer_created(api: &Api, caller: Caller, created: Created, wait: Wait, base: &BaseUrl) -> Response {
+async fn answer_created(
+    api: &Api,
+    caller: Caller,
+    created: Created,
+    (wait, wanted): (Wait, Wanted),
+    base: &BaseUrl,
+) -> Response {
+    // A picture is worth waiting for.
+    let wait = if wanted == Wanted::Document { wait } else { wait.or_longest() };
     let replayed = Replayed::of(&created);
     let (prediction, is_new) = match created {
         Created::New(prediction) => (prediction, true),
@@ -180,8 +194,21 @@ async fn answer_created(api: &Api, caller: Caller, created: Created, wait: Wait,
         false => StatusCode::ACCEPTED,
     };
     let location = [(LOCATION, native::prediction_url(base, prediction.id))];
-    let model = model_header(api, &prediction);
-    (status, wait, replayed, location, model, Json(document(api, &prediction, base).await)).into_response()
+    let (model, timing) = (model_header(api, &prediction), summary::timing(&prediction));
+    (status, wait, replayed, location, model, timing, body(api, &prediction, wanted, base).await).into_response()
+}
+
+/// The picture if that is wanted and there is one, else the document.
+async fn body(api: &Api, prediction: &Prediction, wanted: Wanted, base: &BaseUrl) -> Response {
+    if let (Wanted::Picture(_), Some([file])) = (wanted, prediction.output.as_deref()) {
+        match files::read(api, file).await {
+            Ok(bytes) => {
+                return (summary::of(prediction), [(CONTENT_TYPE, file.content_type.clone())], bytes).into_response();
+            }
+            Err(error) => tracing::warn!(%error, key = file.key, "An output could not be read into its answer"),
+        }
+    }
+    Json(document(api, prediction, base).await).into_response()
 }
 
 async fn document<'a>(api: &Api, prediction: &'a Prediction, base: &BaseUrl) -> native::Prediction<'a> {

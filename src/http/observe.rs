@@ -12,10 +12,10 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use tracing::{Instrument, Span};
+use tracing::{Instrument, Span, field::Empty};
 use uuid::Uuid;
 
-use super::face::Face;
+use super::{face::Face, trace::TraceParent};
 use crate::metrics;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -25,7 +25,10 @@ const MAX_ID_LENGTH: usize = 128;
 /// The outermost layer.
 pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     let id = RequestId::of(request.headers());
-    let span = tracing::info_span!("request", request_id = %id);
+    let span = tracing::info_span!("request", request_id = %id, trace_id = Empty, parent_span_id = Empty);
+    if let Some(TraceParent { trace_id, span_id }) = TraceParent::of(request.headers()) {
+        span.record("trace_id", trace_id).record("parent_span_id", span_id);
+    }
     let face = Face::of(&request);
     // Inside a mount a request no longer knows its whole URL.
     request.extensions_mut().insert(face);

@@ -66,6 +66,7 @@ struct Discovery {
     models: String,
     replicate: String,
     eachlabs: String,
+    openai: String,
     ready: String,
 }
 
@@ -78,6 +79,7 @@ pub(super) async fn discover(base: BaseUrl) -> Result<Response, Error> {
         models: url("models"),
         replicate: url("replicate/v1"),
         eachlabs: url("eachlabs/v1"),
+        openai: url("openai/v1"),
         ready: url("readyz"),
     };
     Ok(uncached(StatusCode::OK, discovery))

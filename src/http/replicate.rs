@@ -12,11 +12,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 
 use super::{
     Api, Error,
     extract::{JsonBody, KnownId},
+    files,
     idempotency::{IdempotencyKey, Replayed},
     query::Parameters,
     timing::{CancelAfter, Wait},
@@ -266,18 +267,13 @@ async fn file_url(api: &Api, file: &Artifact, face: &FaceUrl) -> String {
     if face.server.is_https() {
         return url;
     }
-    match read(api, file).await {
+    match files::read(api, file).await {
         Ok(bytes) => replicate::data_uri(&file.content_type, &bytes),
         Err(error) => {
             tracing::warn!(%error, key = file.key, "An output could not be read into its prediction");
             url
         }
     }
-}
-
-async fn read(api: &Api, file: &Artifact) -> Result<Vec<u8>, service::Error> {
-    let found = api.service.find_output(&file.key).await?;
-    Ok(api.service.read_output(&found, 0..found.size).await?.try_concat().await?)
 }
 
 fn model_of<'a>(api: &'a Api, prediction: &Prediction) -> Option<&'a Model> {

@@ -37,6 +37,11 @@ pub(super) struct Wait {
 }
 
 impl Wait {
+    /// As long as it may be, unless the client says otherwise.
+    pub(super) fn or_longest(self) -> Self {
+        Self { patience: self.patience.or(Some(Duration::from_secs(MAX_WAIT))), ..self }
+    }
+
     /// The wait for clients that give up half a second after the time they ask for, as Replicate's do: a little less.
     pub(super) fn shortened(self) -> Self {
         let shortened = |patience: Duration| {

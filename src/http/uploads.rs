@@ -11,7 +11,7 @@ use super::{
     Api, Error,
     extract::{self, JsonBody, Rest},
     face::Face,
-    multipart::{self, Form},
+    form::{self, Form},
 };
 use crate::{
     domain::{Caller, Dialect, InvalidInput, Upload, UploadId},
@@ -137,7 +137,7 @@ impl FromRequest<Api> for NativeFile {
     type Rejection = Error;
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, Error> {
-        if multipart::is_form(&request) {
+        if form::is_form(&request) {
             let Form(parts) = Form::from_request(request, api).await?;
             let native::CreateFile { name, metadata, bytes } = native::CreateFile::parse(parts)?;
             return Ok(Self(NewFile { field: "file", name, metadata, bytes }));

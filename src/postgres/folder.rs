@@ -11,9 +11,10 @@
 //! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 use nix::unistd::Uid;
@@ -181,21 +182,33 @@ fn reachable(home: PathBuf, account: &Account) -> Result<PathBuf, Error> {
     }
 }
 
+/// A lock that this process has given up lives on for a moment in a child that is being started, until the child's program
+/// begins.
+const OWN_LOCK_LINGERS: Duration = Duration::from_secs(1);
+
 /// Takes the lock of a folder and writes our process id into it, for whoever comes second.
 fn lock(folder: &Path) -> Result<File, Error> {
     let path = folder.join(LOCK);
     let mut file = in_place(File::options().create(true).truncate(false).read(true).write(true))
         .open(&path)
         .map_err(Error::io("open", &path))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            file.read_to_string(&mut holder).map_err(Error::io("read", &path))?;
-            return Err(Error::Locked { folder: folder.to_owned(), holder: holder.trim().parse().ok() });
+    let deadline = Instant::now() + OWN_LOCK_LINGERS;
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                file.rewind().and_then(|()| file.read_to_string(&mut holder)).map_err(Error::io("read", &path))?;
+                let holder: Option<u32> = holder.trim().parse().ok();
+                if holder != Some(std::process::id()) || Instant::now() > deadline {
+                    return Err(Error::Locked { folder: folder.to_owned(), holder });
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path)(error)),
         }
-        Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path)(error)),
     }
+    file.rewind().map_err(Error::io("write", &path))?;
     file.set_len(0)
         .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()))
         .map_err(Error::io("write", &path))?;

@@ -5,6 +5,7 @@
 
 pub mod admission;
 mod cache;
+mod estimate;
 pub mod files;
 mod follow;
 mod operator;
@@ -31,6 +32,7 @@ use crate::{
     store::{self, Store, StoredKey},
 };
 
+pub use self::estimate::{Basis, Estimate};
 pub use self::follow::{Follow, Sight};
 use self::{admission::Admission, cache::Cache, files::UploadLimits, scrape::Scrape};
 pub use crate::store::{Cursor, ListFilter};

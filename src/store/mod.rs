@@ -18,6 +18,7 @@ mod progress;
 mod queue;
 mod queue_facts;
 mod recent;
+mod run_times;
 mod seal;
 mod turns;
 mod uploads;

@@ -74,3 +74,8 @@ async fn eachlabs_javascript_client_works_unchanged(pool: PgPool) {
 async fn the_requests_of_eachlabs_page_work_with_their_numbers_as_texts(pool: PgPool) {
     Server::start(&pool, STEP_MS).satisfies(python(&here("eachlabs_python.py")));
 }
+
+#[sqlx::test]
+async fn openais_python_client_works_unchanged(pool: PgPool) {
+    Server::start(&pool, STEP_MS).satisfies(python(&here("openai_python.py")));
+}

@@ -50,6 +50,22 @@ async fn the_readmes_snippets_do_what_they_say(pool: PgPool) {
     }
 }
 
+#[sqlx::test]
+async fn openais_snippet_does_what_it_says(pool: PgPool) {
+    let server = Server::start(&pool, 1);
+    let (_, section) = README.split_once("## OpenAI's clients\n").unwrap();
+    let snippet = section.split("\n```").nth(1).unwrap().strip_prefix("python\n").unwrap();
+    let folder = TestFolder::new();
+    fs::create_dir(folder.0.join("data")).unwrap();
+    fs::write(folder.0.join("data/key"), server.key()).unwrap();
+    let file = folder.0.join("snippet.py");
+    fs::write(&file, snippet.replace(SERVED, &server.program.url)).unwrap();
+    let mut client = python(&file);
+    client.current_dir(&folder.0);
+    server.satisfies(client);
+    assert_picture(&folder.0.join("picture.png"), snippet);
+}
+
 fn assert_picture(file: &Path, snippet: &str) {
     let picture = fs::read(file).unwrap_or_else(|error| panic!("{error}: {snippet}"));
     assert!(picture.starts_with(b"\x89PNG\r\n"), "{snippet}");

@@ -72,6 +72,43 @@ async fn a_create_may_wait_for_the_result(pool: PgPool) {
 }
 
 #[sqlx::test]
+async fn a_create_may_ask_for_the_picture_itself(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let ask = |input: Value| app.post("/predictions").header("Accept", "image/png").json(&json!({"input": input}));
+    let held = tokio::spawn(ask(json!({"width": 256, "height": 256, "seed": 41})).send());
+    app.until_watched(1).await;
+    app.run_one().await;
+    let response = held.await.unwrap().unwrap();
+    assert_eq!(response.status(), StatusCode::CREATED);
+    let headers = response.headers().clone();
+    assert_eq!(header(&headers, "content-type"), "image/png");
+    assert_eq!(
+        (header(&headers, "fourstep-seed"), header(&headers, "fourstep-cost-usd")),
+        ("41".into(), "0.00308".into())
+    );
+    assert!(header(&headers, "server-timing").contains("device;dur=2000.000"));
+    let id = header(&headers, "fourstep-prediction-id");
+    assert!(header(&headers, "location").ends_with(&id));
+    let image = image::load_from_memory_with_format(&response.bytes().await.unwrap(), ImageFormat::Png).unwrap();
+    assert_eq!((image.width(), image.height()), (256, 256));
+    assert_eq!(app.prediction(&id).await["input"]["output_format"], "png");
+
+    // What is no picture is told in JSON.
+    let held = tokio::spawn(ask(json!({"width": 256, "height": 256})).send());
+    app.until_watched(1).await;
+    let claim = app.claim().await;
+    let failure = Failure { code: FailureCode::Internal, message: "in vain".to_owned() };
+    app.end(&claim, Outcome::Failed { failure, device_time: Duration::ZERO }).await;
+    let response = held.await.unwrap().unwrap();
+    assert_eq!(header(response.headers(), "content-type"), "application/json");
+    assert_eq!(json(response).await["error"], "in vain");
+    for input in [json!({"num_outputs": 2}), json!({"output_format": "jpg"})] {
+        let problem = json(ask(input).send().await.unwrap()).await;
+        assert_eq!((&problem["status"], &problem["invalid_fields"][0]["field"]), (&json!(422), &json!("Accept")));
+    }
+}
+
+#[sqlx::test]
 async fn a_failed_prediction_is_data(pool: PgPool) {
     let app = TestApp::start(pool).await;
     let id = app.create_small().await;

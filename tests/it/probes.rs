@@ -117,6 +117,7 @@ async fn the_front_door_says_where_everything_is(pool: PgPool) {
       "eachlabs": "https://example.com/eachlabs/v1",
       "models": "https://example.com/models",
       "name": "fourstep",
+      "openai": "https://example.com/openai/v1",
       "predictions": "https://example.com/predictions",
       "ready": "https://example.com/readyz",
       "replicate": "https://example.com/replicate/v1",

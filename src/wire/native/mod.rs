@@ -3,6 +3,7 @@
 //! What is more: the seed of each image, whether they were checked, the place in the queue, the cost, and a code beside each error. Every field is
 //! always there, `null` while it has no value.
 
+mod estimate;
 pub mod events;
 mod file;
 mod webhook;
@@ -22,6 +23,8 @@ use crate::domain::{
 
 pub use file::{CreateFile, File, create_from_form};
 pub use webhook::{Secret, Webhook};
+
+pub use estimate::Estimate;
 
 /// What the native face fills in, as the model's authors have it.
 pub const DEFAULTS: FaceDefaults = FaceDefaults {

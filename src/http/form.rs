@@ -15,7 +15,7 @@ use super::{
     Api, Error,
     extract::{self, JsonBody},
 };
-use crate::wire::{Part, native};
+use crate::wire::{Part, native, openai::FormValue};
 
 /// A form may have so many parts: each costs more than its bytes.
 const MOST_PARTS: usize = 100;
@@ -64,6 +64,28 @@ impl FromRequest<Api> for CreateBody {
         }
         let JsonBody(body) = JsonBody::from_request(request, api).await?;
         Ok(Self(body))
+    }
+}
+
+/// The parts of a form as OpenAI's face reads them.
+pub(super) struct FormBody(pub(super) Vec<(String, FormValue)>);
+
+impl FromRequest<Api> for FormBody {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Error> {
+        let Form(parts) = Form::from_request(request, api).await?;
+        let value = |part: Part| {
+            let value = match part.file_name {
+                Some(_) => FormValue::File(part.media_type.unwrap_or_default(), part.bytes),
+                None => FormValue::Text(
+                    String::from_utf8(part.bytes)
+                        .map_err(|_| Error::MalformedForm(format!("the field {:?} is not UTF-8", part.name)))?,
+                ),
+            };
+            Ok((part.name, value))
+        };
+        Ok(Self(parts.into_iter().map(value).collect::<Result<_, Error>>()?))
     }
 }
 

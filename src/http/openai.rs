@@ -1,0 +1,230 @@
+//! OpenAI's face: its URLs, each a handler that extracts, asks and answers.
+//!
+//! Its clients ask once and are given the pictures, so a create is held until its prediction ends. One that takes too long
+//! for that goes on, and its client is told not to begin another.
+
+use std::{collections::VecDeque, time::Duration};
+
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, header::CACHE_CONTROL},
+    response::{
+        IntoResponse, Response,
+        sse::{KeepAlive, Sse},
+    },
+};
+use futures_util::{Stream, stream};
+
+use super::{
+    Api, Error,
+    events::{HEARTBEAT, X_ACCEL_BUFFERING},
+    extract::{JsonBody, Rest},
+    files,
+    form::FormBody,
+    hangup::Client,
+    idempotency::{IdempotencyKey, Replayed},
+    summary,
+    timing::hold,
+};
+use crate::{
+    domain::{Caller, Dialect, InputLimits, Prediction, Status},
+    service::{self, CreateRequest, Created, Follow, Sight},
+    wire::{
+        BaseUrl,
+        openai::{
+            self, Answer, Completed, CreateImages, Event, Failed, FormValue, Image, Images, Partial, PartialPlan,
+        },
+    },
+};
+
+/// How long a client is held. It would wait for ten minutes, and proxies on the way for less.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// `POST /images/generations`
+pub(super) async fn generate(
+    State(api): State<Api>,
+    caller: Caller,
+    base: BaseUrl,
+    client: Client,
+    key: IdempotencyKey,
+    JsonBody(body): JsonBody,
+) -> Result<Response, Error> {
+    let model = body.get("model").and_then(|model| model.as_str());
+    let images = CreateImages::parse(body.clone(), &limits(&api, model))?;
+    create(&api, caller, &base, &client, key, images, Event::Generation).await
+}
+
+/// `POST /images/edits`: a picture out of another.
+pub(super) async fn edit(
+    State(api): State<Api>,
+    caller: Caller,
+    base: BaseUrl,
+    client: Client,
+    key: IdempotencyKey,
+    FormBody(form): FormBody,
+) -> Result<Response, Error> {
+    let model = form.iter().find_map(|(name, value)| match value {
+        FormValue::Text(text) if name == "model" => Some(text.as_str()),
+        _ => None,
+    });
+    let limits = limits(&api, model);
+    let images = CreateImages::parse_form(form, &limits)?;
+    create(&api, caller, &base, &client, key, images, Event::Edit).await
+}
+
+/// `POST /images/variations`. Being told so is better than pictures of something else.
+pub(super) async fn vary(_: Caller) -> Error {
+    Error::NotBuilt("variations")
+}
+
+/// `GET /models`
+pub(super) async fn list_models(State(api): State<Api>, _: Caller) -> Response {
+    Json(openai::Models::new(api.service.catalog().models())).into_response()
+}
+
+/// `GET /models/{id}`
+pub(super) async fn get_model(State(api): State<Api>, _: Caller, Rest(name): Rest) -> Result<Response, Error> {
+    let model = api.service.catalog().find(&name).ok_or(service::Error::UnknownModel(name))?;
+    Ok(Json(openai::Model::new(model)).into_response())
+}
+
+/// Of the model that will draw; whether there is such a model is found out later.
+fn limits(api: &Api, model: Option<&str>) -> InputLimits {
+    let catalog = api.service.catalog();
+    let asked = model.and_then(|name| catalog.find(name)).unwrap_or_else(|| catalog.default_model());
+    catalog.answering(asked).limits
+}
+
+async fn create(
+    api: &Api,
+    caller: Caller,
+    base: &BaseUrl,
+    client: &Client,
+    IdempotencyKey(idempotency_key): IdempotencyKey,
+    CreateImages { model, input, answer }: CreateImages,
+    event: Event,
+) -> Result<Response, Error> {
+    let request = CreateRequest {
+        id: None,
+        model,
+        version: None,
+        input,
+        dialect: Dialect::OpenAi,
+        defaults: openai::DEFAULTS,
+        cancel_after: None,
+        idempotency_key,
+        priority: None,
+        webhook: None,
+    };
+    let created = api.service.create(caller, request).await?;
+    let replayed = Replayed::of(&created);
+    let (Created::New(prediction) | Created::Existing(prediction)) = created;
+    let by_url = match answer {
+        Answer::Stream { partial_images } => {
+            let follow = api.service.follow(caller, prediction.id).await?;
+            let plan = PartialPlan::new(partial_images);
+            let pictures = Pictures { api: api.clone(), follow, plan, event, ready: VecDeque::new(), has_ended: false };
+            let events =
+                Sse::new(pictures.events()).keep_alive(KeepAlive::new().interval(HEARTBEAT).text("still here"));
+            let unbuffered = [(CACHE_CONTROL, "no-store"), (X_ACCEL_BUFFERING, "no")];
+            return Ok((replayed, summary::of(&prediction), unbuffered, events).into_response());
+        }
+        Answer::Urls => true,
+        Answer::Inline => false,
+    };
+    let prediction = hold(&api.service, caller, prediction, PATIENCE, client).await;
+    // In every case: the client learns which prediction it is that failed, too.
+    let about: HeaderMap = summary::of(&prediction);
+    Ok(match images(api, &prediction, by_url, base).await {
+        Ok(images) => (replayed, about, Json(images)).into_response(),
+        Err(error) => (replayed, about, error).into_response(),
+    })
+}
+
+async fn images(api: &Api, prediction: &Prediction, by_url: bool, base: &BaseUrl) -> Result<Images, Error> {
+    let mut images = Vec::new();
+    for file in pictures_of(prediction)? {
+        images.push(match by_url {
+            true => Image::at(file, base.file(&file.key)),
+            false => Image::inline(file, &files::read(api, file).await?),
+        });
+    }
+    Ok(Images::new(prediction, images))
+}
+
+/// The pictures of a prediction, or why there are none.
+fn pictures_of(prediction: &Prediction) -> Result<&[crate::domain::Artifact], Error> {
+    match (prediction.status, &prediction.output, &prediction.failure) {
+        (Status::Succeeded, Some(files), _) => Ok(files),
+        // A repetition, after retention has deleted them.
+        (Status::Succeeded, None, _) => Err(service::Error::NotFound.into()),
+        (Status::Queued | Status::Processing, ..) => Err(Error::NotInTime(prediction.id)),
+        (Status::Failed | Status::Canceled, _, Some(failure)) => {
+            Err(Error::Unsuccessful { code: failure.code.as_str(), message: failure.message.clone() })
+        }
+        (Status::Failed | Status::Canceled, _, None) => {
+            Err(Error::Unsuccessful { code: "canceled", message: "the prediction was canceled".to_owned() })
+        }
+    }
+}
+
+/// A client that watches its pictures come about.
+struct Pictures {
+    api: Api,
+    follow: Follow,
+    plan: PartialPlan,
+    event: Event,
+    /// To be sent, in order.
+    ready: VecDeque<SentEvent>,
+    has_ended: bool,
+}
+
+type SentEvent = axum::response::sse::Event;
+
+impl Pictures {
+    fn events(self) -> impl Stream<Item = Result<SentEvent, axum::Error>> {
+        stream::try_unfold(self, async |mut pictures| {
+            loop {
+                if let Some(event) = pictures.ready.pop_front() {
+                    return Ok(Some((event, pictures)));
+                }
+                if pictures.has_ended {
+                    return Ok(None);
+                }
+                if let Err(error) = pictures.look().await {
+                    // Too late for a status.
+                    pictures.has_ended = true;
+                    let event = SentEvent::default().event(Failed::NAME);
+                    pictures.ready.push_back(event.json_data(Failed::new(error.into_refusal()))?);
+                }
+            }
+        })
+    }
+
+    /// Looks at the prediction when there is something to see, and makes events of it.
+    async fn look(&mut self) -> Result<(), Error> {
+        let Some(Sight { prediction, progress, .. }) = self.follow.next().await? else {
+            // The server shuts down, and the prediction goes on.
+            return Err(service::Error::Unavailable(anyhow::anyhow!("a stream ends with the server")).into());
+        };
+        let unwritable = |error: axum::Error| service::Error::Internal(error.into());
+        if !prediction.status.is_terminal() {
+            let partial = progress.and_then(|progress| Some((self.plan.next(&progress)?, progress.preview?)));
+            if let Some((index, preview)) = partial {
+                let event = SentEvent::default().event(self.event.partial());
+                let partial = Partial::new(self.event, &prediction, index, &preview);
+                self.ready.push_back(event.json_data(partial).map_err(unwritable)?);
+            }
+            return Ok(());
+        }
+        for file in pictures_of(&prediction)? {
+            let bytes = files::read(&self.api, file).await?;
+            let event = SentEvent::default().event(self.event.completed());
+            let completed = Completed::new(self.event, &prediction, file, &bytes);
+            self.ready.push_back(event.json_data(completed).map_err(unwritable)?);
+        }
+        self.has_ended = true;
+        Ok(())
+    }
+}

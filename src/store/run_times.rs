@@ -1,0 +1,29 @@
+//! How long runs took, for guesses at how long the next ones will.
+
+use std::time::Duration;
+
+use sqlx::types::Json;
+
+use super::{Result, Store};
+use crate::domain::Input;
+
+/// Enough for a median, and few enough to read each time.
+const LATEST: i64 = 100;
+
+impl Store {
+    /// The inputs and device times of the model's latest successes, as far as their predictions are still there.
+    pub async fn latest_runs(&self, model: &str) -> Result<Vec<(Input, Duration)>> {
+        let rows: Vec<(Json<Input>, i64)> = sqlx::query_as(
+            "select input, latest.device_us
+             from (select prediction_id, device_us from ledger where model = $1 order by id desc limit $2) as latest
+             join predictions on id = prediction_id
+             where status = 'succeeded'",
+        )
+        .bind(model)
+        .bind(LATEST)
+        .fetch_all(&self.pool)
+        .await?;
+        let run = |(input, device_us): (Json<Input>, i64)| (input.0, Duration::from_micros(device_us.unsigned_abs()));
+        Ok(rows.into_iter().map(run).collect())
+    }
+}

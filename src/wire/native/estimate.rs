@@ -1,0 +1,36 @@
+//! What a prediction will take, before it is made.
+
+use serde::Serialize;
+
+use super::super::exact::{Dollars, Seconds};
+use crate::domain::{Model, NanoUsd};
+
+/// The answer to a request that asks what it would take.
+#[derive(Debug, Serialize)]
+pub struct Estimate {
+    model: String,
+    predict_time: Seconds,
+    queue_time: Seconds,
+    total_time: Seconds,
+    cost: Dollars,
+    based_on: &'static str,
+}
+
+impl Estimate {
+    /// The document of a guess: how long on the device, how long until then, at what cost, and what it is guessed from.
+    pub fn new(
+        model: &Model,
+        (predict_time, queue_time): (std::time::Duration, std::time::Duration),
+        cost: NanoUsd,
+        based_on: &'static str,
+    ) -> Self {
+        Self {
+            model: model.full_name(),
+            predict_time: Seconds(predict_time),
+            queue_time: Seconds(queue_time),
+            total_time: Seconds(queue_time.saturating_add(predict_time)),
+            cost: Dollars(cost),
+            based_on,
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Why a request was refused, as OpenAI says it.
+
+use http::StatusCode;
+use serde::Serialize;
+
+use super::super::Refusal;
+use crate::domain::InvalidField;
+
+/// The body of a refusal.
+#[derive(Clone, Debug, Serialize)]
+pub struct Refused {
+    /// All of it.
+    pub error: RefusedError,
+}
+
+/// What was wrong.
+#[derive(Clone, Debug, Serialize)]
+pub struct RefusedError {
+    message: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// The first field at fault, by the name this face has for it.
+    param: Option<String>,
+    code: Option<&'static str>,
+}
+
+impl Refused {
+    /// The status and the body of a refusal. Its clients make an exception of their own out of each status.
+    pub fn new(refusal: Refusal) -> (StatusCode, Self) {
+        let Refusal { status, code, detail, invalid_fields } = refusal;
+        let (status, code) = match code {
+            "invalid_request" => (StatusCode::BAD_REQUEST, None),
+            "unknown_model" => (StatusCode::NOT_FOUND, Some("model_not_found")),
+            "unauthorized" => (status, Some("invalid_api_key")),
+            _ => (status, Some(code)),
+        };
+        let kind = match status {
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            StatusCode::PAYMENT_REQUIRED => "insufficient_quota",
+            status if status.is_server_error() => "server_error",
+            _ => "invalid_request_error",
+        };
+        let of_content = [None, Some("model_not_found")].contains(&code);
+        let named: Vec<InvalidField> = invalid_fields.into_iter().filter(|_| of_content).map(renamed).collect();
+        let sentences: Vec<String> =
+            named.iter().map(|InvalidField { field, reason }| format!("{field} {reason}")).collect();
+        let message = if code.is_none() { sentences.join("; ") } else { detail };
+        let param = named.into_iter().next().map(|InvalidField { field, .. }| field);
+        (status, Self { error: RefusedError { message, kind, param, code } })
+    }
+}
+
+/// A field of the input by the name it has here.
+fn renamed(InvalidField { field, reason }: InvalidField) -> InvalidField {
+    let field = match field.strip_prefix("input.").unwrap_or(&field) {
+        "num_outputs" => "n",
+        "width" | "height" => "size",
+        "output_quality" => "output_compression",
+        own => own,
+    };
+    InvalidField { field: field.to_owned(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_is_named_as_its_client_sent_it() {
+        let fields = [("input.num_outputs", "must be less"), ("input.width", "must be more")];
+        let invalid_fields =
+            fields.map(|(field, reason)| InvalidField { field: field.to_owned(), reason: reason.to_owned() }).into();
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        let refusal = Refusal { status, code: "invalid_request", detail: "no".to_owned(), invalid_fields };
+        let (status, refused) = Refused::new(refusal);
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        let expected = serde_json::json!({"error": {
+            "message": "n must be less; size must be more", "type": "invalid_request_error", "param": "n", "code": null,
+        }});
+        assert_eq!(serde_json::to_value(refused).expect("serializable"), expected);
+    }
+}

@@ -1,0 +1,138 @@
+//! OpenAI's face over HTTP: what its own client cannot be made to see. `tests/clients` has the rest.
+
+use std::time::Duration;
+
+use fourstep::domain::{Failure, FailureCode, Outcome, Progress};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::support::{TestApp, json};
+
+const GENERATIONS: &str = "/openai/v1/images/generations";
+
+fn small() -> Value {
+    json!({"prompt": "a cat", "size": "256x256", "seed": 7})
+}
+
+#[sqlx::test]
+async fn a_generation_is_held_until_its_pictures_are_there(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let held = tokio::spawn(app.post(GENERATIONS).json(&small()).send());
+    app.until_watched(1).await;
+    app.run_one().await;
+    let response = held.await.unwrap().unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!((&response.headers()["fourstep-cost-usd"], &response.headers()["fourstep-seed"]), ("0.00308", "7"));
+    assert!(response.headers()["server-timing"].to_str().unwrap().contains("device;dur=2000.000"));
+    let id = response.headers()["fourstep-prediction-id"].to_str().unwrap().to_owned();
+    let made = json(response).await;
+    assert_eq!((&made["size"], &made["data"][0]["seed"]), (&json!("256x256"), &json!(7)));
+    // It is a prediction like any other, in the model's words.
+    let prediction = app.prediction(&id).await;
+    assert_eq!(prediction["input"], json!({"prompt": "a cat", "width": 256, "height": 256, "seed": 7}));
+    let dialect: String = sqlx::query_scalar("select dialect from predictions").fetch_one(&app.pool).await.unwrap();
+    assert_eq!(dialect, "openai");
+}
+
+#[sqlx::test]
+async fn what_fails_is_an_error_that_is_not_to_be_tried_again(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let failed = |code| {
+        let failure = Failure { code, message: "in vain".to_owned() };
+        Outcome::Failed { failure, device_time: Duration::from_secs(1) }
+    };
+    for (outcome, status, code) in [
+        (failed(FailureCode::OutOfMemory), 500, "out_of_memory"),
+        (failed(FailureCode::InvalidInput), 400, "invalid_input"),
+        (Outcome::Canceled { device_time: Duration::ZERO }, 409, "canceled"),
+    ] {
+        let held = tokio::spawn(app.post(GENERATIONS).json(&small()).send());
+        app.until_watched(1).await;
+        let claim = app.claim().await;
+        app.end(&claim, outcome).await;
+        let response = held.await.unwrap().unwrap();
+        assert_eq!(response.status(), status);
+        assert_eq!(response.headers()["x-should-retry"], "false");
+        assert!(response.headers().contains_key("fourstep-prediction-id"));
+        assert_eq!(json(response).await["error"]["code"], code);
+    }
+}
+
+#[sqlx::test]
+async fn a_server_that_shuts_down_says_that_the_prediction_goes_on(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let held = tokio::spawn(app.post(GENERATIONS).json(&small()).send());
+    let streamed = json!({"prompt": "a cat", "size": "256x256", "stream": true});
+    let stream = app.post(GENERATIONS).json(&streamed).send().await.unwrap();
+    assert_eq!(
+        (stream.status(), &stream.headers()["content-type"]),
+        (StatusCode::OK, &"text/event-stream".parse().unwrap())
+    );
+    app.until_watched(2).await;
+    app.draining.cancel();
+    let response = held.await.unwrap().unwrap();
+    assert_eq!(
+        (response.status(), &response.headers()["x-should-retry"]),
+        (StatusCode::SERVICE_UNAVAILABLE, &"false".parse().unwrap())
+    );
+    assert_eq!(json(response).await["error"]["code"], "not_in_time");
+    let events = stream.text().await.unwrap();
+    assert!(events.starts_with("event: error\n") && events.contains("\"type\":\"server_error\""), "{events}");
+}
+
+#[sqlx::test]
+async fn a_stream_shows_the_previews_that_were_asked_for_and_then_the_pictures(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let body = json!({"prompt": "a cat", "size": "256x256", "n": 2, "stream": true, "partial_images": 1});
+    let mut stream = app.post(GENERATIONS).json(&body).send().await.unwrap();
+    let claim = app.claim().await;
+    let progress = |done| {
+        let preview = Some(vec![0xff, 0xd8]);
+        Progress { attempt: claim.attempt, done, total: 8, elapsed: Duration::from_secs(1), preview }
+    };
+    app.store.record_progress(&claim, &progress(4)).await.unwrap();
+    let partial = String::from_utf8(stream.chunk().await.unwrap().unwrap().to_vec()).unwrap();
+    assert!(partial.starts_with("event: image_generation.partial_image\n"), "{partial}");
+    assert!(partial.contains("\"b64_json\":\"/9g=\"") && partial.contains("\"partial_image_index\":0"), "{partial}");
+    app.store.record_progress(&claim, &progress(7)).await.unwrap();
+    app.finish(&claim).await;
+    let rest = stream.text().await.unwrap();
+    assert_eq!(rest.matches("event: image_generation.completed\n").count(), 2, "{rest}");
+    assert!(!rest.contains("partial_image"), "{rest}");
+}
+
+#[sqlx::test]
+async fn every_refusal_is_in_the_vendors_words(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let boundary = "multipart/form-data; boundary=x";
+    for (method, path, content_type, body, status, code) in [
+        (Method::POST, GENERATIONS, "application/json", "{", 400, json!("malformed_body")),
+        (Method::POST, GENERATIONS, "text/plain", "{}", 415, json!("unsupported_media_type")),
+        (Method::POST, GENERATIONS, "application/json", "{}", 400, json!(null)),
+        (Method::GET, GENERATIONS, "", "", 405, json!("method_not_allowed")),
+        (Method::GET, "/v1/images", "", "", 404, json!("unknown_url")),
+        (Method::GET, "/openai", "", "", 404, json!("unknown_url")),
+        (Method::GET, "/v1/models/nobody", "", "", 404, json!("model_not_found")),
+        (Method::POST, "/openai/v1/images/variations", "", "", 501, json!("not_implemented")),
+        (Method::POST, "/v1/images/edits", "application/json", "{}", 415, json!("unsupported_media_type")),
+        (Method::POST, "/v1/images/edits", boundary, "--x", 400, json!("malformed_body")),
+        (Method::POST, "/v1/images/edits", boundary, "--x--\r\n", 400, json!(null)),
+    ] {
+        let request = app.request(method, path).header("Content-Type", content_type).body(body);
+        let response = request.send().await.unwrap();
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["content-type"]),
+            (status, &"application/json".parse().unwrap()),
+            "{path} {body}"
+        );
+        let refused = json(response).await;
+        assert_eq!(
+            (&refused["error"]["code"], refused["error"]["message"].is_string()),
+            (&code, true),
+            "{path} {body}"
+        );
+    }
+    let made: i64 = sqlx::query_scalar("select count(*) from predictions").fetch_one(&app.pool).await.unwrap();
+    assert_eq!(made, 0);
+}
