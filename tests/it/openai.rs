@@ -23,7 +23,8 @@ async fn a_generation_is_held_until_its_pictures_are_there(pool: PgPool) {
     app.run_one().await;
     let response = held.await.unwrap().unwrap();
     assert_eq!(response.status(), StatusCode::OK);
-    assert_eq!((&response.headers()["fourstep-cost-usd"], &response.headers()["fourstep-seed"]), ("0.00308", "7"));
+    assert_eq!(response.headers()["fourstep-cost-usd"], "0.00308");
+    assert_eq!(response.headers()["fourstep-seed"], "7");
     assert!(response.headers()["server-timing"].to_str().unwrap().contains("device;dur=2000.000"));
     let id = response.headers()["fourstep-prediction-id"].to_str().unwrap().to_owned();
     let made = json(response).await;
