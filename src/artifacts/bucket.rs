@@ -39,11 +39,7 @@ pub struct Credentials {
 
 /// A request that is not answered is sent again after a moment, and given up before its caller's client gives up.
 const RETRIES: RetryConfig = RetryConfig {
-    backoff: BackoffConfig {
-        init_backoff: Duration::from_millis(100),
-        max_backoff: Duration::from_secs(1),
-        base: 2.0,
-    },
+    backoff: BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(1), base: 2.0 },
     max_retries: 3,
     retry_timeout: Duration::from_secs(10),
 };

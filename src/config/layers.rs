@@ -29,8 +29,7 @@ const ALIASES: [(&str, &str); 9] = [
     ("AWS_SESSION_TOKEN", "artifacts.session_token"),
 ];
 /// Keys whose value is never shown and whose variables may name a file instead.
-const SECRETS: [&str; 4] =
-    ["database.url", "webhooks.key", "artifacts.secret_access_key", "artifacts.session_token"];
+const SECRETS: [&str; 4] = ["database.url", "webhooks.key", "artifacts.secret_access_key", "artifacts.session_token"];
 
 /// A setting made by a flag.
 #[derive(Clone, Debug)]

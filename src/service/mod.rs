@@ -181,7 +181,9 @@ pub enum Error {
     #[error("there is no such file")]
     NoFile,
     /// The account's uploads would be more than it may have.
-    #[error("the account's uploads would have more than {quota} bytes together; delete some, or wait until they expire")]
+    #[error(
+        "the account's uploads would have more than {quota} bytes together; delete some, or wait until they expire"
+    )]
     StorageFull {
         /// Bytes.
         quota: u64,

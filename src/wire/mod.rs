@@ -17,7 +17,7 @@ pub mod replicate;
 pub mod usage;
 pub mod webhook;
 
-pub use form::Part;
 pub use base_url::{BaseUrl, FaceUrl, MalformedBaseUrl};
+pub use form::Part;
 pub use input_schema::InputSchema;
 pub use refusal::Refusal;

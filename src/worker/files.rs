@@ -36,7 +36,9 @@ pub(super) async fn sweep_now_and_then(store: &Store, artifacts: &Artifacts) {
         Ok(true) => match sweep_files(store, artifacts, GRACE).await {
             Ok(0) => {}
             Ok(swept) => tracing::info!("Deleted {swept} files that belonged to nothing"),
-            Err(error) => tracing::warn!(error = format!("{error:#}"), "Could not look for files that belong to nothing"),
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "Could not look for files that belong to nothing")
+            }
         },
         Err(error) => tracing::debug!(%error, "Could not take on the sweep of files"),
     }

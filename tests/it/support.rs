@@ -70,8 +70,7 @@ impl TestApp {
             fetch::Settings { allowed_networks: vec![PICTURES.parse().unwrap()], timeout: Duration::from_secs(5) };
         let fetcher = Fetcher::new(fetcher).unwrap();
         let (uploads, stop) = (UPLOADS, draining.clone());
-        let service =
-            PredictionService::new(store.clone(), artifacts.clone(), catalog, fetcher, limits, uploads, stop);
+        let service = PredictionService::new(store.clone(), artifacts.clone(), catalog, fetcher, limits, uploads, stop);
         let mut settings = http::Settings {
             public_url: None,
             max_connections: 10_000,

@@ -64,7 +64,10 @@ impl TestApp {
     }
 
     async fn counted_bytes(&self) -> i64 {
-        sqlx::query_scalar("select coalesce(sum(bytes), 0)::bigint from uploaded_bytes").fetch_one(&self.pool).await.unwrap()
+        sqlx::query_scalar("select coalesce(sum(bytes), 0)::bigint from uploaded_bytes")
+            .fetch_one(&self.pool)
+            .await
+            .unwrap()
     }
 
     async fn stored_files(&self) -> usize {
@@ -155,7 +158,11 @@ async fn a_form_brings_a_file_or_a_whole_prediction(pool: PgPool) {
     let uploaded = json(response).await;
     assert_eq!((&uploaded["name"], &uploaded["metadata"]), (&"photo.png".into(), &json!({"a": 1})));
 
-    let form = Form::new().part("image", file()).text("prompt", "a cat").text("seed", "7").text("input", r#"{"num_outputs": 2}"#);
+    let form = Form::new()
+        .part("image", file())
+        .text("prompt", "a cat")
+        .text("seed", "7")
+        .text("input", r#"{"num_outputs": 2}"#);
     let response = app.post("/predictions").multipart(form).send().await.unwrap();
     assert_eq!(response.status(), StatusCode::ACCEPTED);
     let claim = app.claim().await;

@@ -12,7 +12,9 @@ pub(super) async fn store(config: &Config) -> Finding {
     };
     let artifacts = match app::open_artifacts(config) {
         Ok(artifacts) => artifacts,
-        Err(error) => return Finding::bad(subject, format!("{url}: {error:#}"), "See artifacts.* in the configuration."),
+        Err(error) => {
+            return Finding::bad(subject, format!("{url}: {error:#}"), "See artifacts.* in the configuration.");
+        }
     };
     match artifacts.check().await {
         Ok(()) => Finding::good(subject, format!("in {url}")),

@@ -88,10 +88,7 @@ mod tests {
     #[test]
     fn an_announcement_says_what_will_be_sent() {
         let read = Presign::parse(json!({"content_type": "image/JPG", "file_type": "image", "expires_in_seconds": 60}));
-        assert_eq!(
-            read,
-            Ok(Presign { content_type: "image/jpeg".into(), keep: Some(Duration::from_secs(60)) })
-        );
+        assert_eq!(read, Ok(Presign { content_type: "image/jpeg".into(), keep: Some(Duration::from_secs(60)) }));
         for (body, field) in [
             (json!([]), "body"),
             (json!({}), "content_type"),

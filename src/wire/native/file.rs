@@ -55,8 +55,10 @@ pub fn create_from_form(parts: Vec<Part>) -> Result<Value, InvalidInput> {
             outer.insert(name.to_owned(), value);
         } else if part.file_name.is_some() {
             let media_type = part.media_type.as_deref().unwrap_or("application/octet-stream");
-            fields
-                .insert(name.to_owned(), format!("data:{media_type};base64,{}", BASE64_STANDARD.encode(&part.bytes)).into());
+            fields.insert(
+                name.to_owned(),
+                format!("data:{media_type};base64,{}", BASE64_STANDARD.encode(&part.bytes)).into(),
+            );
         } else {
             fields.insert(name.to_owned(), part.text()?.into());
         }

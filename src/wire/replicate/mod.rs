@@ -177,7 +177,9 @@ impl Problem {
         let Refusal { status, code, detail, invalid_fields } = refusal;
         let (title, detail) = match code {
             "unauthorized" => ("Unauthenticated", "You did not pass a valid authentication token".to_owned()),
-            "not_found" | "file_not_found" | "unknown_url" => ("Not Found", "The requested resource could not be found.".to_owned()),
+            "not_found" | "file_not_found" | "unknown_url" => {
+                ("Not Found", "The requested resource could not be found.".to_owned())
+            }
             "unknown_version" => (
                 "Invalid version or not permitted",
                 "The specified version does not exist (or perhaps you don't have permission to use it?)".to_owned(),
