@@ -62,6 +62,11 @@ impl Error {
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Store(object_store::Error::Generic { store: "S3", .. }))
     }
+
+    /// Whether what was asked for is not there: a file, or the bucket itself.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Store(object_store::Error::NotFound { .. }))
+    }
 }
 
 impl Artifacts {

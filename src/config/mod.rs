@@ -268,12 +268,13 @@ impl Config {
             "and artifacts.folder are both set; keep one",
         )?;
         rule(
-            self.artifacts.endpoint.as_deref().is_none_or(is_http),
+            self.artifacts.url.is_none() || self.artifacts.endpoint.as_deref().is_none_or(is_http),
             "artifacts.endpoint",
             "must begin with http:// or https://",
         )?;
         rule(
-            self.artifacts.access_key_id.is_some() == self.artifacts.secret_access_key.is_some(),
+            self.artifacts.url.is_none()
+                || self.artifacts.access_key_id.is_some() == self.artifacts.secret_access_key.is_some(),
             "artifacts.access_key_id",
             "and artifacts.secret_access_key go together; one of them is not set",
         )?;

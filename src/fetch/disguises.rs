@@ -7,7 +7,6 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::Duration,
 };
 
 use axum::{Router, http::header::CONNECTION, response::IntoResponse, routing::get};
@@ -15,25 +14,11 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 use tokio::net::TcpListener;
 
-use super::{guard::SPECIAL, *};
-
-/// A listener on this machine, and how many connections it has had.
-async fn canary(address: &str) -> (SocketAddr, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind(address).await.expect("a port");
-    let (address, connections) = (listener.local_addr().expect("an address"), Arc::new(AtomicUsize::new(0)));
-    let counter = Arc::clone(&connections);
-    tokio::spawn(async move {
-        while listener.accept().await.is_ok() {
-            counter.fetch_add(1, Relaxed);
-        }
-    });
-    (address, connections)
-}
-
-fn settings(allowed: &[&str]) -> Settings {
-    let allowed_networks = allowed.iter().map(|network| network.parse().expect("a network")).collect();
-    Settings { allowed_networks, timeout: Duration::from_secs(5) }
-}
+use super::{
+    guard::SPECIAL,
+    tests::{Canary, settings},
+    *,
+};
 
 #[tokio::test]
 async fn a_name_that_changes_its_mind_is_looked_at_again() {
@@ -41,7 +26,7 @@ async fn a_name_that_changes_its_mind_is_looked_at_again() {
     let redirect = async || ([(CONNECTION, "close"), (LOCATION, "/")], http::StatusCode::FOUND).into_response();
     let good = TcpListener::bind("127.0.0.2:0").await.expect("a port");
     let port = good.local_addr().expect("an address").port();
-    let (_, connections) = canary(&format!("127.0.0.1:{port}")).await;
+    let canary = Canary::listening_on(&format!("127.0.0.1:{port}")).await;
     tokio::spawn(async move { axum::serve(good, Router::new().route("/", get(redirect))).await });
 
     let asked = Arc::new(AtomicUsize::new(0));
@@ -56,12 +41,13 @@ async fn a_name_that_changes_its_mind_is_looked_at_again() {
         assert!(matches!(error, Error::NotPublic), "{error}");
     }
     assert!(asked.load(Relaxed) >= 3, "each connection has its own look");
-    assert_eq!(connections.load(Relaxed), 0);
+    assert_eq!(canary.connections(), 0);
 }
 
 #[tokio::test]
 async fn names_of_inner_services_and_scoped_addresses_are_refused() {
-    let (address, connections) = canary("127.0.0.1:0").await;
+    let canary = Canary::listening_on("127.0.0.1:0").await;
+    let address = canary.address;
     let lookup: Lookup = Arc::new(move |_| Box::pin(async move { io::Result::Ok(vec![address]) }));
     let fetcher = Fetcher::with_lookup(settings(&[]), lookup).expect("a client");
     for host in [
@@ -94,7 +80,7 @@ async fn names_of_inner_services_and_scoped_addresses_are_refused() {
             assert!(matches!(error, Error::NotPublic | Error::Url(_)), "{url}: {error}");
         }
     }
-    assert_eq!(connections.load(Relaxed), 0);
+    assert_eq!(canary.connections(), 0);
 }
 
 /// The ways an IPv4 address can be written in a URL.
@@ -107,7 +93,7 @@ fn spellings(address: Ipv4Addr) -> Vec<String> {
         format!("{address}."),
         number.to_string(),
         format!("{number:#x}"),
-        format!("{number:#X}").replace("0X", "0x"),
+        format!("{number:#X}"),
         format!("0{number:o}"),
         format!("{a}.{low}"),
         format!("{a}.{b}.{}", u16::from_be_bytes([c, d])),

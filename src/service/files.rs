@@ -191,10 +191,16 @@ impl Shared {
             OwnFile::UploadAt(_, named) => named == key,
             _ => true,
         });
+        let not_there = || Ok(Some(Err("names a file that is not yours, or not there any more".to_owned())));
         match (key, file) {
-            (Some(key), _) => Ok(Some(Ok(self.artifacts.load(&key).await?))),
+            (Some(key), _) => match self.artifacts.load(&key).await {
+                Ok(bytes) => Ok(Some(Ok(bytes))),
+                // Deleted between the two looks.
+                Err(error) if error.is_missing() => not_there(),
+                Err(error) => Err(error.into()),
+            },
             (None, OwnFile::PerhapsUpload(_)) => Ok(None),
-            (None, _) => Ok(Some(Err("names a file that is not yours, or not there any more".to_owned()))),
+            (None, _) => not_there(),
         }
     }
 }

@@ -8,11 +8,12 @@ use super::{
     device::Run,
     encode,
     held::{Held, StopReason},
+    outage::waited_for,
     predictor::{Drawn, PredictError},
     progress::Logs,
 };
 use crate::{
-    artifacts::{self, Artifacts},
+    artifacts::Artifacts,
     domain::{Artifact, Failure, FailureCode, Outcome},
     metrics::{self, Stage},
     store::{self, Claim, Store},
@@ -20,7 +21,7 @@ use crate::{
 
 /// Between attempts to write to a database that is away.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
-/// A database that is away for longer than this has let the lease run out long ago; a store may as well be given up.
+/// A database that is away for longer than this has let the lease run out long ago.
 const GIVE_UP: Duration = Duration::from_secs(300);
 
 /// Brings a run's result to its row. Never fails: what cannot be written now is left to the sweep.
@@ -80,25 +81,11 @@ async fn store_images(artifacts: &Artifacts, claim: &Claim, drawn: Drawn) -> any
             safety: Some(drawn.safety),
         };
         let begun = Instant::now();
-        put(artifacts, &key, bytes).await?;
+        waited_for(async || artifacts.put(&key, bytes.clone()).await).await?;
         metrics::stage_ended(Stage::Store, begun.elapsed());
         output.push(artifact);
     }
     Ok(output)
-}
-
-/// Stores a file, and waits for a store that is away, as long as it is worth it.
-async fn put(artifacts: &Artifacts, key: &str, bytes: Vec<u8>) -> Result<(), artifacts::Error> {
-    let begun = tokio::time::Instant::now();
-    loop {
-        match artifacts.put(key, bytes.clone()).await {
-            Err(error) if error.is_passing() && begun.elapsed() < GIVE_UP => {
-                tracing::warn!(%error, "The artifact store is away; the result waits for it");
-                tokio::time::sleep(TRY_AGAIN).await;
-            }
-            stored => return stored,
-        }
-    }
 }
 
 async fn finish(store: &Store, artifacts: &Artifacts, claim: &Claim, outcome: &Outcome, logs: &Logs) {

@@ -10,6 +10,7 @@ mod device;
 mod encode;
 mod files;
 mod held;
+mod outage;
 pub mod predictor;
 mod preview;
 mod progress;

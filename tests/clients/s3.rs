@@ -218,7 +218,7 @@ async fn an_outage_is_waited_for_and_said(pool: PgPool) {
     let away = server.client.get(&url).send().await.unwrap();
     assert_eq!(away.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(away.headers()["retry-after"], "1");
-    server.until_logged("The artifact store is away; the result waits for it").await;
+    server.until_logged("The artifact store is away; a prediction waits for it").await;
 
     let _s3 = S3::start(&bucket.0, port);
     let ended = server.ended(&waiting).await;

@@ -21,7 +21,12 @@ pub(super) async fn store(config: &Config) -> Finding {
         Err(error) if error.is_passing() => Finding::bad(
             subject,
             format!("{url}: {error}"),
-            "See that artifacts.endpoint is right, that the bucket exists, and that it can be reached from here.",
+            "See that artifacts.endpoint is right, and that it can be reached from here.",
+        ),
+        Err(error) if error.is_missing() => Finding::bad(
+            subject,
+            format!("{url}: {error}"),
+            "Create the bucket, or see that artifacts.url and artifacts.endpoint are right.",
         ),
         Err(error) => Finding::bad(
             subject,
