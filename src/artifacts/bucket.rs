@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use object_store::{
-    BackoffConfig, ClientOptions, ObjectStore, RetryConfig,
-    aws::{AmazonS3Builder, S3ConditionalPut},
+    BackoffConfig, ClientOptions, RetryConfig,
+    aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut},
     prefix::PrefixStore,
 };
 
@@ -47,7 +47,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Of one request, its body included.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-pub(super) fn open(bucket: &Bucket) -> object_store::Result<impl ObjectStore> {
+pub(super) fn open(bucket: &Bucket) -> object_store::Result<PrefixStore<AmazonS3>> {
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(&bucket.name)
         .with_region(&bucket.region)

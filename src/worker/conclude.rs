@@ -81,7 +81,7 @@ async fn store_images(artifacts: &Artifacts, claim: &Claim, drawn: Drawn) -> any
             safety: Some(drawn.safety),
         };
         let begun = Instant::now();
-        waited_for(async || artifacts.put(&key, bytes.clone()).await).await?;
+        waited_for(|| artifacts.put(&key, bytes.clone())).await?;
         metrics::stage_ended(Stage::Store, begun.elapsed());
         output.push(artifact);
     }

@@ -12,7 +12,10 @@ const TRY_AGAIN: Duration = Duration::from_millis(500);
 const GIVE_UP: Duration = Duration::from_secs(300);
 
 /// Does something with the store, again and again while it is away.
-pub(super) async fn waited_for<T>(work: impl AsyncFn() -> Result<T, artifacts::Error>) -> Result<T, artifacts::Error> {
+pub(super) async fn waited_for<T, F>(work: impl Fn() -> F) -> Result<T, artifacts::Error>
+where
+    F: Future<Output = Result<T, artifacts::Error>>,
+{
     let begun = Instant::now();
     loop {
         match work().await {

@@ -22,7 +22,7 @@ pub(super) async fn load(artifacts: &Artifacts, input: &Input, held: &Held) -> R
     };
     let stop = held.stop_token();
     let bytes = tokio::select! {
-        loaded = waited_for(async || artifacts.load(key).await) => loaded.map_err(|error| unreadable(&error))?,
+        loaded = waited_for(|| artifacts.load(key)) => loaded.map_err(|error| unreadable(&error))?,
         () = stop.cancelled() => return Err(PredictError::Canceled),
     };
     let (width, height) = (input.width, input.height);

@@ -44,13 +44,14 @@ impl S3 {
     }
 
     /// What a program needs to know of it.
-    fn variables<'a>(&'a self, secret: &'a str) -> [(&'a str, &'a str); 5] {
+    fn variables<'a>(&'a self, secret: &'a str, step_ms: &'a str) -> [(&'a str, &'a str); 6] {
         [
             ("FOURSTEP_ARTIFACTS__URL", "s3://pictures/some/prefix"),
             ("AWS_ENDPOINT_URL_S3", &self.url),
             ("AWS_ACCESS_KEY_ID", "S3RVER"),
             ("AWS_SECRET_ACCESS_KEY", secret),
-            ("FOURSTEP_MOCK_STEP_MS", "1"),
+            ("FOURSTEP_MOCK_STEP_MS", step_ms),
+            ("NO_PROXY", "127.0.0.1"),
         ]
     }
 
@@ -84,10 +85,10 @@ struct Server {
 }
 
 impl Server {
-    fn start(pool: &PgPool, s3: &S3) -> Self {
+    fn start(pool: &PgPool, s3: &S3, step_ms: &str) -> Self {
         let folder = TestFolder::new();
         let log = folder.0.join("log");
-        let program = Program::serve_logging(&folder.0, &url_of(pool), &s3.variables("S3RVER"), &log);
+        let program = Program::serve_logging(&folder.0, &url_of(pool), &s3.variables("S3RVER", step_ms), &log);
         Self { program, folder, client: Client::new() }
     }
 
@@ -128,7 +129,7 @@ impl Server {
 async fn pictures_go_through_a_bucket(pool: PgPool) {
     let bucket = TestFolder::new();
     let s3 = S3::start(&bucket.0, 0);
-    let server = Server::start(&pool, &s3);
+    let server = Server::start(&pool, &s3, "1");
     let drawn = server.ended(&server.create(None).await).await;
     assert_eq!(drawn["status"], "succeeded", "{drawn}");
     let url = drawn["output"][0].as_str().unwrap();
@@ -185,7 +186,7 @@ async fn a_wrong_key_is_told_at_the_start_and_by_doctor(pool: PgPool) {
     let run = |subcommand: &str, secret: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fourstep"));
         command.arg(subcommand).arg("--data-dir").arg(&folder.0).args(["--listen", "127.0.0.1:0"]);
-        command.env("DATABASE_URL", url_of(&pool)).envs(s3.variables(secret)).output().unwrap()
+        command.env("DATABASE_URL", url_of(&pool)).envs(s3.variables(secret, "1")).output().unwrap()
     };
     let serve = run("serve", "wrong");
     let said = String::from_utf8(serve.stderr).unwrap();
@@ -198,7 +199,7 @@ async fn a_wrong_key_is_told_at_the_start_and_by_doctor(pool: PgPool) {
     assert!(doctor.contains("ok   files      in s3://pictures/some/prefix"), "{doctor}");
 
     let mut shown = Command::new(env!("CARGO_BIN_EXE_fourstep"));
-    shown.args(["config", "show", "--data-dir"]).arg(&folder.0).envs(s3.variables("not-to-be-seen"));
+    shown.args(["config", "show", "--data-dir"]).arg(&folder.0).envs(s3.variables("not-to-be-seen", "1"));
     let shown = String::from_utf8(shown.output().unwrap().stdout).unwrap();
     assert!(shown.contains("AWS_SECRET_ACCESS_KEY") && !shown.contains("not-to-be-seen"), "{shown}");
 }
@@ -207,23 +208,35 @@ async fn a_wrong_key_is_told_at_the_start_and_by_doctor(pool: PgPool) {
 async fn an_outage_is_waited_for_and_said(pool: PgPool) {
     let bucket = TestFolder::new();
     let s3 = S3::start(&bucket.0, 0);
-    let server = Server::start(&pool, &s3);
+    // Slow enough that a prediction still waits for the device when the store goes away.
+    let server = Server::start(&pool, &s3, "250");
     let drawn = server.ended(&server.create(None).await).await;
     let url = drawn["output"][0].as_str().unwrap().to_owned();
+    let picture = server.client.get(&url).send().await.unwrap().bytes().await.unwrap();
+    // One to be stored when the store is away, and one to be started from a picture that is there.
+    let waiting = [server.create(None).await, server.create(Some(&url)).await];
     let port = s3.port();
     drop(s3);
 
-    // The worker holds on to what it has drawn; who asks for a file is told to come back.
-    let waiting = server.create(None).await;
     let away = server.client.get(&url).send().await.unwrap();
     assert_eq!(away.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(away.headers()["retry-after"], "1");
+    let upload = async || server.request(reqwest::Method::POST, "/files").body(picture.clone()).send().await.unwrap();
+    assert_eq!(upload().await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let body = json!({"input": {"prompt": "x", "image": url}});
+    let refused = server.request(reqwest::Method::POST, "/predictions").json(&body).send().await.unwrap();
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
     server.until_logged("The artifact store is away; a prediction waits for it").await;
 
     let _s3 = S3::start(&bucket.0, port);
-    let ended = server.ended(&waiting).await;
-    assert_eq!(ended["status"], "succeeded", "{ended}");
-    for url in [&url, ended["output"][0].as_str().unwrap()] {
-        assert_eq!(server.client.get(url).send().await.unwrap().status(), StatusCode::OK);
+    for waiting in waiting {
+        let ended = server.ended(&waiting).await;
+        assert_eq!(ended["status"], "succeeded", "{ended}");
+        let read = server.client.get(ended["output"][0].as_str().unwrap()).send().await.unwrap();
+        assert_eq!(read.status(), StatusCode::OK);
     }
+    assert_eq!(server.client.get(&url).send().await.unwrap().bytes().await.unwrap(), picture);
+    assert_eq!(upload().await.status(), StatusCode::CREATED);
+    let uploads: i64 = sqlx::query_scalar("select count(*) from uploads").fetch_one(&pool).await.unwrap();
+    assert_eq!(uploads, 1, "the one that was refused has left nothing");
 }
