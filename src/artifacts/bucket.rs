@@ -52,6 +52,8 @@ pub(super) fn open(bucket: &Bucket) -> object_store::Result<PrefixStore<AmazonS3
         .with_bucket_name(&bucket.name)
         .with_region(&bucket.region)
         .with_conditional_put(S3ConditionalPut::Disabled)
+        // Not all that speak like S3 delete several at once.
+        .with_disable_bulk_delete(true)
         .with_retry(RETRIES)
         .with_client_options(
             ClientOptions::new().with_connect_timeout(CONNECT_TIMEOUT).with_timeout(TIMEOUT).with_allow_http(true),
