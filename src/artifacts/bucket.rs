@@ -22,7 +22,7 @@ pub struct Bucket {
     pub endpoint: Option<String>,
     /// Its region.
     pub region: String,
-    /// Id and secret of an access key, and perhaps a session's token. `None` is the role of the machine.
+    /// Id and secret of an access key, and perhaps a session's token. `None` is the role that the environment names.
     pub credentials: Option<Credentials>,
 }
 
@@ -48,7 +48,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) fn open(bucket: &Bucket) -> object_store::Result<PrefixStore<AmazonS3>> {
-    let mut builder = AmazonS3Builder::new()
+    // Without an access key the environment says what role there is: of a machine, a container or a pod.
+    let builder = if bucket.credentials.is_some() { AmazonS3Builder::new() } else { AmazonS3Builder::from_env() };
+    let mut builder = builder
         .with_bucket_name(&bucket.name)
         .with_region(&bucket.region)
         .with_conditional_put(S3ConditionalPut::Disabled)

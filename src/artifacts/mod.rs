@@ -169,9 +169,8 @@ impl Artifacts {
 
     /// Keys of stored files that have not changed for this long and belong to a prediction or an upload, in groups.
     pub fn list_older(&self, age: Duration) -> BoxStream<'static, Result<Vec<String>, Error>> {
-        let store = Arc::clone(&self.store);
         let before = Utc::now() - age;
-        let files = store.list(None).map_err(Error::from).try_filter_map(move |file| {
+        let files = self.store.list(None).map_err(Error::from).try_filter_map(move |file| {
             let key = (file.last_modified < before).then(|| String::from(file.location)).filter(|key| is_owned(key));
             std::future::ready(Ok(key))
         });
