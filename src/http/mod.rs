@@ -29,6 +29,7 @@ mod server;
 mod summary;
 mod timing;
 mod trace;
+mod uploads;
 mod usage;
 mod wanted;
 mod webhooks;
@@ -90,6 +91,7 @@ fn router(service: PredictionService, settings: Settings) -> Router {
     let native = native
         .route("/usage", get(usage::get))
         .route("/metrics", get(metrics::get_with_key))
+        .route("/files", get(uploads::list).post(uploads::create))
         .merge(webhook_routes())
         .merge(admin_routes());
     let replicate = Router::new()
@@ -103,7 +105,9 @@ fn router(service: PredictionService, settings: Settings) -> Router {
         .route("/collections", get(replicate::list_collections))
         .route("/hardware", get(replicate::list_hardware))
         .route("/account", get(replicate::get_account))
-        .route("/files", get(replicate::no_files).post(replicate::no_files))
+        .route("/files", get(uploads::list_of_replicate).post(uploads::create_of_replicate))
+        .route("/files/{id}", get(uploads::get_of_replicate))
+        .route("/files/{id}/download", get(uploads::download_of_replicate))
         .route("/webhooks/default/secret", get(webhooks::get_secret));
     let eachlabs = Router::new()
         .route("/prediction", post(eachlabs::create))
@@ -114,6 +118,8 @@ fn router(service: PredictionService, settings: Settings) -> Router {
         .route("/executions", get(eachlabs::list))
         .route("/webhooks", get(webhooks::list_log))
         .route("/webhooks/{execution_id}", get(webhooks::get_log))
+        .route("/upload/presign", post(uploads::presign))
+        .route("/upload/{id}/{ticket}", put(uploads::receive))
         .route("/model", get(eachlabs::get_model));
     let openai = Router::new()
         .route("/images/generations", post(openai::generate))
@@ -124,7 +130,7 @@ fn router(service: PredictionService, settings: Settings) -> Router {
     let open = Router::new()
         .route("/", get(playground::root))
         .route("/playground/{digest}/{*path}", get(playground::asset))
-        .route("/files/{*key}", get(files::get))
+        .route("/files/{*key}", get(files::get).delete(uploads::delete))
         .route("/livez", get(probes::live))
         .route("/readyz", get(probes::ready))
         .route("/healthz", get(probes::ready))
@@ -164,7 +170,7 @@ fn admin_routes() -> Router<Api> {
 
 /// Vendors' faces under a path, which they know for the URLs in their answers; with the one URL all vendors have.
 fn mounted(path: &'static str, faces: Router<Api>) -> Router<Api> {
-    let faces = faces.route("/models", get(face::list_models));
+    let faces = faces.route("/models", get(face::list_models)).route("/files/{id}", delete(uploads::delete_of_vendor));
     Router::new().nest(path, faces.layer(Extension(Mount(path))))
 }
 

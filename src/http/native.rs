@@ -18,8 +18,9 @@ use axum::{
 
 use super::{
     Api, Error, conditional,
-    extract::{ChosenId, JsonBody, KnownId, Rest},
+    extract::{ChosenId, KnownId, Rest},
     files,
+    form::CreateBody,
     idempotency::{IdempotencyKey, Replayed},
     query::ListQuery,
     summary,
@@ -45,7 +46,7 @@ pub(super) async fn create(
     (wait, wanted): (Wait, Wanted),
     CancelAfter(cancel_after): CancelAfter,
     IdempotencyKey(idempotency_key): IdempotencyKey,
-    JsonBody(body): JsonBody,
+    CreateBody(body): CreateBody,
 ) -> Result<Response, Error> {
     let mut body = CreatePrediction::parse(body)?;
     wanted.shape(&mut body.input)?;
@@ -62,7 +63,7 @@ pub(super) async fn create_with_id(
     base: BaseUrl,
     (wait, wanted): (Wait, Wanted),
     CancelAfter(cancel_after): CancelAfter,
-    JsonBody(body): JsonBody,
+    CreateBody(body): CreateBody,
 ) -> Result<Response, Error> {
     let mut body = CreatePrediction::parse(body)?;
     wanted.shape(&mut body.input)?;

@@ -156,11 +156,6 @@ pub(super) async fn list_collections(_: Caller) -> Response {
     Json(Page::<()>::new(Vec::new(), None)).into_response()
 }
 
-/// `/files`. Being told so, the vendor's JavaScript client sends a file inside the input instead.
-pub(super) async fn no_files(_: Caller) -> Error {
-    Error::NotBuilt("file uploads")
-}
-
 /// What a create says in its headers.
 pub(super) struct Terms {
     wait: Wait,

@@ -8,6 +8,7 @@ mod base_url;
 pub mod cursor;
 pub mod eachlabs;
 mod exact;
+mod form;
 mod input_schema;
 pub mod native;
 pub mod openai;
@@ -17,5 +18,6 @@ pub mod usage;
 pub mod webhook;
 
 pub use base_url::{BaseUrl, FaceUrl, MalformedBaseUrl};
+pub use form::Part;
 pub use input_schema::InputSchema;
 pub use refusal::Refusal;

@@ -7,6 +7,7 @@ mod installed;
 #[expect(dead_code, reason = "only the server is needed here")]
 mod process;
 mod readme;
+mod s3;
 mod webhooks;
 
 use std::{fs, path::Path, process::Command};

@@ -33,6 +33,7 @@ mod receiver;
 mod replicate;
 mod server;
 mod support;
+mod uploads;
 mod usage;
 mod webhook_log;
 mod webhook_retries;

@@ -8,6 +8,7 @@ mod create;
 mod execution;
 mod model;
 mod refused;
+mod upload;
 mod webhook;
 
 use serde::Serialize;
@@ -24,6 +25,7 @@ pub use create::CreatePrediction;
 pub use execution::{Execution, Executions, parse_status};
 pub use model::Model;
 pub use refused::Refused;
+pub use upload::{Presign, Presigned};
 pub use webhook::{Told, Webhook, Webhooks};
 
 /// What Eachlabs fills in, by the page of the hosted model.

@@ -48,6 +48,7 @@ impl Refused {
             "unauthorized" => (status, "Invalid or missing API key".to_owned()),
             "not_found" => (status, "Prediction not found".to_owned()),
             "webhook_not_found" => (status, "webhook not found".to_owned()),
+            "file_not_found" => (status, "file not found".to_owned()),
             "unknown_model" => (StatusCode::NOT_FOUND, "Failed to fetch model: model not found".to_owned()),
             "malformed_body" => (StatusCode::UNPROCESSABLE_ENTITY, "invalid request body".to_owned()),
             "invalid_request" => (StatusCode::BAD_REQUEST, error(&invalid_fields)),
@@ -74,6 +75,9 @@ fn error(fields: &[InvalidField]) -> String {
     }
     if fields.iter().any(|InvalidField { field, .. }| field == "execution_id") {
         return "invalid execution_id".to_owned();
+    }
+    if fields.iter().any(|InvalidField { field, .. }| field == "id") {
+        return "invalid argument".to_owned();
     }
     let sentences: Vec<String> =
         fields.iter().map(|InvalidField { field, reason }| format!("{field} {reason}")).collect();

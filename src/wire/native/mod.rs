@@ -5,6 +5,7 @@
 
 mod estimate;
 pub mod events;
+mod file;
 mod webhook;
 
 use serde::{Serialize, Serializer};
@@ -20,6 +21,7 @@ use crate::domain::{
     WebhookRequest,
 };
 
+pub use file::{CreateFile, File, create_from_form};
 pub use webhook::{Secret, Webhook};
 
 pub use estimate::Estimate;

@@ -4,6 +4,7 @@
 //! `error` must be `null` and not empty, and there is no status but the five here.
 
 mod create;
+mod file;
 mod model;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -17,6 +18,7 @@ use super::{
 use crate::domain::{self, FaceDefaults, InvalidField, PredictionId, Status, UnknownFields};
 
 pub use create::CreatePrediction;
+pub use file::{CreateFile, File};
 pub use model::{Account, Model, Version};
 
 /// What Replicate fills in, as the model's authors have it.
@@ -175,7 +177,9 @@ impl Problem {
         let Refusal { status, code, detail, invalid_fields } = refusal;
         let (title, detail) = match code {
             "unauthorized" => ("Unauthenticated", "You did not pass a valid authentication token".to_owned()),
-            "not_found" | "unknown_url" => ("Not Found", "The requested resource could not be found.".to_owned()),
+            "not_found" | "file_not_found" | "unknown_url" => {
+                ("Not Found", "The requested resource could not be found.".to_owned())
+            }
             "unknown_version" => (
                 "Invalid version or not permitted",
                 "The specified version does not exist (or perhaps you don't have permission to use it?)".to_owned(),
