@@ -42,9 +42,9 @@ def averaged(state, *names):
 def main(state, folder):
     vocabulary = Vocabulary(f"{state}/tokenizer")
     painter = Painter(vocabulary)
-    painter.load_state_dict(averaged(state, "sizes", "denoiser"))
+    painter.load_state_dict(averaged(state, "paths", "sizes", "denoiser"))
     vae = autoencoder()
-    vae.load_state_dict(averaged(state, "encoder", "decoder"))
+    vae.load_state_dict(averaged(state, "polish", "encoder", "decoder"))
     first, second = text_encoders(SIZE, START)
     modules = dict(
         text_encoder=full_vocabulary(painter.texts.first, vocabulary, first, False),
