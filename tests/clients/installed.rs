@@ -9,16 +9,8 @@ use std::{
 
 use crate::here;
 
-static PYTHON: LazyLock<PathBuf> = LazyLock::new(|| {
-    let requirements = here("requirements.txt");
-    let folder = unless_installed("python", &requirements, |folder| {
-        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder));
-        // All there is to install is in the list.
-        let mut pip = Command::new(folder.join("bin/python"));
-        run(pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--requirement"]).arg(&requirements));
-    });
-    folder.join("bin/python")
-});
+static PYTHON: LazyLock<PathBuf> = LazyLock::new(|| python_with("python", "requirements.txt"));
+static PYTHON_BETA: LazyLock<PathBuf> = LazyLock::new(|| python_with("python-beta", "requirements-beta.txt"));
 
 static JAVASCRIPT: LazyLock<PathBuf> = LazyLock::new(|| {
     unless_installed("javascript", &here("package-lock.json"), |folder| {
@@ -37,6 +29,13 @@ pub(crate) fn python(program: &Path) -> Command {
     command
 }
 
+/// A Python program, to be run with the client that Replicate is about to release.
+pub(crate) fn python_beta(program: &Path) -> Command {
+    let mut command = Command::new(&*PYTHON_BETA);
+    command.arg(program);
+    command
+}
+
 /// A JavaScript program, to be run with the clients at hand: Node.js looks for them where the program is.
 pub(crate) fn javascript(program: &Path) -> Command {
     let copy = JAVASCRIPT.join(program.file_name().unwrap());
@@ -44,6 +43,18 @@ pub(crate) fn javascript(program: &Path) -> Command {
     let mut command = Command::new("node");
     command.arg(copy);
     command
+}
+
+/// Python in an environment of that name with what the list pins.
+fn python_with(name: &str, list: &str) -> PathBuf {
+    let requirements = here(list);
+    let folder = unless_installed(name, &requirements, |folder| {
+        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder));
+        // All there is to install is in the list.
+        let mut pip = Command::new(folder.join("bin/python"));
+        run(pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--requirement"]).arg(&requirements));
+    });
+    folder.join("bin/python")
 }
 
 /// The folder of what the list pins, installed there unless it is already.
