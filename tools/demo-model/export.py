@@ -44,7 +44,7 @@ def main(state, folder):
     painter = Painter(vocabulary)
     painter.load_state_dict(averaged(state, "paths", "sizes", "denoiser"))
     vae = autoencoder()
-    vae.load_state_dict(averaged(state, "polish", "encoder", "decoder"))
+    vae.load_state_dict(averaged(state, "encoder", "decoder"))
     first, second = text_encoders(SIZE, START)
     modules = dict(
         text_encoder=full_vocabulary(painter.texts.first, vocabulary, first, False),
