@@ -14,6 +14,7 @@ mod generate;
 mod keys;
 mod logging;
 mod migrate;
+mod openapi;
 mod options;
 mod pull;
 mod serve;
@@ -66,6 +67,8 @@ enum Command {
     Audit(audit::AuditArgs),
     /// Check this machine and configuration; every fault with its fix
     Doctor(doctor::DoctorArgs),
+    /// Print the API as an OpenAPI document
+    Openapi(openapi::OpenapiArgs),
     /// The database in use
     #[command(subcommand)]
     Db(db::DbCommand),
@@ -88,6 +91,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Usage(args) => usage::run(args),
         Command::Audit(args) => return failure::exit_code(audit::run(args)),
         Command::Doctor(args) => return failure::exit_code(doctor::run(args)),
+        Command::Openapi(args) => openapi::run(args),
         Command::Db(command) => db::run(command),
         Command::Config(command) => config::run(command),
     };

@@ -17,6 +17,16 @@ use crate::{
 };
 
 /// Takes the body of a create, and makes nothing.
+#[utoipa::path(
+    post,
+    path = "/estimate",
+    tag = "Predictions",
+    request_body = native::body::CreatePrediction,
+    responses(
+        (status = 200, description = "What a create with this body would take. Nothing is made.", body = native::Estimate),
+    ),
+    security(("key" = [])),
+)]
 pub(super) async fn estimate(
     State(api): State<Api>,
     _: Caller,

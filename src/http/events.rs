@@ -35,6 +35,20 @@ pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);
 const RECONNECT: Duration = Duration::from_secs(1);
 
 /// `GET /predictions/{id}/events`
+#[utoipa::path(
+    get,
+    path = "/predictions/{id}/events",
+    tag = "Predictions",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The prediction's id."),
+        ("Last-Event-ID" = Option<String>, Header, description = "The last event that was heard."),
+    ),
+    responses(
+        (status = 200, description = "Events `queued`, `started`, `step` and `finished`.", body = String, content_type = "text/event-stream"),
+        (status = 204, description = "Everything has been heard."),
+    ),
+    security(("key" = [])),
+)]
 pub(super) async fn follow(
     State(api): State<Api>,
     caller: Caller,

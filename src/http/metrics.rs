@@ -21,6 +21,15 @@ use crate::{domain::Caller, service::scrape::Scrape};
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// `GET /metrics` of the API. The scope of its caller is `admin` because of the URL.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "Admin",
+    responses(
+        (status = 200, description = "For Prometheus.", body = String, content_type = "text/plain"),
+    ),
+    security(("key" = [])),
+)]
 pub(super) async fn get_with_key(State(api): State<Api>, _: Caller) -> Response {
     answer(&api.service.scrape()).await
 }

@@ -10,28 +10,48 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Api, Error, error::RETRY_SECONDS};
 use crate::wire::BaseUrl;
 
-#[derive(Serialize)]
-struct Live {
+#[derive(Serialize, ToSchema)]
+#[schema(as = server::Live)]
+pub(super) struct Live {
     status: &'static str,
 }
 
 /// `GET /livez`: the process answers. Restarting it would not help with anything else.
+#[utoipa::path(
+    get,
+    path = "/livez",
+    tag = "Server",
+    responses(
+        (status = 200, description = "The process answers.", body = Live),
+    ),
+)]
 pub(super) async fn live() -> Response {
     uncached(StatusCode::OK, Live { status: "ok" })
 }
 
-#[derive(Serialize)]
-struct Ready {
+#[derive(Serialize, ToSchema)]
+#[schema(as = server::Ready)]
+pub(super) struct Ready {
     ready: bool,
     phase: String,
     percent: i16,
 }
 
 /// `GET /readyz`: a prediction made now will be run; until then 503, what is being waited for and how far it is.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "Server",
+    responses(
+        (status = 200, description = "A prediction made now will be run.", body = Ready),
+        (status = 503, description = "What is being waited for.", body = Ready),
+    ),
+)]
 pub(super) async fn ready(State(api): State<Api>) -> Response {
     let readiness = api.service.readiness().await;
     let body = Ready { ready: readiness.ready, phase: readiness.phase, percent: readiness.percent };
@@ -41,8 +61,9 @@ pub(super) async fn ready(State(api): State<Api>) -> Response {
     ([(RETRY_AFTER, RETRY_SECONDS)], uncached(StatusCode::SERVICE_UNAVAILABLE, body)).into_response()
 }
 
-#[derive(Serialize)]
-struct Version {
+#[derive(Serialize, ToSchema)]
+#[schema(as = server::Version)]
+pub(super) struct Version {
     name: &'static str,
     version: &'static str,
 }
@@ -54,12 +75,21 @@ impl Version {
 }
 
 /// `GET /version`
+#[utoipa::path(
+    get,
+    path = "/version",
+    tag = "Server",
+    responses(
+        (status = 200, description = "What runs here.", body = Version),
+    ),
+)]
 pub(super) async fn version() -> Response {
     uncached(StatusCode::OK, Version::ours())
 }
 
-#[derive(Serialize)]
-struct Discovery {
+#[derive(Serialize, ToSchema)]
+#[schema(as = server::Discovery)]
+pub(super) struct Discovery {
     #[serde(flatten)]
     version: Version,
     predictions: String,
@@ -71,6 +101,15 @@ struct Discovery {
 }
 
 /// `GET /`: where everything is.
+#[utoipa::path(
+    get,
+    path = "/",
+    tag = "Server",
+    responses(
+        (status = 200, description = "Where everything is; for a browser, the playground.", content((Discovery = "application/json"), (String = "text/html"))),
+        (status = 304, description = "The page is as it was."),
+    ),
+)]
 pub(super) async fn discover(base: BaseUrl) -> Result<Response, Error> {
     let url = |path| format!("{base}/{path}");
     let discovery = Discovery {

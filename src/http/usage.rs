@@ -19,6 +19,21 @@ use crate::{
 };
 
 /// `GET /usage?from&to&group_by&format`
+#[utoipa::path(
+    get,
+    path = "/usage",
+    tag = "Usage",
+    params(
+        ("from" = Option<chrono::NaiveDate>, Query, description = "The first day (UTC); that of this month if left out."),
+        ("to" = Option<chrono::NaiveDate>, Query, description = "The last day; today if left out."),
+        ("group_by" = Option<String>, Query, description = "`day`, `key` or `model`."),
+        ("format" = Option<String>, Query, description = "`json` or `csv`."),
+    ),
+    responses(
+        (status = 200, description = "What was used and what it cost.", content((Report = "application/json"), (String = "text/csv"))),
+    ),
+    security(("key" = [])),
+)]
 pub(super) async fn get(State(api): State<Api>, caller: Caller, wanted: Wanted) -> Result<Response, Error> {
     let usage = api.service.usage(caller, &wanted.query).await?;
     let headers = [

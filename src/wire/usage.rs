@@ -2,12 +2,14 @@
 
 use chrono::NaiveDate;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::exact::{Dollars, Seconds};
 use crate::domain::{self, UsageQuery};
 
 /// The answer to a question for usage.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = usage::Report)]
 pub struct Report<'a> {
     from: NaiveDate,
     to: NaiveDate,
@@ -16,14 +18,16 @@ pub struct Report<'a> {
     total: Figures,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = usage::Line)]
 struct Line<'a> {
     group: &'a str,
     #[serde(flatten)]
     figures: Figures,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = usage::Figures)]
 struct Figures {
     succeeded: u64,
     failed: u64,

@@ -9,16 +9,21 @@ use std::{
 
 use crate::here;
 
-static PYTHON: LazyLock<PathBuf> = LazyLock::new(|| {
-    let requirements = here("requirements.txt");
-    let folder = unless_installed("python", &requirements, |folder| {
+static PYTHON: LazyLock<PathBuf> = LazyLock::new(|| environment("python", "requirements.txt"));
+
+static FUZZER: LazyLock<PathBuf> = LazyLock::new(|| environment("schemathesis", "schemathesis.txt"));
+
+/// A Python with what a list pins.
+fn environment(name: &str, list: &str) -> PathBuf {
+    let requirements = here(list);
+    let folder = unless_installed(name, &requirements, |folder| {
         run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder));
         // All there is to install is in the list.
         let mut pip = Command::new(folder.join("bin/python"));
         run(pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--requirement"]).arg(&requirements));
     });
     folder.join("bin/python")
-});
+}
 
 static JAVASCRIPT: LazyLock<PathBuf> = LazyLock::new(|| {
     unless_installed("javascript", &here("package-lock.json"), |folder| {
@@ -33,6 +38,13 @@ static JAVASCRIPT: LazyLock<PathBuf> = LazyLock::new(|| {
 /// A Python program, to be run with the clients at hand.
 pub(crate) fn python(program: &Path) -> Command {
     let mut command = Command::new(&*PYTHON);
+    command.arg(program);
+    command
+}
+
+/// A Python program, to be run with the generator of requests at hand.
+pub(crate) fn fuzzer(program: &Path) -> Command {
+    let mut command = Command::new(&*FUZZER);
     command.arg(program);
     command
 }

@@ -25,6 +25,7 @@ mod malformed;
 mod metrics;
 mod native;
 mod openai;
+mod openapi;
 mod playground;
 mod probes;
 mod process;

@@ -1,18 +1,22 @@
 //! The answers to creating, running and canceling: each a word, a sentence and the prediction's id.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{FaceUrl, urls};
 use crate::domain::{self, PredictionId, Status};
 
 /// A prediction was created.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Created)]
 pub struct Created {
     status: &'static str,
     message: &'static str,
     #[serde(rename = "predictionID")]
+    #[schema(value_type = uuid::Uuid)]
     prediction_id: PredictionId,
     /// Under the name some clients look for.
+    #[schema(value_type = uuid::Uuid)]
     id: PredictionId,
 }
 
@@ -24,11 +28,13 @@ impl Created {
 }
 
 /// A prediction was created and has ended.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Finished)]
 pub struct Finished<'a> {
     status: &'static str,
     message: &'static str,
     #[serde(rename = "predictionID")]
+    #[schema(value_type = uuid::Uuid)]
     prediction_id: PredictionId,
     output: Option<Vec<String>>,
     /// Empty but for a failure.
@@ -56,7 +62,8 @@ impl<'a> Finished<'a> {
 }
 
 /// A prediction was created and has not ended in time; it goes on, and can be read.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::TimedOut)]
 pub struct TimedOut {
     status: u16,
     error: &'static str,
@@ -64,9 +71,11 @@ pub struct TimedOut {
     details: Details,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Details)]
 struct Details {
     #[serde(rename = "predictionID")]
+    #[schema(value_type = uuid::Uuid)]
     prediction_id: PredictionId,
 }
 
@@ -79,11 +88,13 @@ impl TimedOut {
 }
 
 /// A prediction is being canceled.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Canceled)]
 pub struct Canceled {
     status: &'static str,
     message: &'static str,
     #[serde(rename = "predictionID")]
+    #[schema(value_type = uuid::Uuid)]
     prediction_id: PredictionId,
 }
 

@@ -1,6 +1,7 @@
 //! Executions: the account's predictions as Eachlabs lists them, with what each cost.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::super::{
     BaseUrl,
@@ -26,8 +27,10 @@ pub fn parse_status(word: &str) -> Option<Status> {
 }
 
 /// A prediction in the list.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Execution)]
 pub struct Execution<'a> {
+    #[schema(value_type = uuid::Uuid)]
     id: PredictionId,
     model: &'a str,
     requested_model: Option<String>,
@@ -64,7 +67,8 @@ impl<'a> Execution<'a> {
 }
 
 /// Some of the list.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Executions)]
 pub struct Executions<'a> {
     /// Newest first.
     pub executions: Vec<Execution<'a>>,

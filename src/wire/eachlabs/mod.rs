@@ -4,6 +4,7 @@
 //! say it in their own words, and creating says `success` before anything has run.
 
 mod answer;
+pub mod body;
 mod create;
 mod execution;
 mod model;
@@ -12,6 +13,7 @@ mod webhook;
 
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::{
     BaseUrl, FaceUrl,
@@ -47,8 +49,10 @@ pub const fn status_word(status: Status) -> &'static str {
 }
 
 /// A prediction as Eachlabs' clients read it. Its error, if it has one, is its output.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Prediction)]
 pub struct Prediction<'a> {
+    #[schema(value_type = uuid::Uuid)]
     id: PredictionId,
     model: &'a str,
     input: &'a Value,
@@ -60,21 +64,24 @@ pub struct Prediction<'a> {
     urls: Urls,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
+#[schema(as = eachlabs::Output)]
 enum Output<'a> {
     Images(Vec<String>),
     Error(ErrorEnvelope<'a>),
 }
 
 /// Both zero until the prediction has ended.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Metrics)]
 struct Metrics {
     predict_time: Seconds,
     cost: Dollars,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Urls)]
 struct Urls {
     cancel: String,
     get: String,
@@ -111,13 +118,15 @@ fn urls(files: &[Artifact], server: &BaseUrl) -> Vec<String> {
 }
 
 /// What stands in the place of a failed prediction's output.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::ErrorEnvelope)]
 struct ErrorEnvelope<'a> {
     classification: Classification,
     error: &'static str,
     error_code: &'static str,
     error_message: &'a str,
     error_step: &'static str,
+    #[schema(value_type = uuid::Uuid)]
     execution_id: PredictionId,
     model_id: &'a str,
     model_slug: &'a str,
@@ -127,7 +136,8 @@ struct ErrorEnvelope<'a> {
     success: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Classification)]
 struct Classification {
     category: &'static str,
 }

@@ -2,12 +2,14 @@
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::{super::InputSchema, DEFAULTS};
 use crate::domain;
 
 /// A model and what it takes.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Model)]
 pub struct Model<'a> {
     title: &'a str,
     slug: &'a str,

@@ -2,12 +2,14 @@
 
 use http::StatusCode;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::super::Refusal;
 use crate::domain::InvalidField;
 
 /// The body of a refusal. Clients look for its text under `error` or under `message`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Refused)]
 pub struct Refused {
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<u16>,
@@ -18,8 +20,9 @@ pub struct Refused {
 }
 
 /// A sentence where the vendor has one, and what was wrong where.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(untagged)]
+#[schema(as = eachlabs::Details)]
 enum Details {
     None,
     Sentence(String),
@@ -32,7 +35,8 @@ impl Details {
     }
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Detail)]
 struct Detail {
     field: String,
     reason: String,

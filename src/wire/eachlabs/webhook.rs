@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{super::exact::Moment, BaseUrl, urls};
 use crate::domain::{DeliveryState, Prediction, PredictionId, Status, WebhookLog};
 
 /// What a receiver is told when a prediction has ended, in words of its own: not those of the prediction when it is read.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Told)]
 pub struct Told {
+    #[schema(value_type = uuid::Uuid)]
     exec_id: PredictionId,
     /// No prediction belongs to a workflow.
     flow_id: Option<String>,
@@ -19,14 +22,16 @@ pub struct Told {
     error: &'static str,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
+#[schema(as = eachlabs::ToldOutput)]
 enum Output {
     Images(Vec<String>),
     Failure([Failed; 1]),
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Failed)]
 struct Failed {
     id: &'static str,
     status: &'static str,
@@ -50,7 +55,8 @@ impl Told {
 }
 
 /// Some of the log.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Webhooks)]
 pub struct Webhooks<'a> {
     /// Newest first.
     pub webhooks: Vec<Webhook<'a>>,
@@ -61,8 +67,10 @@ pub struct Webhooks<'a> {
 }
 
 /// A webhook in the log.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Webhook)]
 pub struct Webhook<'a> {
+    #[schema(value_type = uuid::Uuid)]
     execution_id: PredictionId,
     url: &'a str,
     /// What was sent, or will be.
@@ -75,7 +83,8 @@ pub struct Webhook<'a> {
 }
 
 /// How an attempt went.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Attempt)]
 struct Attempt<'a> {
     status: &'static str,
     status_code: Option<u16>,

@@ -1,12 +1,14 @@
 //! What a prediction will take, before it is made.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::super::exact::{Dollars, Seconds};
 use crate::domain::{Model, NanoUsd};
 
 /// The answer to a request that asks what it would take.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = native::Estimate)]
 pub struct Estimate {
     model: String,
     predict_time: Seconds,

@@ -7,6 +7,7 @@ use std::{fmt, str::FromStr};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     super::exact::{Moment, Seconds},
@@ -120,19 +121,22 @@ impl News {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = native::Queued)]
 struct Queued {
     position: u64,
     eta_seconds: Seconds,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = native::Started)]
 struct Started {
     attempt: i32,
     started_at: Option<Moment>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = native::Step)]
 struct Step {
     step: u32,
     total: u32,

@@ -3,12 +3,14 @@
 //! What is more: the seed of each image, whether they were checked, the place in the queue, the cost, and a code beside each error. Every field is
 //! always there, `null` while it has no value.
 
+pub mod body;
 mod estimate;
 pub mod events;
 mod webhook;
 
 use serde::{Serialize, Serializer};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::{
     BaseUrl, InputSchema, Refusal,
@@ -107,8 +109,10 @@ impl CreatePrediction {
 }
 
 /// A prediction as its owner sees it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = native::Prediction)]
 pub struct Prediction<'a> {
+    #[schema(value_type = uuid::Uuid)]
     id: PredictionId,
     model: String,
     version: &'a str,
@@ -133,14 +137,16 @@ pub struct Prediction<'a> {
 }
 
 /// What a terminal prediction took.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = native::Metrics)]
 struct Metrics {
     predict_time: Seconds,
     total_time: Seconds,
     cost: Dollars,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = native::Urls)]
 struct Urls {
     get: String,
     cancel: String,
@@ -203,7 +209,8 @@ fn metrics(prediction: &domain::Prediction) -> Option<Metrics> {
 }
 
 /// Some of a list, and where the rest is.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = native::Page)]
 pub struct Page<T> {
     /// In order.
     pub results: Vec<T>,
@@ -212,7 +219,8 @@ pub struct Page<T> {
 }
 
 /// A model and how to ask for it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = native::Model)]
 pub struct Model<'a> {
     name: String,
     slug: &'a str,
@@ -222,6 +230,7 @@ pub struct Model<'a> {
     answered_by: Option<&'a str>,
     price_per_second: Dollars,
     typical_run_seconds: Seconds,
+    #[schema(value_type = Object)]
     input_schema: InputSchema,
     url: String,
 }
@@ -251,7 +260,8 @@ impl<'a> Model<'a> {
 }
 
 /// Why a request was refused: RFC 9457's `application/problem+json`, with a code for programs and every invalid field.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = native::Problem)]
 pub struct Problem {
     /// There are no pages about our problems, so the standard's own word for "see the status".
     #[serde(rename = "type")]
@@ -266,6 +276,7 @@ pub struct Problem {
     pub code: &'static str,
     /// What was wrong where, if it was the request's content.
     #[serde(serialize_with = "invalid_fields", skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<Field>)]
     pub invalid_fields: Vec<InvalidField>,
     /// By which the server's logs know the request.
     pub request_id: String,
@@ -288,12 +299,14 @@ impl Problem {
     }
 }
 
+#[derive(Serialize, ToSchema)]
+#[schema(as = native::InvalidField)]
+struct Field<'a> {
+    field: &'a str,
+    reason: &'a str,
+}
+
 fn invalid_fields<S: Serializer>(fields: &[InvalidField], serializer: S) -> Result<S::Ok, S::Error> {
-    #[derive(Serialize)]
-    struct Field<'a> {
-        field: &'a str,
-        reason: &'a str,
-    }
     serializer.collect_seq(fields.iter().map(|field| Field { field: &field.field, reason: &field.reason }))
 }
 

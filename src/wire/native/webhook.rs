@@ -1,14 +1,17 @@
 //! What was told to a prediction's webhook, and the secret that signs it.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::super::exact::{Moment, Seconds};
 use crate::domain::{DeliveryState, MadeAttempt, PredictionId, SigningSecret, WebhookDelivery, WebhookLog};
 
 /// A webhook and everything told to its receiver.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = native::Webhook)]
 pub struct Webhook<'a> {
+    #[schema(value_type = uuid::Uuid)]
     prediction_id: PredictionId,
     url: &'a str,
     created_at: Moment,
@@ -16,7 +19,8 @@ pub struct Webhook<'a> {
 }
 
 /// Something told, or to be told: its id is the `webhook-id` of every attempt.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = native::Delivery)]
 struct Delivery<'a> {
     id: Uuid,
     event: &'static str,
@@ -26,7 +30,8 @@ struct Delivery<'a> {
     attempts: Vec<Attempt<'a>>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = native::Attempt)]
 struct Attempt<'a> {
     made_at: Moment,
     seconds: Seconds,
@@ -75,7 +80,8 @@ impl<'a> Attempt<'a> {
 }
 
 /// The secret that signs an account's webhooks.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = native::Secret)]
 pub struct Secret {
     key: String,
 }

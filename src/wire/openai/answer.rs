@@ -2,11 +2,13 @@
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::domain::{self, Artifact, Progress};
 
 /// The pictures of a finished prediction.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = openai::Images)]
 pub struct Images {
     /// When the prediction was made, seconds since 1970.
     created: i64,
@@ -26,7 +28,8 @@ impl Images {
 }
 
 /// One picture, either here or where it can be read, and the seed that alone draws it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = openai::Image)]
 pub struct Image {
     #[serde(skip_serializing_if = "Option::is_none")]
     b64_json: Option<String>,
@@ -137,7 +140,8 @@ impl Event {
 }
 
 /// A picture on its way.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = openai::Partial)]
 pub struct Partial {
     #[serde(rename = "type")]
     kind: &'static str,
@@ -169,7 +173,8 @@ impl Partial {
 }
 
 /// A finished picture.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = openai::Completed)]
 pub struct Completed {
     #[serde(rename = "type")]
     kind: &'static str,
@@ -184,7 +189,8 @@ pub struct Completed {
 }
 
 /// Clients insist on it. Nothing is counted in tokens here; the cost is in the prediction.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = openai::Usage)]
 struct Usage {
     input_tokens: u32,
     input_tokens_details: InputTokens,
@@ -192,7 +198,8 @@ struct Usage {
     total_tokens: u32,
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = openai::InputTokens)]
 struct InputTokens {
     image_tokens: u32,
     text_tokens: u32,
@@ -217,7 +224,8 @@ impl Completed {
 }
 
 /// The event of a prediction that did not come to a picture.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = openai::Failed)]
 pub struct Failed {
     #[serde(rename = "type")]
     kind: &'static str,

@@ -1,11 +1,13 @@
 //! Models as OpenAI's clients list them.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::domain;
 
 /// A model's name.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = openai::Model)]
 pub struct Model<'a> {
     id: &'a str,
     object: &'static str,
@@ -23,7 +25,8 @@ impl<'a> Model<'a> {
 }
 
 /// All there is to choose from.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = openai::Models)]
 pub struct Models<'a> {
     object: &'static str,
     data: Vec<Model<'a>>,

@@ -2,19 +2,22 @@
 
 use http::StatusCode;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::super::Refusal;
 use crate::domain::InvalidField;
 
 /// The body of a refusal.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = openai::Refused)]
 pub struct Refused {
     /// All of it.
     pub error: RefusedError,
 }
 
 /// What was wrong.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = openai::RefusedError)]
 pub struct RefusedError {
     message: String,
     #[serde(rename = "type")]

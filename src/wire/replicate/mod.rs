@@ -3,12 +3,14 @@
 //! Those clients are stricter than the vendor's documentation: `model` and `version` must be texts, no URL may be `null`,
 //! `error` must be `null` and not empty, and there is no status but the five here.
 
+pub mod body;
 mod create;
 mod model;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::{
     FaceUrl, Refusal,
@@ -40,8 +42,10 @@ pub const fn status_word(status: Status) -> &'static str {
 }
 
 /// A prediction as Replicate's clients read it, with its cost besides.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = replicate::Prediction)]
 pub struct Prediction<'a> {
+    #[schema(value_type = uuid::Uuid)]
     id: PredictionId,
     model: String,
     version: &'a str,
@@ -62,7 +66,8 @@ pub struct Prediction<'a> {
 }
 
 /// Empty until the prediction has ended.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = replicate::Metrics)]
 struct Metrics {
     #[serde(skip_serializing_if = "Option::is_none")]
     predict_time: Option<Seconds>,
@@ -72,7 +77,8 @@ struct Metrics {
     cost: Option<Dollars>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = replicate::Urls)]
 struct Urls {
     get: String,
     cancel: String,
@@ -134,7 +140,8 @@ pub fn data_uri(content_type: &str, bytes: &[u8]) -> String {
 }
 
 /// Some of a list, and where the rest is.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = replicate::Page)]
 pub struct Page<T> {
     /// The absolute URL of what follows.
     pub next: Option<String>,
@@ -152,7 +159,8 @@ impl<T> Page<T> {
 }
 
 /// Why a request was refused, as Replicate says it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = replicate::Problem)]
 pub struct Problem {
     title: String,
     detail: String,
@@ -161,7 +169,8 @@ pub struct Problem {
     invalid_fields: Vec<ProblemField>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = replicate::ProblemField)]
 struct ProblemField {
     #[serde(rename = "type")]
     kind: &'static str,

@@ -3,6 +3,7 @@
 use chrono::DateTime;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 
 use super::super::{FaceUrl, InputSchema, exact::Moment};
 use crate::domain;
@@ -12,7 +13,8 @@ use crate::domain;
 const COG_VERSION: &str = "0.14.0";
 
 /// A model and its latest version.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = replicate::Model)]
 pub struct Model<'a> {
     url: String,
     owner: &'a str,
@@ -52,7 +54,8 @@ impl<'a> Model<'a> {
 }
 
 /// A version of a model: what input it takes.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = replicate::Version)]
 pub struct Version<'a> {
     id: &'a str,
     created_at: Moment,
@@ -109,7 +112,8 @@ fn openapi_schema(model: &domain::Model) -> Value {
 }
 
 /// Who is asking.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = replicate::Account)]
 pub struct Account {
     #[serde(rename = "type")]
     kind: &'static str,

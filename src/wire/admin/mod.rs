@@ -1,10 +1,13 @@
 //! Keys and accounts as their operator reads and writes them.
 
+pub mod body;
+
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::exact::{Dollars, Moment};
 use crate::domain::{
@@ -18,14 +21,16 @@ const OVERLAP_SECONDS: u64 = 24 * 60 * 60;
 const LONGEST_OVERLAP_SECONDS: u64 = 90 * OVERLAP_SECONDS;
 
 /// Some of a list; all of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = admin::Page)]
 pub struct Page<T> {
     /// In order.
     pub results: Vec<T>,
 }
 
 /// A key, without its secret.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = admin::Key)]
 pub struct Key<'a> {
     key: String,
     account: &'a str,
@@ -37,7 +42,8 @@ pub struct Key<'a> {
     revoked_at: Option<Moment>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = admin::KeyBudget)]
 struct KeyBudget {
     amount: Dollars,
     period: &'static str,
@@ -68,7 +74,8 @@ impl<'a> Key<'a> {
 }
 
 /// A new secret, shown this once.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = admin::Secret)]
 pub struct Secret<'a> {
     key: String,
     secret: &'a str,
@@ -82,7 +89,8 @@ impl<'a> Secret<'a> {
 }
 
 /// An account.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = admin::Account)]
 pub struct Account<'a> {
     name: &'a str,
     mode: &'static str,
