@@ -18,6 +18,7 @@ use crate::wire::BaseUrl;
 #[derive(Serialize, ToSchema)]
 #[schema(as = server::Live)]
 pub(super) struct Live {
+    /// Always `ok`.
     status: &'static str,
 }
 
@@ -37,8 +38,11 @@ pub(super) async fn live() -> Response {
 #[derive(Serialize, ToSchema)]
 #[schema(as = server::Ready)]
 pub(super) struct Ready {
+    /// Whether a prediction made now is run.
     ready: bool,
+    /// What is being waited for.
     phase: String,
+    /// How far that is.
     percent: i16,
 }
 

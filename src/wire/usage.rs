@@ -11,16 +11,22 @@ use crate::domain::{self, UsageQuery};
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = usage::Report)]
 pub struct Report<'a> {
+    /// The first day.
     from: NaiveDate,
+    /// The last day.
     to: NaiveDate,
+    /// `day`, `key` or `model`.
     group_by: &'static str,
+    /// One for each group.
     results: Vec<Line<'a>>,
+    /// All of them.
     total: Figures,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = usage::Line)]
 struct Line<'a> {
+    /// The day, the key or the model.
     group: &'a str,
     #[serde(flatten)]
     figures: Figures,
@@ -29,10 +35,15 @@ struct Line<'a> {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = usage::Figures)]
 struct Figures {
+    /// Predictions that did.
     succeeded: u64,
+    /// Predictions that did.
     failed: u64,
+    /// Predictions that were.
     canceled: u64,
+    /// On the device.
     predict_time: Seconds,
+    /// What was paid.
     cost: Dollars,
 }
 

@@ -37,8 +37,13 @@ fn operations(document: &Value) -> Vec<Operation> {
 /// A schema with all it refers to. In a closed one objects have no fields but those described.
 fn validator(document: &Value, schema: &Value, closed: bool) -> jsonschema::Validator {
     let mut schemas = document["components"]["schemas"].clone();
+    // What others consist of cannot be closed by itself.
+    let mut parts = BTreeSet::new();
+    for schema in schemas.as_object().unwrap().values() {
+        references(&schema["allOf"], &mut parts);
+    }
     for (name, schema) in schemas.as_object_mut().unwrap() {
-        let is_part = name == "usage.Figures";
+        let is_part = parts.iter().any(|part| part.ends_with(&format!("/{name}")));
         if closed && !is_part && schema.get("properties").is_some() && schema.get("additionalProperties").is_none() {
             schema["additionalProperties"] = json!(false);
         }
@@ -59,7 +64,9 @@ fn references(value: &Value, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(fields) => {
             found.extend(fields.get("$ref").and_then(Value::as_str).map(str::to_owned));
-            fields.values().for_each(|value| references(value, found));
+            // An example may be a document of its own.
+            let parts = fields.iter().filter(|(name, _)| !name.starts_with("example"));
+            parts.for_each(|(_, value)| references(value, found));
         }
         Value::Array(items) => items.iter().for_each(|value| references(value, found)),
         _ => {}
@@ -109,7 +116,7 @@ fn every_example_is_what_its_schema_says() {
                         assert_valid(&document, &media["schema"], example, &what);
                         seen += 1;
                     }
-                    None => assert!(what.contains(" 2") || !media_type.contains("json"), "{what} has no example"),
+                    None => assert!(!media_type.contains("json") || path == "/openapi.json", "{what} has no example"),
                 }
             }
         }
@@ -154,13 +161,16 @@ async fn every_example_does_what_the_document_says(pool: PgPool) {
     let made = json(app.get(&format!("/predictions/{}?wait=60", id(&prediction))).send().await.unwrap()).await;
     let file = made["output"][0].as_str().unwrap().split_once("/files/").unwrap().1.to_owned();
     let picture = app.client.get(made["output"][0].as_str().unwrap()).send().await.unwrap().bytes().await.unwrap();
-    let key = json(app.post("/admin/keys").json(&json!({"name": "other"})).send().await.unwrap()).await;
+    let make_key = || app.post("/admin/keys").json(&json!({"name": "other"})).send();
+    let (key, rotated) = (json(make_key().await.unwrap()).await, json(make_key().await.unwrap()).await);
     let values = |path: &str, name: &str| match name {
         "id" if path.contains("/versions/") => made["version"].as_str().unwrap().to_owned(),
         "id" if path.contains("/models/") => "sdxl-lightning-4step".to_owned(),
         "name" if path.contains("/accounts/") => "studio".to_owned(),
         "id" | "execution_id" => id(&made),
         "key" if path.contains("/files/") => file.clone(),
+        // It has another name afterwards.
+        "key" if path.ends_with("/rotate") => rotated["key"].as_str().unwrap().to_owned(),
         "key" => key["key"].as_str().unwrap().to_owned(),
         "owner" => "bytedance".to_owned(),
         "name" | "slug" => "sdxl-lightning-4step".to_owned(),
@@ -200,7 +210,10 @@ async fn every_example_does_what_the_document_says(pool: PgPool) {
         let what = format!("{method} {path} {status}");
         let expected = match described["operationId"].as_str().unwrap() {
             "webhooks_get" | "webhooks_redeliver" | "eachlabs_get_log" => status == StatusCode::NOT_FOUND,
-            "openai_vary" | "replicate_no_files" => status == StatusCode::NOT_IMPLEMENTED,
+            "eachlabs_cancel" => status == StatusCode::BAD_REQUEST,
+            "openai_vary" | "replicate_no_files_get" | "replicate_no_files_post" => {
+                status == StatusCode::NOT_IMPLEMENTED
+            }
             "server_ready" => true,
             _ => status.is_success(),
         };

@@ -75,7 +75,13 @@ pub(super) fn joined<'a>(faces: impl Iterator<Item = (&'a str, &'a [&'a str], Va
         let found = face["components"]["schemas"].as_object_mut().map(std::mem::take).unwrap_or_default();
         schemas.extend(found);
         for (path, mut item) in face["paths"].as_object_mut().map(std::mem::take).unwrap_or_default() {
-            for operation in item.as_object_mut().into_iter().flat_map(|item| item.values_mut()) {
+            let methods = item.as_object().map_or(0, Map::len);
+            for (method, operation) in item.as_object_mut().into_iter().flatten() {
+                // One handler of several methods.
+                if methods > 1 && path == "/files" {
+                    let name = operation["operationId"].as_str().unwrap_or_default();
+                    operation["operationId"] = format!("{name}_{method}").into();
+                }
                 complete(operation, mount, &path);
             }
             let elsewhere = elsewhere(mount, also, &path);

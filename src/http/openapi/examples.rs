@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::{TimeZone, Utc};
+use chrono::{SecondsFormat, TimeZone, Utc};
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
@@ -47,7 +47,8 @@ fn put_into(content: &mut Value, examples: &Map<String, Value>) {
 /// Of a schema that is a reference, or a list of them.
 fn example(schema: &Value, examples: &Map<String, Value>) -> Option<Value> {
     if schema["type"] == "array" {
-        return Some(json!([example(&schema["items"], examples)?]));
+        // There are lists of nothing, for clients that ask for one.
+        return Some(example(&schema["items"], examples).into_iter().collect());
     }
     let schema = schema["anyOf"].get(0).unwrap_or(schema);
     let name = schema["$ref"].as_str()?.rsplit('/').next()?;
@@ -86,7 +87,32 @@ fn of_schemas(catalog: &Catalog) -> Map<String, Value> {
         model.price.cost_of(Duration::from_secs(2)),
         "measured",
     );
-    let documents = json!({
+    let moment = prediction.created_at.to_rfc3339_opts(SecondsFormat::Micros, true);
+    let told = json!({
+        "prediction_id": prediction.id, "url": "https://example.com/told", "created_at": moment,
+        "deliveries": [{
+            "id": ID, "event": "completed", "state": "delivered", "created_at": moment, "next_attempt_at": null,
+            "attempts": [{
+                "made_at": moment, "seconds": 0.12, "succeeded": true, "status_code": 204, "response": "", "error": null,
+            }],
+        }],
+    });
+    let log = json!({
+        "execution_id": ID, "url": "https://example.com/told", "request": "{}",
+        "headers": {"Content-Type": "application/json"}, "source": "prediction", "created_at": moment,
+        "attempts": [{
+            "status": "success", "status_code": 200, "response": "", "error_message": null, "created_at": moment,
+        }],
+    });
+    let key = json!({
+        "key": "fs_1a2b3c4d", "account": "default", "name": "ci", "scopes": ["predictions:read"],
+        "budget": {"amount": 5.0, "period": "day", "spent": 0.5, "held": 0.0},
+        "created_at": moment, "expires_at": null, "revoked_at": null,
+    });
+    let account = json!({
+        "name": "studio", "mode": "prepaid", "balance": 10.0, "held": 0.0, "max_in_flight": 10, "created_at": moment,
+    });
+    let ours = json!({
         "Input": small,
         "VendorInput": small,
         "native.CreatePrediction": {"model": model.slug, "input": small},
@@ -96,6 +122,8 @@ fn of_schemas(catalog: &Catalog) -> Map<String, Value> {
         "native.Page_native.Model": native::Page { results: vec![&native_model], next: None },
         "native.Estimate": estimate,
         "native.Problem": native::Problem::new(refusal(), "5f2b8c1e".to_owned()),
+    });
+    let vendors = json!({
         "replicate.CreatePrediction": {"version": model.version, "input": small},
         "replicate.Prediction": replicate_prediction,
         "replicate.Model": replicate::Model::new(model, &replicate_url),
@@ -116,6 +144,42 @@ fn of_schemas(catalog: &Catalog) -> Map<String, Value> {
         "openai.Model": openai::Model::new(model),
         "openai.Models": openai::Models::new(std::slice::from_ref(model)),
         "openai.Refused": openai::Refused::new(refusal()).1,
+    });
+    let lists = json!({
+        "native.Webhook": told,
+        "native.Secret": {"key": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"},
+        "replicate.Page_replicate.Prediction": replicate::Page::new(vec![&replicate_prediction], None),
+        "replicate.Page_replicate.Model":
+            replicate::Page::new(vec![replicate::Model::new(model, &replicate_url)], None),
+        "replicate.Page_replicate.Version":
+            replicate::Page::new(vec![replicate::Version::new(model, &model.version)], None),
+        "replicate.Page_String": replicate::Page::<String>::new(Vec::new(), None),
+        "eachlabs.Executions": eachlabs::Executions {
+            executions: vec![eachlabs::Execution::new(&prediction, &server)],
+            total_count: 1,
+            total_capped: false,
+            offset: 0,
+            limit: 20,
+        },
+        "eachlabs.Webhook": log,
+        "eachlabs.Webhooks": {"webhooks": [log], "limit": 50, "offset": 0},
+        "usage.Report": {
+            "from": "2026-01-01", "to": "2026-01-31", "group_by": "day",
+            "results": [{"group": "2026-01-31", "succeeded": 2, "failed": 0, "canceled": 0, "predict_time": 4.0, "cost": 0.00616}],
+            "total": {"succeeded": 2, "failed": 0, "canceled": 0, "predict_time": 4.0, "cost": 0.00616},
+        },
+        "server.Live": {"status": "ok"},
+        "server.Ready": {"ready": false, "phase": "loading", "percent": 40},
+        "server.Version": {"name": "fourstep", "version": env!("CARGO_PKG_VERSION")},
+        "server.Discovery": {
+            "name": "fourstep", "version": env!("CARGO_PKG_VERSION"), "predictions": format!("{server}/predictions"),
+            "models": format!("{server}/models"), "replicate": format!("{server}/replicate/v1"),
+            "eachlabs": format!("{server}/eachlabs/v1"), "openai": format!("{server}/openai/v1"),
+            "ready": format!("{server}/readyz"),
+        },
+        "admin.Page_admin.Key": {"results": [key]},
+        "admin.Page_admin.Account": {"results": [account]},
+        "admin.Secret": {"key": "fs_1a2b3c4d", "secret": "fs_1a2b3c4d_…"},
         "admin.NewKey": {"name": "ci", "scopes": ["predictions:write", "predictions:read"], "budget": "5", "budget_period": "day"},
         "admin.Rotation": {"overlap_seconds": 3600},
         "admin.SetBudget": {"budget": "5", "budget_period": "month"},
@@ -123,10 +187,11 @@ fn of_schemas(catalog: &Catalog) -> Map<String, Value> {
         "admin.AccountChange": {"max_in_flight": 20},
         "admin.Credit": {"amount": "10.00", "note": "welcome"},
     });
-    match documents {
-        Value::Object(documents) => documents,
-        _ => Map::new(),
-    }
+    let parts = [ours, vendors, lists].into_iter().filter_map(|part| match part {
+        Value::Object(documents) => Some(documents),
+        _ => None,
+    });
+    parts.flatten().collect()
 }
 
 /// One that has ended well.

@@ -32,22 +32,34 @@ pub struct Page<T> {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = admin::Key)]
 pub struct Key<'a> {
+    /// Its public part.
     key: String,
+    /// Whose it is.
     account: &'a str,
+    /// What it is for.
     name: &'a str,
+    /// What it may do.
     scopes: Vec<&'static str>,
+    /// What it may spend.
     budget: Option<KeyBudget>,
+    /// When it was made.
     created_at: Moment,
+    /// When it stops working.
     expires_at: Option<Moment>,
+    /// When it was revoked.
     revoked_at: Option<Moment>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = admin::KeyBudget)]
 struct KeyBudget {
+    /// In a period.
     amount: Dollars,
+    /// `day` or `month`.
     period: &'static str,
+    /// In this period.
     spent: Dollars,
+    /// What unfinished predictions may still cost.
     held: Dollars,
 }
 
@@ -77,7 +89,9 @@ impl<'a> Key<'a> {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = admin::Secret)]
 pub struct Secret<'a> {
+    /// Its public part.
     key: String,
+    /// All of it, this once.
     secret: &'a str,
 }
 
@@ -92,11 +106,17 @@ impl<'a> Secret<'a> {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = admin::Account)]
 pub struct Account<'a> {
+    /// What it is called.
     name: &'a str,
+    /// `unlimited` or `prepaid`.
     mode: &'static str,
+    /// What is left of its credits.
     balance: Dollars,
+    /// Of the balance, what unfinished predictions may still cost.
     held: Dollars,
+    /// Predictions at the same time; null for any number.
     max_in_flight: Option<u32>,
+    /// When it was made.
     created_at: Moment,
 }
 

@@ -72,7 +72,7 @@ pub struct TimedOut {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = eachlabs::Details)]
+#[schema(as = eachlabs::TimedOutDetails)]
 struct Details {
     #[serde(rename = "predictionID")]
     #[schema(value_type = uuid::Uuid)]

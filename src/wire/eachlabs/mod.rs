@@ -13,7 +13,10 @@ mod webhook;
 
 use serde::Serialize;
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::{
+    ToSchema,
+    openapi::{Object, ObjectBuilder, schema::Type},
+};
 
 use super::{
     BaseUrl, FaceUrl,
@@ -48,6 +51,10 @@ pub const fn status_word(status: Status) -> &'static str {
     }
 }
 
+fn statuses() -> Object {
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(Status::ALL.map(status_word))).build()
+}
+
 /// A prediction as Eachlabs' clients read it. Its error, if it has one, is its output.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = eachlabs::Prediction)]
@@ -56,6 +63,7 @@ pub struct Prediction<'a> {
     id: PredictionId,
     model: &'a str,
     input: &'a Value,
+    #[schema(schema_with = statuses)]
     status: &'static str,
     output: Option<Output<'a>>,
     /// Nothing but the reason of a failure, which is what the vendor's own samples print.

@@ -10,7 +10,10 @@ mod webhook;
 
 use serde::{Serialize, Serializer};
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::{
+    ToSchema,
+    openapi::{Object, ObjectBuilder, schema::Type},
+};
 
 use super::{
     BaseUrl, InputSchema, Refusal,
@@ -108,31 +111,55 @@ impl CreatePrediction {
     }
 }
 
+fn statuses() -> Object {
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(Status::ALL.map(status_word))).build()
+}
+
 /// A prediction as its owner sees it.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = native::Prediction)]
 pub struct Prediction<'a> {
     #[schema(value_type = uuid::Uuid)]
     id: PredictionId,
+    /// With its owner.
     model: String,
+    /// Of the model.
     version: &'a str,
+    #[schema(schema_with = statuses)]
     status: &'static str,
+    /// As it came; of an inline picture the start.
     input: &'a Value,
+    /// Where the pictures can be read, in order.
     output: Option<Vec<String>>,
+    /// Why it failed.
     error: Option<&'a str>,
+    /// The same for programs.
     error_code: Option<&'static str>,
+    /// Remarks, seeds and progress, in lines.
     logs: &'a str,
+    /// What it took, once it has ended.
     metrics: Option<Metrics>,
+    /// Of each picture: what alone draws it again.
     seeds: Vec<u64>,
+    /// What the safety checker had to do with the pictures.
     safety: Option<&'static str>,
+    /// While it is queued: 1 is the next.
     queue_position: Option<u64>,
+    /// While it is queued: when it should be done.
     eta_seconds: Option<Seconds>,
+    /// When it was accepted.
     created_at: Moment,
+    /// When it was first taken by a worker.
     started_at: Option<Moment>,
+    /// When it ended.
     completed_at: Option<Moment>,
+    /// When it is canceled, if it has not ended.
     deadline: Option<Moment>,
+    /// Whether pictures and logs have been deleted.
     data_removed: bool,
+    /// Always `api`.
     source: &'static str,
+    /// Where to look at it.
     urls: Urls,
 }
 
@@ -140,15 +167,20 @@ pub struct Prediction<'a> {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = native::Metrics)]
 struct Metrics {
+    /// On the device; what is paid for.
     predict_time: Seconds,
+    /// From creation to the end.
     total_time: Seconds,
+    /// What it cost.
     cost: Dollars,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = native::Urls)]
 struct Urls {
+    /// Itself.
     get: String,
+    /// To `POST` to.
     cancel: String,
 }
 
@@ -222,16 +254,25 @@ pub struct Page<T> {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = native::Model)]
 pub struct Model<'a> {
+    /// With its owner.
     name: String,
+    /// The name for requests.
     slug: &'a str,
+    /// A heading.
     title: &'a str,
+    /// A sentence.
     description: &'a str,
+    /// Its id as it is now.
     version: &'a str,
+    /// The slug of the model that draws in its place, because its weights are not here.
     answered_by: Option<&'a str>,
+    /// Of time on the device.
     price_per_second: Dollars,
+    /// Measured here, or the catalog's figure.
     typical_run_seconds: Seconds,
     #[schema(value_type = Object)]
     input_schema: InputSchema,
+    /// Where this document is.
     url: String,
 }
 

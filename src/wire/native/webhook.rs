@@ -13,8 +13,11 @@ use crate::domain::{DeliveryState, MadeAttempt, PredictionId, SigningSecret, Web
 pub struct Webhook<'a> {
     #[schema(value_type = uuid::Uuid)]
     prediction_id: PredictionId,
+    /// Where it is told.
     url: &'a str,
+    /// When it was asked for.
     created_at: Moment,
+    /// What is told.
     deliveries: Vec<Delivery<'a>>,
 }
 
@@ -23,21 +26,32 @@ pub struct Webhook<'a> {
 #[schema(as = native::Delivery)]
 struct Delivery<'a> {
     id: Uuid,
+    /// Of what is told.
     event: &'static str,
+    /// Whether it was received.
     state: &'static str,
+    /// When there was something to tell.
     created_at: Moment,
+    /// When it is tried again.
     next_attempt_at: Option<Moment>,
+    /// The latest last.
     attempts: Vec<Attempt<'a>>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = native::Attempt)]
 struct Attempt<'a> {
+    /// When.
     made_at: Moment,
+    /// How long it took.
     seconds: Seconds,
+    /// Whether it was received.
     succeeded: bool,
+    /// The receiver's.
     status_code: Option<u16>,
+    /// The start of what it answered.
     response: Option<&'a str>,
+    /// Why there was no answer.
     error: Option<&'a str>,
 }
 
@@ -83,6 +97,7 @@ impl<'a> Attempt<'a> {
 #[derive(Serialize, ToSchema)]
 #[schema(as = native::Secret)]
 pub struct Secret {
+    /// `whsec_` and the secret in base64.
     key: String,
 }
 

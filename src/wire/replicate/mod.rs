@@ -10,7 +10,10 @@ mod model;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::Serialize;
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::{
+    ToSchema,
+    openapi::{Object, ObjectBuilder, schema::Type},
+};
 
 use super::{
     FaceUrl, Refusal,
@@ -41,6 +44,10 @@ pub const fn status_word(status: Status) -> &'static str {
     }
 }
 
+fn statuses() -> Object {
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(Status::ALL.map(status_word))).build()
+}
+
 /// A prediction as Replicate's clients read it, with its cost besides.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = replicate::Prediction)]
@@ -55,6 +62,7 @@ pub struct Prediction<'a> {
     data_removed: bool,
     error: Option<&'a str>,
     source: &'static str,
+    #[schema(schema_with = statuses)]
     status: &'static str,
     created_at: Moment,
     started_at: Option<Moment>,
