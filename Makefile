@@ -15,14 +15,11 @@ run: ## Build the server and run it, with everything it needs
 	@cargo run --release --bin fourstep -- serve --data-dir $(DATA) $(ARGS)
 
 # A throwaway Postgres, unless DATABASE_URL names one whose user may create databases.
-# What is measured has the machine for itself, after all else.
 test: check ## Check and test everything
 ifdef DATABASE_URL
 	cargo test --no-fail-fast
-	cargo test --test it -- --ignored a_device_with_a_queue
 else
 	tools/with-postgres cargo test --no-fail-fast
-	tools/with-postgres cargo test --test it -- --ignored a_device_with_a_queue
 endif
 
 check:

@@ -16,7 +16,7 @@ use clap::{Args, ValueEnum};
 use fourstep::{
     domain,
     picture::{self, Format, Made, Provenance},
-    pipeline::{Generation, LoraFile, Options, Params, Pipeline, Safety, SchedulerName, Step, Weights},
+    pipeline::{Generation, LoraFile, Options, Params, Pipeline, Progress, Safety, SchedulerName, Weights},
 };
 use image::RgbImage;
 use nix::sys::resource::{UsageWho, getrusage};
@@ -244,7 +244,8 @@ fn output_format(args: &GenerateArgs) -> Result<Format> {
     }
 }
 
-fn tell_progress(step: Step<'_>) -> ControlFlow<()> {
+fn tell_progress(progress: Progress<'_>) -> ControlFlow<()> {
+    let Progress::Step(step) = progress else { return ControlFlow::Continue(()) };
     // Progress that nobody can see is no reason to stop drawing.
     let _ = writeln!(io::stderr(), "step {} of {}", step.index + 1, step.total);
     ControlFlow::Continue(())

@@ -11,8 +11,10 @@ pub struct Progress {
     pub done: u32,
     /// How many there will be.
     pub total: u32,
+    /// Images that are finished.
+    pub finished_images: u32,
     /// Since the attempt began on the device.
     pub elapsed: Duration,
-    /// What the image being drawn looks like by now: a small JPEG.
+    /// What the image being drawn looks like by now, or the one just finished: a small JPEG.
     pub preview: Option<Vec<u8>>,
 }

@@ -39,7 +39,7 @@ use image_to_image::ImageLatents;
 pub use lora::LoraFile;
 use noise::TorchCudaRng;
 pub use options::Options;
-pub use params::{Generation, Latents, Params, Safety, Step, Timings};
+pub use params::{Generation, Latents, Params, Progress, Safety, Step, Timings};
 pub use preview::LatentPreview;
 use safety_checker::SafetyChecker;
 pub use scheduler::SchedulerName;
@@ -93,13 +93,13 @@ impl Pipeline {
         params.unet_calls()
     }
 
-    /// Draws. The callback hears of every UNet call as it ends and cancels by returning `Break`.
+    /// Draws. The callback hears of every UNet call and every image as it ends, and cancels by returning `Break`.
     ///
     /// diffusers: `pipeline_stable_diffusion_xl.py`, `StableDiffusionXLPipeline.__call__`.
     pub fn generate(
         &self,
         params: &Params,
-        callback: &mut dyn FnMut(Step<'_>) -> ControlFlow<()>,
+        callback: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
     ) -> Result<Generation, Error> {
         self.check(params)?;
         let mut timings = Timings::default();
@@ -118,7 +118,7 @@ impl Pipeline {
             let mut told = |latents: &Latents, predicted: &Latents, elapsed: Duration| {
                 timings.steps.push(elapsed);
                 let index = timings.steps.len() - 1;
-                callback(Step { image_index, index, total: params.unet_calls(), latents, predicted })
+                callback(Progress::Step(Step { image_index, index, total: params.unet_calls(), latents, predicted }))
             };
             let latents = self.denoise(params, &conditioning, start.as_ref(), seed, &mut told)?;
 
@@ -126,13 +126,17 @@ impl Pipeline {
             let started = Instant::now();
             let image = self.decode(&latents)?;
             // 8. Leave out what should not be shown, as the hosted model does.
-            if self.flags(&image, params)? {
-                notes.push(format!("NSFW content detected in image {image_index}"));
-            } else {
-                images.push(image);
-                seeds.push(seed);
-            }
+            let is_flagged = self.flags(&image, params)?;
             timings.decode += started.elapsed();
+            if is_flagged {
+                notes.push(format!("NSFW content detected in image {image_index}"));
+                continue;
+            }
+            if callback(Progress::Image { index: image_index, image: &image }).is_break() {
+                return Err(Error::Canceled);
+            }
+            images.push(image);
+            seeds.push(seed);
         }
         if images.is_empty() {
             return Err(Error::Flagged);

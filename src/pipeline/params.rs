@@ -78,7 +78,21 @@ impl Params {
     }
 }
 
-/// Where a generation stands, told after every UNet call.
+/// What is told of a generation while it goes on.
+#[derive(Debug)]
+pub enum Progress<'a> {
+    /// The UNet was called.
+    Step(Step<'a>),
+    /// An image is finished, and passed the safety checker.
+    Image {
+        /// Which one, from 0.
+        index: usize,
+        /// The image.
+        image: &'a RgbImage,
+    },
+}
+
+/// Where a generation stands after a UNet call.
 #[derive(Debug)]
 pub struct Step<'a> {
     /// The image being drawn, from 0.

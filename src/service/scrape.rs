@@ -14,12 +14,15 @@ const BELIEVED: Duration = Duration::from_secs(1);
 /// How long a scrape waits for them. Prometheus gives up on a scrape after ten seconds.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// What was read last, and when; no facts where the database was away.
+type Known = Option<(Instant, Option<QueueFacts>)>;
+
 /// Answers scrapes. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Scrape {
     store: Store,
     /// When they were asked for, and what came.
-    known: Arc<Mutex<Option<(Instant, Option<QueueFacts>)>>>,
+    known: Arc<Mutex<Known>>,
 }
 
 impl Scrape {

@@ -89,6 +89,9 @@ async fn store_images(artifacts: &Artifacts, claim: &Claim, drawn: Drawn) -> any
 
 async fn finish(store: &Store, artifacts: &Artifacts, claim: &Claim, outcome: &Outcome, logs: &Logs) {
     let begun = tokio::time::Instant::now();
+    // A database that went away in the middle may have kept the result all the same. Then a later attempt finds the row
+    // ended, by ourselves, and the images belong to it.
+    let mut may_have_ended_it = false;
     loop {
         match store.finish(claim, outcome, logs.text()).await {
             Ok(cost) => {
@@ -113,6 +116,7 @@ async fn finish(store: &Store, artifacts: &Artifacts, claim: &Claim, outcome: &O
                 return;
             }
             Err(store::Error::Unavailable(error)) if begun.elapsed() < GIVE_UP => {
+                may_have_ended_it = true;
                 tracing::warn!(%error, "The database is away; the result waits for it");
                 tokio::time::sleep(TRY_AGAIN).await;
             }
@@ -121,7 +125,9 @@ async fn finish(store: &Store, artifacts: &Artifacts, claim: &Claim, outcome: &O
                     metrics::result_fenced();
                 }
                 tracing::warn!(%error, "The result of prediction {} was dropped", claim.id);
-                if let Outcome::Succeeded { output, .. } = outcome {
+                if let Outcome::Succeeded { output, .. } = outcome
+                    && !may_have_ended_it
+                {
                     artifacts.delete(output.iter().map(|artifact| artifact.key.clone()).collect()).await;
                 }
                 return;

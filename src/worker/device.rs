@@ -255,7 +255,7 @@ mod tests {
             _: Option<&RgbImage>,
             on_step: &mut dyn FnMut(Step) -> ControlFlow<()>,
         ) -> Result<Drawn, PredictError> {
-            let step = Step { done: 1, total: 1, elapsed: Duration::ZERO, preview: None };
+            let step = Step { done: 1, total: 1, finished_images: 0, elapsed: Duration::ZERO, preview: None };
             while on_step(step.clone()).is_continue() {
                 std::thread::sleep(Duration::from_millis(1));
             }

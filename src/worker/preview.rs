@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use image::RgbImage;
+use image::{RgbImage, imageops};
 use tokio::sync::watch;
 
 use super::predictor::Step;
@@ -21,6 +21,8 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(60);
 /// For a glance: a few kilobytes.
 const QUALITY: u8 = 80;
+/// In pixels, of a finished image; it is on its way to the database for every one who watches.
+const LONGER_SIDE: u32 = 512;
 
 /// Records the steps of a claim, the latest one each time, until their sender is dropped.
 pub(super) async fn show(store: Store, claim: Claim, mut steps: watch::Receiver<Option<Step>>) {
@@ -35,6 +37,7 @@ pub(super) async fn show(store: Store, claim: Claim, mut steps: watch::Receiver<
             attempt: claim.attempt,
             done: step.done,
             total: step.total,
+            finished_images: step.finished_images,
             elapsed: step.elapsed,
             preview: match step.preview {
                 Some(picture) => jpeg(picture).await,
@@ -50,6 +53,14 @@ pub(super) async fn show(store: Store, claim: Claim, mut steps: watch::Receiver<
 }
 
 async fn jpeg(image: RgbImage) -> Option<Vec<u8>> {
-    let encoded = tokio::task::spawn_blocking(move || picture::write(&image, Format::Jpeg(QUALITY), None)).await;
+    let encoded = tokio::task::spawn_blocking(move || {
+        let longer = image.width().max(image.height());
+        let small = (longer > LONGER_SIDE).then(|| {
+            let scaled = |side: u32| (side * LONGER_SIDE / longer).max(1);
+            imageops::thumbnail(&image, scaled(image.width()), scaled(image.height()))
+        });
+        picture::write(small.as_ref().unwrap_or(&image), Format::Jpeg(QUALITY), None)
+    });
+    let encoded = encoded.await;
     encoded.ok()?.inspect_err(|error| tracing::debug!(%error, "Could not encode a preview")).ok()
 }

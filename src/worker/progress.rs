@@ -8,12 +8,14 @@ use super::predictor::Step;
 #[derive(Clone, Debug)]
 pub(super) struct Logs {
     text: String,
+    /// Steps told so far.
+    done: u32,
 }
 
 impl Logs {
     /// Goes on where the row's logs end.
     pub(super) const fn continuing(text: String) -> Self {
-        Self { text }
+        Self { text, done: 0 }
     }
 
     /// Adds a line.
@@ -22,9 +24,13 @@ impl Logs {
         self.text.push('\n');
     }
 
-    /// Adds the progress line of a step.
+    /// Adds the progress line of a step that is not there yet.
     pub(super) fn step(&mut self, step: &Step) {
         let &Step { done, total, elapsed, .. } = step;
+        // A finished image is no step.
+        if std::mem::replace(&mut self.done, done) == done {
+            return;
+        }
         let seconds = elapsed.as_secs_f64();
         let rate = if seconds > 0.0 { f64::from(done) / seconds } else { 0.0 };
         let remaining = elapsed / done.max(1) * total.saturating_sub(done);
@@ -58,8 +64,8 @@ mod tests {
     #[test]
     fn a_step_is_a_line_tqdm_could_have_written() {
         let mut logs = Logs::continuing("Using seed: 7\n".to_owned());
-        logs.step(&Step { done: 1, total: 4, elapsed: Duration::from_millis(500), preview: None });
-        logs.step(&Step { done: 4, total: 4, elapsed: Duration::from_secs(62), preview: None });
+        logs.step(&Step { done: 1, total: 4, finished_images: 0, elapsed: Duration::from_millis(500), preview: None });
+        logs.step(&Step { done: 4, total: 4, finished_images: 0, elapsed: Duration::from_secs(62), preview: None });
         let expected = "Using seed: 7\n 25%|██        | 1/4 [00:00<00:01, 2.00it/s]\n100%|██████████| 4/4 [01:02<00:00, 0.06it/s]\n";
         assert_eq!(logs.text(), expected);
     }

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { browser, draw, open, server, status } from "./support.mjs";
+import { browser, draw, open, server, set, status } from "./support.mjs";
 
 test("a first visit: key, prompt, previews, picture, download", async () => {
   const { page, close } = await open(browser, server, { withKey: false, expected: ["401"] });
@@ -65,6 +65,9 @@ test("a run is canceled in its middle", async () => {
 test("several pictures appear in their places", async () => {
   const { page, close } = await open(browser, server);
   await draw(page, "three", { num_outputs: 3, seed: 7 });
+  // A finished one is there, larger than a preview, while the others are still being drawn.
+  await page.waitForFunction(() => /** @type {HTMLImageElement} */ (document.querySelector(".tile [data-preview]"))?.naturalWidth === 256);
+  assert.equal(await page.locator(".picture").count(), 0);
   await page.locator(".picture.loaded").nth(2).waitFor();
   assert.deepEqual(await page.locator(".tile figcaption > button").allTextContents(), ["Seed 7", "Seed 8", "Seed 9"]);
   // And the next seeds after them.
@@ -85,7 +88,6 @@ test("a reload in the middle of a run loses nothing", async () => {
 
 test("one that waits says its place in the queue and when it should be done", async () => {
   const { page, close } = await open(browser, server);
-  // Six seconds of work, so that there is a queue to see however slowly the page comes.
   const ahead = [1, 2].map(() => server.create({ prompt: "ahead", width: 256, height: 256, num_inference_steps: 10, num_outputs: 2 }));
   await Promise.all(ahead);
   await draw(page, "behind");
@@ -95,9 +97,28 @@ test("one that waits says its place in the queue and when it should be done", as
   await close();
 });
 
-test("time and cost tick while it draws, and the estimate was there before", async () => {
+test("what it will take is said before, as the server guesses it", async () => {
   const { page, close } = await open(browser, server);
-  assert.match(await page.locator("[data-estimate]").innerText(), /^About [\d.]+ s · \$0\.\d{4,6}$/);
+  const said = async (input) => {
+    const body = JSON.stringify({ input });
+    const answer = await server.fetch("estimate", { method: "POST", headers: { "Content-Type": "application/json" }, body });
+    const { predict_time, cost } = await answer.json();
+    assert.ok(predict_time > 0 && cost > 0);
+    await page.waitForFunction(({ predict_time, cost }) => {
+      const [, time, dollars] = /^About ([\d.]+) s · \$([\d.]+)/.exec(document.querySelector("[data-estimate]").innerText) ?? [];
+      return Math.abs(time - predict_time) <= 0.05 * predict_time + 0.005 && Math.abs(dollars - cost) <= 0.05 * cost;
+    }, { predict_time, cost });
+  };
+  await said({});
+  await set(page, { width: 512, height: 512, num_inference_steps: 9 });
+  await said({ width: 512, height: 512, num_inference_steps: 9 });
+  await set(page, { width: 513 });
+  await page.waitForFunction(() => document.querySelector("[data-estimate]").innerText === "");
+  await close();
+});
+
+test("time and cost tick while it draws", async () => {
+  const { page, close } = await open(browser, server);
   await draw(page, "tick", { num_inference_steps: 10 });
   const meter = page.locator("[data-meter]");
   const first = await meter.innerText();

@@ -65,7 +65,7 @@ impl Events {
 
 fn progress(claim: &Claim, done: u32) -> Progress {
     let elapsed = Duration::from_millis(500) * done;
-    Progress { attempt: claim.attempt, done, total: 4, elapsed, preview: Some(vec![0xff, 0xd8]) }
+    Progress { attempt: claim.attempt, done, total: 4, finished_images: 0, elapsed, preview: Some(vec![0xff, 0xd8]) }
 }
 
 #[sqlx::test]
@@ -89,10 +89,15 @@ async fn a_client_is_told_of_the_queue_the_steps_and_the_end(pool: PgPool) {
         }
         assert_eq!(event.name, "started");
     };
-    let expected = json!({"step": 1, "total": 4, "elapsed_seconds": 0.5, "preview": "data:image/jpeg;base64,/9g="});
-    assert_eq!((step.data, step.id.as_str()), (expected, "step-1-1"));
+    let expected = json!({"step": 1, "total": 4, "finished_images": 0, "elapsed_seconds": 0.5, "preview": "data:image/jpeg;base64,/9g="});
+    assert_eq!((step.data, step.id.as_str()), (expected, "step-1-1-0"));
     app.store.record_progress(&claim, &progress(&claim, 3)).await.unwrap();
     assert_eq!(events.expect("step").await.data["step"], 3);
+
+    // A finished image is news though no step is.
+    app.store.record_progress(&claim, &Progress { finished_images: 1, ..progress(&claim, 3) }).await.unwrap();
+    let image = events.expect("step").await;
+    assert_eq!((&image.data["step"], &image.data["finished_images"]), (&json!(3), &json!(1)));
 
     app.finish(&claim).await;
     let finished = events.expect("finished").await;
@@ -109,10 +114,10 @@ async fn a_client_that_comes_back_is_told_only_what_it_has_not_heard(pool: PgPoo
     app.store.record_progress(&claim, &progress(&claim, 2)).await.unwrap();
     let back = |last: &'static str| app.get(&path).header("Last-Event-ID", last);
 
-    let mut missed_one = Events::open(back("step-1-1")).await;
+    let mut missed_one = Events::open(back("step-1-1-0")).await;
     assert_eq!(missed_one.expect("step").await.data["step"], 2);
-    let mut up_to_date = Events::open(back("step-1-2")).await;
-    let mut of_a_lost_attempt = Events::open(back("step-0-9")).await;
+    let mut up_to_date = Events::open(back("step-1-2-0")).await;
+    let mut of_a_lost_attempt = Events::open(back("step-0-9-0")).await;
     assert_eq!(of_a_lost_attempt.expect("step").await.data["step"], 2);
 
     app.end(&claim, Outcome::Canceled { device_time: Duration::from_millis(500) }).await;

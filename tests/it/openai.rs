@@ -90,7 +90,14 @@ async fn a_stream_shows_the_previews_that_were_asked_for_and_then_the_pictures(p
     let claim = app.claim().await;
     let progress = |done| {
         let preview = Some(vec![0xff, 0xd8]);
-        Progress { attempt: claim.attempt, done, total: 8, elapsed: Duration::from_secs(1), preview }
+        Progress {
+            attempt: claim.attempt,
+            done,
+            total: 8,
+            finished_images: 0,
+            elapsed: Duration::from_secs(1),
+            preview,
+        }
     };
     app.store.record_progress(&claim, &progress(4)).await.unwrap();
     let partial = String::from_utf8(stream.chunk().await.unwrap().unwrap().to_vec()).unwrap();

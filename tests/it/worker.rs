@@ -63,7 +63,8 @@ impl Predictor for Gated {
             let _ = self.reached.send(done);
             // A closed gate is an open one: the test is over.
             let _ = self.gate.recv();
-            if on_step(Step { done, total, elapsed: Duration::from_secs(done.into()), preview: None }).is_break() {
+            let elapsed = Duration::from_secs(done.into());
+            if on_step(Step { done, total, finished_images: 0, elapsed, preview: None }).is_break() {
                 return Err(PredictError::Canceled);
             }
         }

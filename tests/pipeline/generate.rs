@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use candle_core::{IndexOp, Tensor};
-use fourstep::pipeline::{Error, Params, Pipeline, SchedulerName};
+use fourstep::pipeline::{Error, Params, Pipeline, Progress, SchedulerName};
 
 use crate::support::{Golden, assert_error, relative_error, tiny_pipeline};
 
@@ -25,8 +25,10 @@ fn assert_as_diffusers(name: &str, params: &Params) {
     let steps: &Tensor = golden.get(&format!("{name}.steps"));
     let mut latents = Vec::new();
     let generation = tiny_pipeline()
-        .generate(params, &mut |step| {
-            latents.push(step.latents().values.clone());
+        .generate(params, &mut |progress| {
+            if let Progress::Step(step) = progress {
+                latents.push(step.latents().values.clone());
+            }
             ControlFlow::Continue(())
         })
         .unwrap();
@@ -86,16 +88,21 @@ fn image_i_is_what_seed_plus_i_alone_draws() {
 }
 
 #[test]
-fn the_callback_hears_of_every_unet_call_of_every_image() {
+fn the_callback_hears_of_every_unet_call_of_every_image_and_of_the_images() {
     let pipeline = tiny_pipeline();
     let params = Params { num_images: 2, num_inference_steps: 3, ..params() };
-    let mut heard = Vec::new();
+    let (mut heard, mut images) = (Vec::new(), Vec::new());
     let generation = pipeline
-        .generate(&params, &mut |step| {
-            heard.push((step.image_index, step.index, step.total));
+        .generate(&params, &mut |progress| {
+            match progress {
+                Progress::Step(step) => heard.push((step.image_index, step.index, step.total)),
+                Progress::Image { index, image } => images.push((heard.len(), index, image.clone())),
+            }
             ControlFlow::Continue(())
         })
         .unwrap();
+    let [first, second] = &generation.images[..] else { panic!("two images") };
+    assert_eq!(images, [(3, 0, first.clone()), (6, 1, second.clone())]);
     assert_eq!(heard, [(0, 0, 6), (0, 1, 6), (0, 2, 6), (1, 3, 6), (1, 4, 6), (1, 5, 6)]);
     assert_eq!(pipeline.unet_calls(&params), 6);
     assert_eq!(generation.timings.steps.len(), 6);
@@ -104,9 +111,12 @@ fn the_callback_hears_of_every_unet_call_of_every_image() {
 #[test]
 fn a_break_cancels_before_the_next_unet_call() {
     let mut calls = 0;
-    let canceled = tiny_pipeline().generate(&params(), &mut |step| {
+    let canceled = tiny_pipeline().generate(&params(), &mut |progress| {
         calls += 1;
-        if step.index == 1 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        match progress {
+            Progress::Step(step) if step.index == 1 => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        }
     });
     assert!(matches!(canceled, Err(Error::Canceled)));
     assert_eq!(calls, 2);

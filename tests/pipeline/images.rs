@@ -3,7 +3,7 @@
 
 use std::{fs, ops::ControlFlow, process::Command};
 
-use fourstep::pipeline::{Error, Params, Pipeline, SchedulerName};
+use fourstep::pipeline::{Error, Params, Pipeline, Progress, SchedulerName};
 use image::RgbImage;
 
 use crate::support::{Folder, fixtures, image_fixture, tiny_pipeline};
@@ -74,8 +74,10 @@ fn the_number_of_unet_calls_is_known_beforehand_with_an_image_too() {
             let params = Params { scheduler, num_inference_steps, strength, num_images: 2, ..from_image() };
             let mut heard = Vec::new();
             let generation = pipeline
-                .generate(&params, &mut |step| {
-                    heard.push((step.index, step.total));
+                .generate(&params, &mut |progress| {
+                    if let Progress::Step(step) = progress {
+                        heard.push((step.index, step.total));
+                    }
                     ControlFlow::Continue(())
                 })
                 .unwrap();

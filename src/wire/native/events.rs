@@ -24,8 +24,8 @@ pub enum Heard {
     Queued(u64),
     /// That an attempt has begun.
     Started(i32),
-    /// How many steps of an attempt are done.
-    Step(i32, u32),
+    /// How many steps of an attempt are done, and how many images are finished.
+    Step(i32, u32, u32),
     /// How it ended.
     Finished,
 }
@@ -67,9 +67,13 @@ impl Heard {
                 (self != Self::Queued(position)).then_some(News::Queued { position, place })
             }
             Status::Processing => match (progress.filter(|progress| progress.attempt == attempt), self) {
-                (Some(progress), Self::Step(told, done)) if told == attempt && done >= progress.done => None,
+                (Some(progress), Self::Step(told, done, finished))
+                    if told == attempt && (finished, done) >= (progress.finished_images, progress.done) =>
+                {
+                    None
+                }
                 (Some(progress), _) => Some(News::Step(progress)),
-                (None, Self::Started(told) | Self::Step(told, _)) if told == attempt => None,
+                (None, Self::Started(told) | Self::Step(told, ..)) if told == attempt => None,
                 (None, _) => Some(News::Started { attempt }),
             },
             Status::Succeeded | Status::Failed | Status::Canceled => (self != Self::Finished).then_some(News::Finished),
@@ -93,7 +97,7 @@ impl News {
         match self {
             Self::Queued { position, .. } => Heard::Queued(*position),
             Self::Started { attempt } => Heard::Started(*attempt),
-            Self::Step(progress) => Heard::Step(progress.attempt, progress.done),
+            Self::Step(progress) => Heard::Step(progress.attempt, progress.done, progress.finished_images),
             Self::Finished => Heard::Finished,
         }
     }
@@ -110,6 +114,7 @@ impl News {
             Self::Step(progress) => serde_json::to_string(&Step {
                 step: progress.done,
                 total: progress.total,
+                finished_images: progress.finished_images,
                 elapsed_seconds: Seconds(progress.elapsed),
                 preview: progress
                     .preview
@@ -140,6 +145,7 @@ struct Started {
 struct Step {
     step: u32,
     total: u32,
+    finished_images: u32,
     elapsed_seconds: Seconds,
     preview: Option<String>,
 }
@@ -151,7 +157,7 @@ impl fmt::Display for Heard {
             Self::Nothing => Ok(()),
             Self::Queued(position) => write!(formatter, "queued-{position}"),
             Self::Started(attempt) => write!(formatter, "started-{attempt}"),
-            Self::Step(attempt, done) => write!(formatter, "step-{attempt}-{done}"),
+            Self::Step(attempt, done, finished) => write!(formatter, "step-{attempt}-{done}-{finished}"),
             Self::Finished => formatter.write_str("finished"),
         }
     }
@@ -163,17 +169,21 @@ impl FromStr for Heard {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut words = text.trim().split('-');
-        let heard = match (words.next(), words.next(), words.next()) {
-            (Some("queued"), Some(position), None) => position.parse().map(Self::Queued).ok(),
-            (Some("started"), Some(attempt), None) => attempt.parse().map(Self::Started).ok(),
-            (Some("step"), Some(attempt), Some(done)) => {
-                attempt.parse().ok().zip(done.parse().ok()).map(|(attempt, done)| Self::Step(attempt, done))
-            }
-            (Some("finished"), None, None) => Some(Self::Finished),
+        let kind = words.next();
+        let numbers: Option<Vec<u64>> = words.map(|word| word.parse().ok()).collect();
+        let heard = match (kind, numbers.as_deref()) {
+            (Some("queued"), Some(&[position])) => Some(Self::Queued(position)),
+            (Some("started"), Some(&[attempt])) => i32::try_from(attempt).map(Self::Started).ok(),
+            (Some("step"), Some(&[attempt, done, finished])) => step(attempt, done, finished),
+            (Some("finished"), Some([])) => Some(Self::Finished),
             _ => None,
         };
         Ok(heard.unwrap_or(Self::Nothing))
     }
+}
+
+fn step(attempt: u64, done: u64, finished: u64) -> Option<Heard> {
+    Some(Heard::Step(attempt.try_into().ok()?, done.try_into().ok()?, finished.try_into().ok()?))
 }
 
 #[cfg(test)]
@@ -182,10 +192,10 @@ mod tests {
 
     #[test]
     fn an_id_is_read_back_and_anything_else_is_none() {
-        for heard in [Heard::Queued(3), Heard::Started(1), Heard::Step(2, 4), Heard::Finished] {
+        for heard in [Heard::Queued(3), Heard::Started(1), Heard::Step(2, 4, 1), Heard::Finished] {
             assert_eq!(heard.to_string().parse(), Ok(heard));
         }
-        for foreign in ["", "7", "step", "step-1", "queued-x", "finished-1", "started--1"] {
+        for foreign in ["", "7", "step", "step-1", "step-1-4", "queued-x", "finished-1", "started--1"] {
             assert_eq!(foreign.parse(), Ok(Heard::Nothing), "{foreign}");
         }
     }

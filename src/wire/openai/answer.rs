@@ -250,7 +250,14 @@ mod tests {
 
     fn indexes(wanted: u32, steps: &[u32], total: u32) -> Vec<(u32, u32)> {
         let mut plan = PartialPlan::new(wanted);
-        let progress = |done| Progress { attempt: 1, done, total, elapsed: Duration::ZERO, preview: Some(vec![1]) };
+        let progress = |done| Progress {
+            attempt: 1,
+            done,
+            total,
+            finished_images: 0,
+            elapsed: Duration::ZERO,
+            preview: Some(vec![1]),
+        };
         steps.iter().filter_map(|done| Some((*done, plan.next(&progress(*done))?))).collect()
     }
 

@@ -41,6 +41,8 @@ impl Predictor for Mock {
         on_step: &mut dyn FnMut(Step) -> ControlFlow<()>,
     ) -> Result<Drawn, PredictError> {
         let begun = Instant::now();
+        let size = (input.width, input.height);
+        let draw = |seed| blend(gradient(input, size, seed), image, input.prompt_strength);
         let total = unet_calls(input) * input.num_outputs;
         for done in 1..=total {
             let step = Instant::now();
@@ -49,13 +51,23 @@ impl Predictor for Mock {
             }
             metrics::stage_ended(Stage::UnetStep, step.elapsed());
             // Nobody could see a step that takes no time.
-            let preview = (!self.step_time.is_zero()).then(|| preview(input, done, total));
-            if on_step(Step { done, total, elapsed: begun.elapsed(), preview }).is_break() {
+            let shows = !self.step_time.is_zero();
+            let steps = total / input.num_outputs;
+            let mut now =
+                Step { done, total, finished_images: (done - 1) / steps, elapsed: begun.elapsed(), preview: None };
+            now.preview = shows.then(|| preview(input, done, total));
+            if on_step(now.clone()).is_break() {
                 return Err(PredictError::Canceled);
             }
+            if done % steps == 0 && done < total {
+                let image = (done - 1) / steps;
+                now.finished_images = image + 1;
+                now.preview = shows.then(|| draw(input.seed.wrapping_add(image.into())));
+                if on_step(now).is_break() {
+                    return Err(PredictError::Canceled);
+                }
+            }
         }
-        let size = (input.width, input.height);
-        let draw = |seed| blend(gradient(input, size, seed), image, input.prompt_strength);
         let images = input.seeds().map(draw).map(Some).collect();
         let safety = if input.disable_safety_checker { Safety::Disabled } else { Safety::Unavailable };
         Ok(Drawn { images, safety, notes: vec!["Drawn by the mock predictor: no model ran".to_owned()] })

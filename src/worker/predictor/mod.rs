@@ -21,7 +21,7 @@ pub trait Predictor {
     /// Makes the first real prediction as fast as the rest: compiles, allocates, pages in.
     fn warm_up(&mut self) -> Result<(), Failure>;
 
-    /// Runs a prediction, starting from `image` where there is one; it has the size to draw. `on_step` is called after each UNet call; when it breaks, the run stops with
+    /// Runs a prediction, starting from `image` where there is one; it has the size to draw. `on_step` is called after each UNet call and each image; when it breaks, the run stops with
     /// [`PredictError::Canceled`] before the next one. The images exist in host memory when this returns, so the time
     /// it took is the time the device was used.
     fn predict(
@@ -32,16 +32,19 @@ pub trait Predictor {
     ) -> Result<Drawn, PredictError>;
 }
 
-/// One finished UNet call.
+/// How far a run is: told after every UNet call, and after every image that is not the last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// How many are done.
+    /// How many UNet calls are done.
     pub done: u32,
     /// How many there will be, over all images of the prediction.
     pub total: u32,
+    /// How many images are finished.
+    pub finished_images: u32,
     /// Since the run began.
     pub elapsed: Duration,
-    /// What the image being drawn looks like by now, an eighth its size or smaller, if that can be told cheaply.
+    /// What the image being drawn looks like by now, an eighth its size or smaller, if that can be told cheaply; right
+    /// after one is finished, that one.
     pub preview: Option<RgbImage>,
 }
 

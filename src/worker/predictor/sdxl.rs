@@ -1,7 +1,11 @@
 //! The model: turns a prediction's input into the pipeline's parameters, and the pipeline's words into ours. Besides
 //! `cli/generate` the only file that sees the pipeline.
 
-use std::{ops::ControlFlow, path::PathBuf, time::Instant};
+use std::{
+    ops::ControlFlow,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use candle_core::{DType, Device};
 use image::RgbImage;
@@ -88,13 +92,30 @@ impl Predictor for Sdxl {
     ) -> Result<Drawn, PredictError> {
         let params = params(input, image).map_err(PredictError::Failed)?;
         let begun = Instant::now();
-        let mut callback = |step: pipeline::Step<'_>| {
-            on_step(Step {
-                done: step.index as u32 + 1,
-                total: step.total as u32,
-                elapsed: begun.elapsed(),
-                preview: self.preview.as_ref().map(|preview| preview.project(step.predicted())),
-            })
+        let mut now = Step {
+            done: 0,
+            total: params.unet_calls() as u32,
+            finished_images: 0,
+            elapsed: Duration::ZERO,
+            preview: None,
+        };
+        let mut callback = |progress: pipeline::Progress<'_>| {
+            now.preview = match progress {
+                pipeline::Progress::Step(step) => {
+                    now.done = step.index as u32 + 1;
+                    self.preview.as_ref().map(|preview| preview.project(step.predicted()))
+                }
+                // With the last one comes the result itself.
+                pipeline::Progress::Image { index, .. } if index + 1 == params.num_images => {
+                    return ControlFlow::Continue(());
+                }
+                pipeline::Progress::Image { index, image } => {
+                    now.finished_images = index as u32 + 1;
+                    Some(image.clone())
+                }
+            };
+            now.elapsed = begun.elapsed();
+            on_step(now.clone())
         };
         match self.pipeline.generate(&params, &mut callback) {
             Ok(generation) => {

@@ -12,9 +12,10 @@
  *   metrics: {predict_time: number, total_time: number, cost: number} | null, queue_position: number | null,
  *   eta_seconds: number | null, created_at: string, started_at: string | null, completed_at: string | null,
  *   data_removed: boolean}} Prediction
+ * @typedef {{predict_time: number, queue_time: number, cost: number}} Estimate
  * @typedef {{type: "queued", position: number, eta_seconds: number}
  *   | {type: "started", attempt: number, started_at: string}
- *   | {type: "step", step: number, total: number, elapsed_seconds: number, preview: string | null}
+ *   | {type: "step", step: number, total: number, finished_images: number, elapsed_seconds: number, preview: string | null}
  *   | {type: "away"}
  *   | ({type: "finished"} & Prediction)} Event
  */
@@ -115,6 +116,18 @@ export async function create(model, input) {
   const body = JSON.stringify({ model, input });
   const headers = { "Content-Type": "application/json" };
   return (await request("predictions", { method: "POST", headers, body })).json();
+}
+
+/**
+ * @param {string} model
+ * @param {Input} input
+ * @param {AbortSignal} signal
+ * @returns {Promise<Estimate>}
+ */
+export async function estimate(model, input, signal) {
+  const body = JSON.stringify({ model, input });
+  const headers = { "Content-Type": "application/json" };
+  return (await request("estimate", { method: "POST", headers, body, signal })).json();
 }
 
 /** @param {string} id @returns {Promise<Prediction>} */

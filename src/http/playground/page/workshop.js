@@ -150,7 +150,7 @@ export function Workshop({ models, onForget, onWrongKey }) {
           <${Fields} properties=${properties} values=${values} errors=${errors} set=${set} onParameters=${restore}
             lastSeed=${run?.prediction?.seeds[0]} />
           <div class="runbar">
-            <${Estimate} asked=${asked} model=${model} input=${input} />
+            <${Estimate} asked=${asked} model=${model} input=${input} after=${run?.phase} />
             <button class="primary" type="submit" disabled=${isRunning}>${isRunning ? "Running" : "Run"}</button>
           </div>
         </form>
