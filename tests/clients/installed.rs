@@ -9,21 +9,9 @@ use std::{
 
 use crate::here;
 
-static PYTHON: LazyLock<PathBuf> = LazyLock::new(|| environment("python", "requirements.txt"));
-
-static FUZZER: LazyLock<PathBuf> = LazyLock::new(|| environment("schemathesis", "schemathesis.txt"));
-
-/// A Python with what a list pins.
-fn environment(name: &str, list: &str) -> PathBuf {
-    let requirements = here(list);
-    let folder = unless_installed(name, &requirements, |folder| {
-        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder));
-        // All there is to install is in the list.
-        let mut pip = Command::new(folder.join("bin/python"));
-        run(pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--requirement"]).arg(&requirements));
-    });
-    folder.join("bin/python")
-}
+static PYTHON: LazyLock<PathBuf> = LazyLock::new(|| python_with("python", "requirements.txt"));
+static PYTHON_BETA: LazyLock<PathBuf> = LazyLock::new(|| python_with("python-beta", "requirements-beta.txt"));
+static FUZZER: LazyLock<PathBuf> = LazyLock::new(|| python_with("schemathesis", "schemathesis.txt"));
 
 static JAVASCRIPT: LazyLock<PathBuf> = LazyLock::new(|| {
     unless_installed("javascript", &here("package-lock.json"), |folder| {
@@ -42,6 +30,13 @@ pub(crate) fn python(program: &Path) -> Command {
     command
 }
 
+/// A Python program, to be run with the client that Replicate is about to release.
+pub(crate) fn python_beta(program: &Path) -> Command {
+    let mut command = Command::new(&*PYTHON_BETA);
+    command.arg(program);
+    command
+}
+
 /// A Python program, to be run with the generator of requests at hand.
 pub(crate) fn fuzzer(program: &Path) -> Command {
     let mut command = Command::new(&*FUZZER);
@@ -56,6 +51,18 @@ pub(crate) fn javascript(program: &Path) -> Command {
     let mut command = Command::new("node");
     command.arg(copy);
     command
+}
+
+/// Python in an environment of that name with what the list pins.
+fn python_with(name: &str, list: &str) -> PathBuf {
+    let requirements = here(list);
+    let folder = unless_installed(name, &requirements, |folder| {
+        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder));
+        // All there is to install is in the list.
+        let mut pip = Command::new(folder.join("bin/python"));
+        run(pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--requirement"]).arg(&requirements));
+    });
+    folder.join("bin/python")
 }
 
 /// The folder of what the list pins, installed there unless it is already.

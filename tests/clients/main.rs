@@ -14,7 +14,7 @@ use std::{fs, path::Path, process::Command};
 
 use sqlx::PgPool;
 
-use installed::{javascript, python};
+use installed::{javascript, python, python_beta};
 use process::{Program, TestFolder, url_of};
 
 /// Slow enough that a wait of a second runs out, if thirty steps are asked for.
@@ -55,6 +55,13 @@ impl Server {
     }
 }
 
+/// The color around the middle of a picture and at a corner of it, red, green, blue.
+fn middle_and_corner(file: &Path) -> [[i32; 3]; 2] {
+    let picture = image::open(file).unwrap().into_rgb8();
+    let (width, height) = picture.dimensions();
+    [(width / 2, height / 2), (8, 8)].map(|(x, y)| picture.get_pixel(x, y).0.map(i32::from))
+}
+
 fn here(file: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(file)
 }
@@ -62,6 +69,11 @@ fn here(file: &str) -> std::path::PathBuf {
 #[sqlx::test]
 async fn replicates_python_client_works_unchanged(pool: PgPool) {
     Server::start(&pool, STEP_MS).satisfies(python(&here("replicate_python.py")));
+}
+
+#[sqlx::test]
+async fn replicates_next_python_client_works_unchanged(pool: PgPool) {
+    Server::start(&pool, STEP_MS).satisfies(python_beta(&here("replicate_beta.py")));
 }
 
 #[sqlx::test]
@@ -82,4 +94,23 @@ async fn the_requests_of_eachlabs_page_work_with_their_numbers_as_texts(pool: Pg
 #[sqlx::test]
 async fn openais_python_client_works_unchanged(pool: PgPool) {
     Server::start(&pool, STEP_MS).satisfies(python(&here("openai_python.py")));
+}
+
+#[sqlx::test]
+async fn the_clients_draw_with_the_demo_model(pool: PgPool) {
+    let folder = TestFolder::new();
+    let server = Server { program: Program::serve_demo(&folder.0, &url_of(&pool)), folder };
+    let pictures = TestFolder::new();
+    for mut client in [python(&here("demo.py")), javascript(&here("demo.js"))] {
+        client.current_dir(&pictures.0);
+        server.satisfies(client);
+    }
+    let kept = ["replicate-python", "openai-python", "eachlabs-python", "replicate-javascript", "eachlabs-javascript"];
+    for name in kept {
+        let [middle, corner] = middle_and_corner(&pictures.0.join(format!("{name}.png")));
+        let [red, green, blue] = middle;
+        assert!(red > green + 60 && red > blue + 60, "{name}: {middle:?} in the middle is not red");
+        let [red, green, blue] = corner;
+        assert!(blue > red + 60 && blue > green + 60, "{name}: {corner:?} in the corner is not blue");
+    }
 }

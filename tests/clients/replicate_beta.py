@@ -1,0 +1,61 @@
+"""Replicate's next Python client, which is still a beta: what it offers that there is here. Told by the environment where and who."""
+
+import os
+
+import replicate
+from replicate import Replicate
+from replicate.lib._files import FileOutput
+
+MODEL = "bytedance/sdxl-lightning-4step"
+OWNER, NAME = MODEL.split("/")
+VERSION = "5599ed30703defd1d160a25a63321b4dec97101d98b4674bcc56e41f62f35637"
+SMALL = {"prompt": "a cat", "width": 256, "height": 256}
+# Thirty steps of a tenth of a second.
+THREE_SECONDS = {**SMALL, "num_outputs": 3, "num_inference_steps": 10}
+
+server, key = os.environ["FOURSTEP_URL"], os.environ["FOURSTEP_KEY"]
+
+
+def assert_pictures(output, count):
+    assert isinstance(output, list) and len(output) == count, output
+    for picture in output:
+        assert isinstance(picture, FileOutput), type(picture)
+        assert picture.read().startswith(b"\x89PNG\r\n"), "not a PNG"
+
+
+def refused(error, call):
+    try:
+        call()
+    except error as refusal:
+        return refusal
+    raise AssertionError("not refused")
+
+
+# The module itself reads its token and its base URL from the environment.
+os.environ["REPLICATE_API_TOKEN"], os.environ["REPLICATE_BASE_URL"] = key, f"{server}/v1"
+assert_pictures(replicate.run(MODEL, input=SMALL), 1)
+
+for base_url in (f"{server}/v1", f"{server}/replicate/v1"):
+    client = Replicate(bearer_token=key, base_url=base_url)
+    assert_pictures(client.run(MODEL, input={**SMALL, "num_outputs": 2}), 2)
+    assert_pictures(client.run(f"{MODEL}:{VERSION}", input=SMALL), 1)
+    assert_pictures(client.run(MODEL, input=THREE_SECONDS, wait=1), 3)
+
+prediction = client.predictions.create(version=VERSION, input=SMALL)
+assert prediction.status == "starting" and prediction.model == MODEL
+prediction = client.predictions.wait(prediction.id)
+assert prediction.status == "succeeded" and prediction.metrics.predict_time > 0, prediction
+running = client.models.predictions.create(model_owner=OWNER, model_name=NAME, input=THREE_SECONDS)
+assert client.predictions.cancel(prediction_id=running.id).id == running.id
+assert client.predictions.wait(running.id).status == "canceled"
+assert running.id in [listed.id for listed in client.predictions.list()]
+
+model = client.models.get(model_owner=OWNER, model_name=NAME)
+assert f"{model.owner}/{model.name}" == MODEL
+assert MODEL in [f"{listed.owner}/{listed.name}" for listed in client.models.list()]
+assert client.account.get().username and client.hardware.list() == []
+
+refused(replicate.NotFoundError, lambda: client.predictions.get(prediction_id="nothing"))
+refused(replicate.UnprocessableEntityError, lambda: client.run(MODEL, input={"width": 5}))
+stranger = Replicate(bearer_token="wrong", base_url=f"{server}/v1")
+refused(replicate.AuthenticationError, lambda: stranger.predictions.get(prediction_id=prediction.id))
