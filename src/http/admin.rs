@@ -12,9 +12,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{Api, Error, extract::JsonBody};
+use super::{Api, Error, caller::Operator, extract::JsonBody};
 use crate::{
-    domain::{ApiKey, Caller},
+    domain::ApiKey,
     service,
     wire::admin::{self, Account, AccountChange, Key, NewAccount, Page, Secret},
 };
@@ -57,9 +57,9 @@ impl FromRequestParts<Api> for AccountName {
     responses(
         (status = 200, description = "Every key, without its secret.", body = admin::Page<admin::Key>),
     ),
-    security(("key" = [])),
+    security(("key" = ["admin"])),
 )]
-pub(super) async fn list_keys(State(api): State<Api>, _: Caller) -> Result<Response, Error> {
+pub(super) async fn list_keys(State(api): State<Api>, _: Operator) -> Result<Response, Error> {
     let keys = api.service.list_keys().await?;
     Ok((UNCACHED, Json(Page { results: keys.iter().map(Key::new).collect() })).into_response())
 }
@@ -73,9 +73,13 @@ pub(super) async fn list_keys(State(api): State<Api>, _: Caller) -> Result<Respo
     responses(
         (status = 201, description = "The key, with its secret, this once.", body = admin::Secret),
     ),
-    security(("key" = [])),
+    security(("key" = ["admin"])),
 )]
-pub(super) async fn create_key(State(api): State<Api>, _: Caller, JsonBody(body): JsonBody) -> Result<Response, Error> {
+pub(super) async fn create_key(
+    State(api): State<Api>,
+    _: Operator,
+    JsonBody(body): JsonBody,
+) -> Result<Response, Error> {
     Ok(secret(&api.service.issue_key(&admin::new_key(body)?).await?))
 }
 
@@ -90,9 +94,13 @@ pub(super) async fn create_key(State(api): State<Api>, _: Caller, JsonBody(body)
     responses(
         (status = 204, description = "It opens nothing any more."),
     ),
-    security(("key" = [])),
+    security(("key" = ["admin"])),
 )]
-pub(super) async fn revoke_key(State(api): State<Api>, _: Caller, Lookup(lookup): Lookup) -> Result<StatusCode, Error> {
+pub(super) async fn revoke_key(
+    State(api): State<Api>,
+    _: Operator,
+    Lookup(lookup): Lookup,
+) -> Result<StatusCode, Error> {
     api.service.revoke_key(&lookup).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -109,11 +117,11 @@ pub(super) async fn revoke_key(State(api): State<Api>, _: Caller, Lookup(lookup)
     responses(
         (status = 201, description = "The key, with its new secret, this once.", body = admin::Secret),
     ),
-    security(("key" = [])),
+    security(("key" = ["admin"])),
 )]
 pub(super) async fn rotate_key(
     State(api): State<Api>,
-    _: Caller,
+    _: Operator,
     Lookup(lookup): Lookup,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Error> {
@@ -132,11 +140,11 @@ pub(super) async fn rotate_key(
     responses(
         (status = 204, description = "So it is."),
     ),
-    security(("key" = [])),
+    security(("key" = ["admin"])),
 )]
 pub(super) async fn set_budget(
     State(api): State<Api>,
-    _: Caller,
+    _: Operator,
     Lookup(lookup): Lookup,
     JsonBody(body): JsonBody,
 ) -> Result<StatusCode, Error> {
@@ -152,9 +160,9 @@ pub(super) async fn set_budget(
     responses(
         (status = 200, description = "Every account.", body = admin::Page<admin::Account>),
     ),
-    security(("key" = [])),
+    security(("key" = ["admin"])),
 )]
-pub(super) async fn list_accounts(State(api): State<Api>, _: Caller) -> Result<Response, Error> {
+pub(super) async fn list_accounts(State(api): State<Api>, _: Operator) -> Result<Response, Error> {
     let accounts = api.service.list_accounts().await?;
     Ok((UNCACHED, Json(Page { results: accounts.iter().map(Account::new).collect() })).into_response())
 }
@@ -167,13 +175,13 @@ pub(super) async fn list_accounts(State(api): State<Api>, _: Caller) -> Result<R
     request_body = admin::body::NewAccount,
     responses(
         (status = 201, description = "It is there."),
-        (status = 409, description = "There is one of this name."),
+        (status = 422, description = "Something in it is at fault, or there is one of this name."),
     ),
-    security(("key" = [])),
+    security(("key" = ["admin"])),
 )]
 pub(super) async fn create_account(
     State(api): State<Api>,
-    _: Caller,
+    _: Operator,
     JsonBody(body): JsonBody,
 ) -> Result<StatusCode, Error> {
     let NewAccount { name, mode, max_in_flight } = NewAccount::parse(body)?;
@@ -193,11 +201,11 @@ pub(super) async fn create_account(
     responses(
         (status = 204, description = "So it is."),
     ),
-    security(("key" = [])),
+    security(("key" = ["admin"])),
 )]
 pub(super) async fn change_account(
     State(api): State<Api>,
-    _: Caller,
+    _: Operator,
     AccountName(name): AccountName,
     JsonBody(body): JsonBody,
 ) -> Result<StatusCode, Error> {
@@ -218,11 +226,11 @@ pub(super) async fn change_account(
     responses(
         (status = 204, description = "It is credited."),
     ),
-    security(("key" = [])),
+    security(("key" = ["admin"])),
 )]
 pub(super) async fn credit(
     State(api): State<Api>,
-    _: Caller,
+    _: Operator,
     AccountName(name): AccountName,
     JsonBody(body): JsonBody,
 ) -> Result<StatusCode, Error> {

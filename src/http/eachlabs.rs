@@ -15,6 +15,7 @@ use chrono::{TimeDelta, Utc};
 
 use super::{
     Api, Error,
+    caller::{Creator, Reader, Writer},
     extract::{JsonBody, KnownId},
     hangup::Client,
     idempotency::{IdempotencyKey, Replayed},
@@ -50,11 +51,11 @@ const LISTED_DAYS: i64 = 90;
     responses(
         (status = 200, description = "The prediction's id.", body = eachlabs::Created),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:write"])),
 )]
 pub(super) async fn create(
     State(api): State<Api>,
-    caller: Caller,
+    Creator(caller): Creator,
     face: FaceUrl,
     key: IdempotencyKey,
     JsonBody(body): JsonBody,
@@ -76,11 +77,11 @@ pub(super) async fn create(
         (status = 200, description = "How it ended.", body = eachlabs::Finished),
         (status = 408, description = "It did not end within a minute, and goes on.", body = eachlabs::TimedOut),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:write"])),
 )]
 pub(super) async fn run(
     State(api): State<Api>,
-    caller: Caller,
+    Creator(caller): Creator,
     face: FaceUrl,
     client: Client,
     key: IdempotencyKey,
@@ -105,11 +106,11 @@ pub(super) async fn run(
     responses(
         (status = 200, description = "The prediction.", body = eachlabs::Prediction),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:read"])),
 )]
 pub(super) async fn get(
     State(api): State<Api>,
-    caller: Caller,
+    Reader(caller): Reader,
     KnownId(id): KnownId,
     face: FaceUrl,
 ) -> Result<Response, Error> {
@@ -128,9 +129,13 @@ pub(super) async fn get(
     responses(
         (status = 200, description = "It is being canceled.", body = Canceled),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:write"])),
 )]
-pub(super) async fn cancel(State(api): State<Api>, caller: Caller, KnownId(id): KnownId) -> Result<Response, Error> {
+pub(super) async fn cancel(
+    State(api): State<Api>,
+    Writer(caller): Writer,
+    KnownId(id): KnownId,
+) -> Result<Response, Error> {
     let prediction = api.service.cancel(caller, id).await?;
     match prediction.status {
         Status::Succeeded | Status::Failed => Err(InvalidInput::one("Prediction", "already completed").into()),
@@ -194,11 +199,11 @@ pub(super) async fn get_model(State(api): State<Api>, Slug(slug): Slug) -> Resul
     responses(
         (status = 200, description = "Some of your predictions, with what each cost.", body = Executions),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:read"])),
 )]
 pub(super) async fn list(
     State(api): State<Api>,
-    caller: Caller,
+    Reader(caller): Reader,
     face: FaceUrl,
     query: ExecutionsQuery,
 ) -> Result<Response, Error> {

@@ -16,9 +16,8 @@ use axum::{
 };
 use futures_util::{Stream, stream};
 
-use super::{Api, Error, extract::KnownId, native::model_of};
+use super::{Api, Error, caller::Reader, extract::KnownId, native::model_of};
 use crate::{
-    domain::Caller,
     service::{self, Follow, Sight},
     wire::{
         BaseUrl,
@@ -47,11 +46,11 @@ const RECONNECT: Duration = Duration::from_secs(1);
         (status = 200, description = "Events `queued`, `started`, `step` and `finished`.", body = String, content_type = "text/event-stream"),
         (status = 204, description = "Everything has been heard."),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:read"])),
 )]
 pub(super) async fn follow(
     State(api): State<Api>,
-    caller: Caller,
+    Reader(caller): Reader,
     KnownId(id): KnownId,
     base: BaseUrl,
     headers: HeaderMap,

@@ -17,7 +17,9 @@ use axum::{
 };
 
 use super::{
-    Api, Error, conditional,
+    Api, Error,
+    caller::{Creator, Reader, Writer},
+    conditional,
     extract::{ChosenId, JsonBody, KnownId, Rest},
     files,
     idempotency::{IdempotencyKey, Replayed},
@@ -55,11 +57,11 @@ const FOURSTEP_MODEL: HeaderName = HeaderName::from_static("fourstep-model");
         (status = 201, description = "The prediction, or the picture that was asked for.", content((native::Prediction = "application/json"), (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))),
         (status = 202, description = "The prediction, or the picture that was asked for.", content((native::Prediction = "application/json"), (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:write"])),
 )]
 pub(super) async fn create(
     State(api): State<Api>,
-    caller: Caller,
+    Creator(caller): Creator,
     base: BaseUrl,
     (wait, wanted): (Wait, Wanted),
     CancelAfter(cancel_after): CancelAfter,
@@ -92,11 +94,11 @@ pub(super) async fn create(
         (status = 202, description = "The prediction, or the picture that was asked for.", content((native::Prediction = "application/json"), (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))),
         (status = 409, description = "The id belongs to a different prediction."),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:write"])),
 )]
 pub(super) async fn create_with_id(
     State(api): State<Api>,
-    caller: Caller,
+    Creator(caller): Creator,
     ChosenId(id): ChosenId,
     base: BaseUrl,
     (wait, wanted): (Wait, Wanted),
@@ -125,11 +127,11 @@ pub(super) async fn create_with_id(
         (status = 200, description = "The prediction.", body = native::Prediction),
         (status = 304, description = "It is as it was."),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:read"])),
 )]
 pub(super) async fn get(
     State(api): State<Api>,
-    caller: Caller,
+    Reader(caller): Reader,
     KnownId(id): KnownId,
     base: BaseUrl,
     wait: Wait,
@@ -163,11 +165,11 @@ pub(super) async fn get(
     responses(
         (status = 200, description = "Some of your predictions, newest first.", body = native::Page<native::Prediction>),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:read"])),
 )]
 pub(super) async fn list(
     State(api): State<Api>,
-    caller: Caller,
+    Reader(caller): Reader,
     base: BaseUrl,
     query: ListQuery,
 ) -> Result<Response, Error> {
@@ -200,11 +202,11 @@ pub(super) async fn list(
     responses(
         (status = 200, description = "The prediction. One that has ended stays as it is.", body = native::Prediction),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:write"])),
 )]
 pub(super) async fn cancel(
     State(api): State<Api>,
-    caller: Caller,
+    Writer(caller): Writer,
     KnownId(id): KnownId,
     base: BaseUrl,
 ) -> Result<Response, Error> {
@@ -219,9 +221,9 @@ pub(super) async fn cancel(
     tag = "Predictions",
     params(("id" = uuid::Uuid, Path, description = "The prediction's id.")),
     responses((status = 200, description = "As canceled by the other URL.", body = native::Prediction)),
-    security(("key" = [])),
+    security(("key" = ["predictions:write"])),
 )]
-pub(super) async fn delete(api: State<Api>, caller: Caller, id: KnownId, base: BaseUrl) -> Result<Response, Error> {
+pub(super) async fn delete(api: State<Api>, caller: Writer, id: KnownId, base: BaseUrl) -> Result<Response, Error> {
     cancel(api, caller, id, base).await
 }
 
@@ -233,9 +235,9 @@ pub(super) async fn delete(api: State<Api>, caller: Caller, id: KnownId, base: B
     responses(
         (status = 200, description = "Every model.", body = native::Page<native::Model>),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:read"])),
 )]
-pub(super) async fn list_models(State(api): State<Api>, _: Caller, base: BaseUrl) -> Result<Response, Error> {
+pub(super) async fn list_models(State(api): State<Api>, _: Reader, base: BaseUrl) -> Result<Response, Error> {
     let mut results = Vec::new();
     let catalog = api.service.catalog();
     for model in catalog.models() {
@@ -256,11 +258,11 @@ pub(super) async fn list_models(State(api): State<Api>, _: Caller, base: BaseUrl
     responses(
         (status = 200, description = "The model, with a JSON Schema of its input.", body = native::Model),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:read"])),
 )]
 pub(super) async fn get_model(
     State(api): State<Api>,
-    _: Caller,
+    _: Reader,
     Rest(name): Rest,
     base: BaseUrl,
 ) -> Result<Response, Error> {

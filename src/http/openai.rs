@@ -18,6 +18,7 @@ use futures_util::{Stream, stream};
 
 use super::{
     Api, Error,
+    caller::{Creator, Reader, Writer},
     events::{HEARTBEAT, X_ACCEL_BUFFERING},
     extract::{JsonBody, Rest},
     files,
@@ -54,11 +55,11 @@ const PATIENCE: Duration = Duration::from_secs(120);
         (status = 200, description = "The pictures; with `stream`, server-sent events.", content((openai::Images = "application/json"), (String = "text/event-stream"))),
         (status = 409, description = "The prediction was canceled."),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:write"])),
 )]
 pub(super) async fn generate(
     State(api): State<Api>,
-    caller: Caller,
+    Creator(caller): Creator,
     base: BaseUrl,
     client: Client,
     key: IdempotencyKey,
@@ -82,11 +83,11 @@ pub(super) async fn generate(
         (status = 200, description = "The pictures; with `stream`, server-sent events.", content((openai::Images = "application/json"), (String = "text/event-stream"))),
         (status = 409, description = "The prediction was canceled."),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:write"])),
 )]
 pub(super) async fn edit(
     State(api): State<Api>,
-    caller: Caller,
+    Creator(caller): Creator,
     base: BaseUrl,
     client: Client,
     key: IdempotencyKey,
@@ -109,9 +110,9 @@ pub(super) async fn edit(
     responses(
         (status = 501, description = "There are none here."),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:write"])),
 )]
-pub(super) async fn vary(_: Caller) -> Error {
+pub(super) async fn vary(_: Writer) -> Error {
     Error::NotBuilt("variations")
 }
 
@@ -123,9 +124,9 @@ pub(super) async fn vary(_: Caller) -> Error {
     responses(
         (status = 200, description = "Every model.", body = openai::Models),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:read"])),
 )]
-pub(super) async fn list_models(State(api): State<Api>, _: Caller) -> Response {
+pub(super) async fn list_models(State(api): State<Api>, _: Reader) -> Response {
     Json(openai::Models::new(api.service.catalog().models())).into_response()
 }
 
@@ -140,9 +141,9 @@ pub(super) async fn list_models(State(api): State<Api>, _: Caller) -> Response {
     responses(
         (status = 200, description = "The model.", body = openai::Model),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:read"])),
 )]
-pub(super) async fn get_model(State(api): State<Api>, _: Caller, Rest(name): Rest) -> Result<Response, Error> {
+pub(super) async fn get_model(State(api): State<Api>, _: Reader, Rest(name): Rest) -> Result<Response, Error> {
     let model = api.service.catalog().find(&name).ok_or(service::Error::UnknownModel(name))?;
     Ok(Json(openai::Model::new(model)).into_response())
 }

@@ -68,7 +68,9 @@ pub(super) async fn ready(State(api): State<Api>) -> Response {
 #[derive(Serialize, ToSchema)]
 #[schema(as = server::Version)]
 pub(super) struct Version {
+    /// The program.
     name: &'static str,
+    /// Its version.
     version: &'static str,
 }
 
@@ -94,13 +96,20 @@ pub(super) async fn version() -> Response {
 #[derive(Serialize, ToSchema)]
 #[schema(as = server::Discovery)]
 pub(super) struct Discovery {
+    /// What runs here.
     #[serde(flatten)]
     version: Version,
+    /// Ours.
     predictions: String,
+    /// What can be run.
     models: String,
+    /// For Replicate's clients.
     replicate: String,
+    /// For Eachlabs' clients.
     eachlabs: String,
+    /// For OpenAI's clients.
     openai: String,
+    /// For load balancers.
     ready: String,
 }
 

@@ -16,6 +16,7 @@ use futures_util::{StreamExt, stream};
 
 use super::{
     Api, Error,
+    caller::{Creator, Reader, Writer},
     extract::{JsonBody, KnownId},
     files,
     idempotency::{IdempotencyKey, Replayed},
@@ -51,11 +52,11 @@ const PAGE: u32 = 100;
         (status = 201, description = "The prediction.", body = replicate::Prediction),
         (status = 202, description = "It did not end in the time it was to be waited for.", body = replicate::Prediction),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:write"])),
 )]
 pub(super) async fn create(
     State(api): State<Api>,
-    caller: Caller,
+    Creator(caller): Creator,
     face: FaceUrl,
     terms: Terms,
     JsonBody(body): JsonBody,
@@ -87,11 +88,11 @@ pub(super) async fn create(
         (status = 201, description = "The prediction.", body = replicate::Prediction),
         (status = 202, description = "It did not end in the time it was to be waited for.", body = replicate::Prediction),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:write"])),
 )]
 pub(super) async fn create_of_model(
     State(api): State<Api>,
-    caller: Caller,
+    Creator(caller): Creator,
     NamedModel(model): NamedModel,
     face: FaceUrl,
     terms: Terms,
@@ -115,11 +116,11 @@ pub(super) async fn create_of_model(
     responses(
         (status = 200, description = "The prediction.", body = replicate::Prediction),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:read"])),
 )]
 pub(super) async fn get(
     State(api): State<Api>,
-    caller: Caller,
+    Reader(caller): Reader,
     KnownId(id): KnownId,
     face: FaceUrl,
     wait: Wait,
@@ -139,11 +140,11 @@ pub(super) async fn get(
     responses(
         (status = 200, description = "The prediction. One that has ended stays as it is.", body = replicate::Prediction),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:write"])),
 )]
 pub(super) async fn cancel(
     State(api): State<Api>,
-    caller: Caller,
+    Writer(caller): Writer,
     KnownId(id): KnownId,
     face: FaceUrl,
 ) -> Result<Response, Error> {
@@ -165,11 +166,11 @@ pub(super) async fn cancel(
     responses(
         (status = 200, description = "Some of your predictions, newest first.", body = replicate::Page<replicate::Prediction>),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:read"])),
 )]
 pub(super) async fn list(
     State(api): State<Api>,
-    caller: Caller,
+    Reader(caller): Reader,
     face: FaceUrl,
     query: ListQuery,
 ) -> Result<Response, Error> {
@@ -199,9 +200,9 @@ pub(super) async fn list(
     responses(
         (status = 200, description = "Every model.", body = replicate::Page<replicate::Model>),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:read"])),
 )]
-pub(super) async fn list_models(State(api): State<Api>, _: Caller, face: FaceUrl) -> Response {
+pub(super) async fn list_models(State(api): State<Api>, _: Reader, face: FaceUrl) -> Response {
     let models = api.service.catalog().models().iter().map(|model| replicate::Model::new(model, &face)).collect();
     Json(Page::new(models, None)).into_response()
 }
@@ -217,9 +218,9 @@ pub(super) async fn list_models(State(api): State<Api>, _: Caller, face: FaceUrl
     responses(
         (status = 200, description = "The model.", body = replicate::Model),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:read"])),
 )]
-pub(super) async fn get_model(_: Caller, NamedModel(model): NamedModel, face: FaceUrl) -> Response {
+pub(super) async fn get_model(_: Reader, NamedModel(model): NamedModel, face: FaceUrl) -> Response {
     Json(replicate::Model::new(&model, &face)).into_response()
 }
 
@@ -234,9 +235,9 @@ pub(super) async fn get_model(_: Caller, NamedModel(model): NamedModel, face: Fa
     responses(
         (status = 200, description = "The one there is.", body = replicate::Page<Version>),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:read"])),
 )]
-pub(super) async fn list_versions(_: Caller, NamedModel(model): NamedModel) -> Response {
+pub(super) async fn list_versions(_: Reader, NamedModel(model): NamedModel) -> Response {
     Json(Page::new(vec![Version::new(&model, &model.version)], None)).into_response()
 }
 
@@ -252,11 +253,11 @@ pub(super) async fn list_versions(_: Caller, NamedModel(model): NamedModel) -> R
     responses(
         (status = 200, description = "The version.", body = Version),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:read"])),
 )]
 pub(super) async fn get_version(
     State(api): State<Api>,
-    _: Caller,
+    _: Reader,
     Path((owner, name, id)): Path<(String, String, String)>,
 ) -> Result<Response, Error> {
     let model = api.service.catalog().find(&format!("{owner}/{name}:{id}")).ok_or(service::Error::NotFound)?;
@@ -271,9 +272,9 @@ pub(super) async fn get_version(
     responses(
         (status = 200, description = "Whose key it is.", body = Account),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:read"])),
 )]
-pub(super) async fn get_account(State(api): State<Api>, caller: Caller) -> Result<Response, Error> {
+pub(super) async fn get_account(State(api): State<Api>, Reader(caller): Reader) -> Result<Response, Error> {
     Ok(Json(Account::new(api.service.account_name(caller).await?)).into_response())
 }
 
@@ -285,9 +286,9 @@ pub(super) async fn get_account(State(api): State<Api>, caller: Caller) -> Resul
     responses(
         (status = 200, description = "There is none to choose from.", body = Vec<String>),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:read"])),
 )]
-pub(super) async fn list_hardware(_: Caller) -> Response {
+pub(super) async fn list_hardware(_: Reader) -> Response {
     Json(Vec::<()>::new()).into_response()
 }
 
@@ -299,9 +300,9 @@ pub(super) async fn list_hardware(_: Caller) -> Response {
     responses(
         (status = 200, description = "There are none.", body = replicate::Page<String>),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:read"])),
 )]
-pub(super) async fn list_collections(_: Caller) -> Response {
+pub(super) async fn list_collections(_: Reader) -> Response {
     Json(Page::<()>::new(Vec::new(), None)).into_response()
 }
 
@@ -311,9 +312,9 @@ pub(super) async fn list_collections(_: Caller) -> Response {
     path = "/files",
     tag = "Replicate",
     responses((status = 501, description = "There are none here.")),
-    security(("key" = [])),
+    security(("key" = ["predictions:read"])),
 )]
-pub(super) async fn no_files(_: Caller) -> Error {
+pub(super) async fn no_files(_: Reader) -> Error {
     Error::NotBuilt("file uploads")
 }
 

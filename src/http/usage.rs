@@ -12,9 +12,9 @@ use axum::{
 };
 use chrono::{Datelike, NaiveDate, Utc};
 
-use super::{Api, Error, query::Parameters};
+use super::{Api, Error, caller::Auditor, query::Parameters};
 use crate::{
-    domain::{Caller, InvalidInput, UsageGroup, UsageQuery},
+    domain::{InvalidInput, UsageGroup, UsageQuery},
     wire::usage::{Report, csv},
 };
 
@@ -32,9 +32,9 @@ use crate::{
     responses(
         (status = 200, description = "What was used and what it cost.", content((Report = "application/json"), (String = "text/csv"))),
     ),
-    security(("key" = [])),
+    security(("key" = ["usage:read"])),
 )]
-pub(super) async fn get(State(api): State<Api>, caller: Caller, wanted: Wanted) -> Result<Response, Error> {
+pub(super) async fn get(State(api): State<Api>, Auditor(caller): Auditor, wanted: Wanted) -> Result<Response, Error> {
     let usage = api.service.usage(caller, &wanted.query).await?;
     let headers = [
         (CACHE_CONTROL, HeaderValue::from_static("private, no-store")),

@@ -7,9 +7,15 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{Api, Error, eachlabs::PageQuery, extract::KnownId, query::Parameters};
+use super::{
+    Api, Error,
+    caller::{Reader, Writer},
+    eachlabs::PageQuery,
+    extract::KnownId,
+    query::Parameters,
+};
 use crate::{
-    domain::{Caller, InvalidInput, Prediction, PredictionId, Webhook, WebhookEvent, WebhookLog, WebhookRequest},
+    domain::{InvalidInput, Prediction, PredictionId, Webhook, WebhookEvent, WebhookLog, WebhookRequest},
     service,
     wire::{BaseUrl, FaceUrl, eachlabs, native, webhook},
 };
@@ -33,9 +39,13 @@ pub(super) fn placed(request: WebhookRequest, face: &FaceUrl) -> Webhook {
     responses(
         (status = 200, description = "Everything told, or to be told, to its receiver.", body = native::Webhook),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:read"])),
 )]
-pub(super) async fn get(State(api): State<Api>, caller: Caller, KnownId(id): KnownId) -> Result<Response, Error> {
+pub(super) async fn get(
+    State(api): State<Api>,
+    Reader(caller): Reader,
+    KnownId(id): KnownId,
+) -> Result<Response, Error> {
     let log = api.service.webhook_of(caller, id).await?.ok_or(Error::NoWebhook)?;
     Ok(Json(native::Webhook::new(&log)).into_response())
 }
@@ -51,9 +61,13 @@ pub(super) async fn get(State(api): State<Api>, caller: Caller, KnownId(id): Kno
     responses(
         (status = 202, description = "The end is told again.", body = native::Webhook),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:write"])),
 )]
-pub(super) async fn redeliver(State(api): State<Api>, caller: Caller, KnownId(id): KnownId) -> Result<Response, Error> {
+pub(super) async fn redeliver(
+    State(api): State<Api>,
+    Writer(caller): Writer,
+    KnownId(id): KnownId,
+) -> Result<Response, Error> {
     let log = api.service.redeliver_webhook(caller, id).await?.ok_or(Error::NoWebhook)?;
     Ok((StatusCode::ACCEPTED, Json(native::Webhook::new(&log))).into_response())
 }
@@ -66,9 +80,9 @@ pub(super) async fn redeliver(State(api): State<Api>, caller: Caller, KnownId(id
     responses(
         (status = 200, description = "What signs your account's webhooks.", body = native::Secret),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:write"])),
 )]
-pub(super) async fn get_secret(State(api): State<Api>, caller: Caller) -> Result<Response, Error> {
+pub(super) async fn get_secret(State(api): State<Api>, Writer(caller): Writer) -> Result<Response, Error> {
     let secret = api.service.signing_secret(caller).await?;
     Ok((UNCACHED, Json(native::Secret::new(&secret))).into_response())
 }
@@ -79,9 +93,9 @@ pub(super) async fn get_secret(State(api): State<Api>, caller: Caller) -> Result
     path = "/webhooks/default/secret",
     tag = "Replicate",
     responses((status = 200, description = "What signs your account's webhooks.", body = native::Secret)),
-    security(("key" = [])),
+    security(("key" = ["predictions:write"])),
 )]
-pub(super) async fn get_default_secret(api: State<Api>, caller: Caller) -> Result<Response, Error> {
+pub(super) async fn get_default_secret(api: State<Api>, caller: Writer) -> Result<Response, Error> {
     get_secret(api, caller).await
 }
 
@@ -93,9 +107,9 @@ pub(super) async fn get_default_secret(api: State<Api>, caller: Caller) -> Resul
     responses(
         (status = 200, description = "A new secret, beside which the old one signs for a day.", body = native::Secret),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:write"])),
 )]
-pub(super) async fn rotate_secret(State(api): State<Api>, caller: Caller) -> Result<Response, Error> {
+pub(super) async fn rotate_secret(State(api): State<Api>, Writer(caller): Writer) -> Result<Response, Error> {
     let secret = api.service.rotate_signing_secret(caller).await?;
     Ok((UNCACHED, Json(native::Secret::new(&secret))).into_response())
 }
@@ -136,11 +150,11 @@ impl FromRequestParts<Api> for ExecutionId {
     responses(
         (status = 200, description = "What was told.", body = eachlabs::Webhooks),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:read"])),
 )]
 pub(super) async fn list_log(
     State(api): State<Api>,
-    caller: Caller,
+    Reader(caller): Reader,
     LogQuery(PageQuery { offset, limit }): LogQuery,
 ) -> Result<Response, Error> {
     let log = api.service.webhook_log(caller, offset, limit).await?;
@@ -163,11 +177,11 @@ pub(super) async fn list_log(
         (status = 200, description = "What was told of one.", body = eachlabs::Webhook),
         (status = 404, description = "Nothing was to be told."),
     ),
-    security(("key" = [])),
+    security(("key" = ["predictions:read"])),
 )]
 pub(super) async fn get_log(
     State(api): State<Api>,
-    caller: Caller,
+    Reader(caller): Reader,
     ExecutionId(id): ExecutionId,
 ) -> Result<Response, Error> {
     let log = api.service.webhook_of(caller, id).await?.ok_or(Error::NoWebhook)?;
