@@ -7,4 +7,5 @@ import "./refusals.mjs";
 import "./history.mjs";
 import "./snippets.mjs";
 import "./views.mjs";
+import "./docs.mjs";
 import "./speed.mjs";

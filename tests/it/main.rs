@@ -30,6 +30,7 @@ mod playground;
 mod probes;
 mod process;
 mod queue;
+mod refusals;
 mod replicate;
 mod server;
 mod support;

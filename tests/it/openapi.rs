@@ -13,18 +13,18 @@ use uuid::Uuid;
 
 use crate::support::{PATIENCE, TestApp, id, json};
 
-fn document() -> Value {
+pub(crate) fn document() -> Value {
     let catalog = Catalog::parse(include_str!("../../config/models.toml")).unwrap();
     fourstep::http::openapi(&catalog)
 }
 
-struct Operation {
-    path: String,
-    method: String,
-    described: Value,
+pub(crate) struct Operation {
+    pub(crate) path: String,
+    pub(crate) method: String,
+    pub(crate) described: Value,
 }
 
-fn operations(document: &Value) -> Vec<Operation> {
+pub(crate) fn operations(document: &Value) -> Vec<Operation> {
     let items = document["paths"].as_object().unwrap().iter();
     let operations = items.flat_map(|(path, item)| {
         item.as_object().unwrap().iter().filter(|(method, _)| !method.starts_with("x-")).map(|(method, described)| {
@@ -52,7 +52,7 @@ fn validator(document: &Value, schema: &Value, closed: bool) -> jsonschema::Vali
     jsonschema::draft202012::new(&whole).unwrap_or_else(|error| panic!("{error}: {schema}"))
 }
 
-fn assert_valid(document: &Value, schema: &Value, value: &Value, what: &str) {
+pub(crate) fn assert_valid(document: &Value, schema: &Value, value: &Value, what: &str) {
     let errors: Vec<String> = validator(document, schema, true)
         .iter_errors(value)
         .map(|error| format!("{error} at {}", error.instance_path()))
@@ -89,6 +89,7 @@ fn the_document_is_whole() {
         let tag = &described["tags"][0];
         assert!(document["tags"].as_array().unwrap().iter().any(|known| known["name"] == *tag), "{tag} of {name}");
         for (status, response) in described["responses"].as_object().unwrap() {
+            assert!(response.get("content").is_none_or(Value::is_object), "{method} {path} {status}");
             assert!(response["description"].as_str().is_some_and(|text| !text.is_empty()), "{method} {path} {status}");
         }
         // What stands in the path is a parameter, and the other way round.
@@ -98,6 +99,36 @@ fn the_document_is_whole() {
         let there: BTreeSet<&str> = path.split('{').skip(1).map(|part| part.split_once('}').unwrap().0).collect();
         assert_eq!(named, there, "{method} {path}");
     }
+}
+
+#[test]
+fn every_field_and_every_parameter_is_described() {
+    fn fields(schema: &Value, what: &str, undescribed: &mut Vec<String>) {
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            let words = field["description"].as_str();
+            // What it refers to is described where it is.
+            let refers = ["$ref", "oneOf", "allOf"].iter().any(|word| field.get(word).is_some());
+            if words.is_none_or(str::is_empty) && !refers {
+                undescribed.push(format!("{what}.{name}"));
+            }
+        }
+        for part in ["allOf", "oneOf", "anyOf"] {
+            schema[part].as_array().into_iter().flatten().for_each(|schema| fields(schema, what, undescribed));
+        }
+    }
+    let document = document();
+    let mut undescribed = Vec::new();
+    for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+        fields(schema, name, &mut undescribed);
+    }
+    for Operation { path, method, described } in operations(&document) {
+        for parameter in described["parameters"].as_array().into_iter().flatten() {
+            if parameter["description"].as_str().is_none_or(str::is_empty) {
+                undescribed.push(format!("{method} {path} {}", parameter["name"]));
+            }
+        }
+    }
+    assert!(undescribed.is_empty(), "{undescribed:#?}");
 }
 
 #[test]
@@ -130,7 +161,10 @@ fn every_example_is_what_its_schema_says() {
 #[sqlx::test]
 async fn every_url_takes_the_methods_that_are_described(pool: PgPool) {
     let app = TestApp::start(pool).await;
-    for (path, item) in document()["paths"].as_object().unwrap() {
+    let document = document();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let (_, operation) = item.as_object().unwrap().iter().find(|(method, _)| !method.starts_with("x-")).unwrap();
+        let refusals = &operation["responses"]["500"]["content"];
         let described = item.as_object().unwrap().keys().filter(|method| !method.starts_with("x-"));
         let mut described: BTreeSet<String> = described.map(|method| method.to_uppercase()).collect();
         if described.contains("GET") {
@@ -146,6 +180,12 @@ async fn every_url_takes_the_methods_that_are_described(pool: PgPool) {
             // At the root some URLs belong to several vendors.
             assert!(described.is_subset(&allowed), "{path} takes {allowed:?}");
             assert!(path.starts_with("/v1") || allowed == described, "{path} takes {allowed:?}");
+            // Whose that one is, a client's headers say.
+            if path != "/v1/models" {
+                let media_type = response.headers()["content-type"].to_str().unwrap().to_owned();
+                let media = refusals.get(&media_type).unwrap_or_else(|| panic!("{path}: {media_type}"));
+                assert_valid(&document, &media["schema"], &json(response).await, path);
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use chrono::{SecondsFormat, TimeZone, Utc};
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
+use super::refusals::Operation;
 use crate::{
     domain::{
         Artifact, Catalog, Dialect, Input, InvalidField, Model, NanoUsd, OutputFormat, Prediction, PredictionId, Status,
@@ -23,15 +24,23 @@ pub(super) fn put(document: &mut Value, catalog: &Catalog) {
             schema["examples"] = json!([example]);
         }
     }
-    let operations = document["paths"].as_object_mut().into_iter().flatten().flat_map(|(_, item)| {
-        item.as_object_mut().into_iter().flatten().filter(|(method, _)| !method.starts_with("x-"))
-    });
-    for (_, operation) in operations {
-        if let Some(body) = operation.get_mut("requestBody") {
-            put_into(&mut body["content"], &examples);
-        }
-        for (_, response) in operation["responses"].as_object_mut().into_iter().flatten() {
-            put_into(&mut response["content"], &examples);
+    let id = ID.parse().ok();
+    for (path, item) in document["paths"].as_object_mut().into_iter().flatten() {
+        let methods = item.as_object_mut().into_iter().flatten().filter(|(method, _)| !method.starts_with("x-"));
+        for (method, operation) in methods {
+            if let Some(body) = operation.get_mut("requestBody") {
+                put_into(&mut body["content"], &examples);
+            }
+            let scope = operation["security"][0]["key"][0].as_str().and_then(|scope| scope.parse().ok());
+            let refusing = id.map(|id| Operation { method, path, scope, id });
+            for (status, response) in operation["responses"].as_object_mut().into_iter().flatten() {
+                if let Some(content) = response.get_mut("content") {
+                    put_into(content, &examples);
+                }
+                if let Some(refusing) = refusing.filter(|_| status.as_str() >= "400") {
+                    refusing.put_into(response, status);
+                }
+            }
         }
     }
 }

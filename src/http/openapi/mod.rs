@@ -1,11 +1,12 @@
 //! What this API is, for machines: an OpenAPI 3.1 document, made of the handlers and of the types they answer with.
 //!
 //! What an operation alone knows stands above its handler. What all of a face's have in common, how it refuses, is put
-//! in by `common`, and examples by `examples`, where the same code makes them that makes the answers.
+//! in by `common`, and examples by `examples` and `refusals`, where the same code makes them that makes the answers.
 
 mod common;
 pub(super) mod docs;
 mod examples;
+mod refusals;
 
 use axum::{
     Json,
@@ -149,7 +150,12 @@ mod tests {
         let paths = paths.split('"').skip(1).step_by(2).map(|path| path.replace("{*", "{"));
         let routed: BTreeSet<String> = paths.filter(|path| !path.contains("__private__")).collect();
         assert!(routed.len() > 60, "{routes}");
-        let only_one: Vec<_> = routed.symmetric_difference(&described).collect();
-        assert!(only_one.is_empty(), "{only_one:#?}");
+        let undescribed: Vec<_> = routed.difference(&described).collect();
+        assert!(
+            undescribed.is_empty(),
+            "not in the document: {undescribed:#?}; put `#[utoipa::path]` on their handlers and name these in this file"
+        );
+        let unrouted: Vec<_> = described.difference(&routed).collect();
+        assert!(unrouted.is_empty(), "in the document, and not in the table of URLs: {unrouted:#?}");
     }
 }

@@ -10,8 +10,11 @@ use crate::domain::{self, PredictionId, Status};
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = eachlabs::Created)]
 pub struct Created {
+    /// Always `success`.
     status: &'static str,
+    /// For people.
     message: &'static str,
+    /// By which it is asked for.
     #[serde(rename = "predictionID")]
     #[schema(value_type = uuid::Uuid)]
     prediction_id: PredictionId,
@@ -31,11 +34,15 @@ impl Created {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = eachlabs::Finished)]
 pub struct Finished<'a> {
+    /// How it ended.
     status: &'static str,
+    /// For people.
     message: &'static str,
+    /// By which it is asked for.
     #[serde(rename = "predictionID")]
     #[schema(value_type = uuid::Uuid)]
     prediction_id: PredictionId,
+    /// The pictures' URLs, in order.
     output: Option<Vec<String>>,
     /// Empty but for a failure.
     error: &'a str,
@@ -65,15 +72,20 @@ impl<'a> Finished<'a> {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = eachlabs::TimedOut)]
 pub struct TimedOut {
+    /// The HTTP status.
     status: u16,
+    /// In a word.
     error: &'static str,
+    /// For people.
     message: &'static str,
+    /// Which it was.
     details: Details,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = eachlabs::TimedOutDetails)]
 struct Details {
+    /// By which it is asked for.
     #[serde(rename = "predictionID")]
     #[schema(value_type = uuid::Uuid)]
     prediction_id: PredictionId,
@@ -91,8 +103,11 @@ impl TimedOut {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = eachlabs::Canceled)]
 pub struct Canceled {
+    /// Always `cancelled`.
     status: &'static str,
+    /// For people.
     message: &'static str,
+    /// The prediction's id.
     #[serde(rename = "predictionID")]
     #[schema(value_type = uuid::Uuid)]
     prediction_id: PredictionId,

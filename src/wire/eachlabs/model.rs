@@ -11,11 +11,15 @@ use crate::domain;
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = eachlabs::Model)]
 pub struct Model<'a> {
+    /// A heading.
     title: &'a str,
+    /// The name for requests.
     slug: &'a str,
     /// Of no meaning any more, and always this.
     version: &'static str,
+    /// Always `array`.
     output_type: &'static str,
+    /// Of the input, as JSON Schema.
     request_schema: Value,
 }
 

@@ -11,10 +11,14 @@ use crate::domain::InvalidField;
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = eachlabs::Refused)]
 pub struct Refused {
+    /// The HTTP status; not there for who asks for a prediction again and again.
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<u16>,
+    /// The vendor's sentence where it has one.
     error: String,
+    /// For people.
     message: String,
+    /// What was wrong where, or a sentence about it.
     #[serde(skip_serializing_if = "Details::is_none")]
     details: Details,
 }
@@ -38,7 +42,9 @@ impl Details {
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = eachlabs::Detail)]
 struct Detail {
+    /// Its path in the body.
     field: String,
+    /// What was wrong with it.
     reason: String,
 }
 

@@ -12,11 +12,14 @@ use crate::domain::{DeliveryState, Prediction, PredictionId, Status, WebhookLog}
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = eachlabs::Told)]
 pub struct Told {
+    /// The prediction's id.
     #[schema(value_type = uuid::Uuid)]
     exec_id: PredictionId,
     /// No prediction belongs to a workflow.
     flow_id: Option<String>,
+    /// How it ended.
     status: &'static str,
+    /// The pictures' URLs, or why there are none.
     output: Output,
     /// Empty, also for a failure: its reason is in the output.
     error: &'static str,
@@ -33,9 +36,13 @@ enum Output {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = eachlabs::Failed)]
 struct Failed {
+    /// Always empty.
     id: &'static str,
+    /// Always empty.
     status: &'static str,
+    /// Always empty.
     output: &'static str,
+    /// Why.
     error: String,
 }
 
@@ -70,14 +77,20 @@ pub struct Webhooks<'a> {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = eachlabs::Webhook)]
 pub struct Webhook<'a> {
+    /// The prediction's id.
     #[schema(value_type = uuid::Uuid)]
     execution_id: PredictionId,
+    /// Where it is told.
     url: &'a str,
     /// What was sent, or will be.
     request: String,
+    /// Sent along.
     headers: BTreeMap<&'static str, &'static str>,
+    /// Always `prediction`.
     source: &'static str,
+    /// When there was something to tell.
     created_at: Moment,
+    /// The latest last; only where one is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     attempts: Option<Vec<Attempt<'a>>>,
 }
@@ -86,10 +99,15 @@ pub struct Webhook<'a> {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = eachlabs::Attempt)]
 struct Attempt<'a> {
+    /// Whether it was received.
     status: &'static str,
+    /// The receiver's.
     status_code: Option<u16>,
+    /// The start of what it answered.
     response: Option<&'a str>,
+    /// Why there was no answer.
     error_message: Option<&'a str>,
+    /// When.
     created_at: Moment,
 }
 

@@ -112,13 +112,18 @@ impl CreatePrediction {
 }
 
 fn statuses() -> Object {
-    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(Status::ALL.map(status_word))).build()
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(Status::ALL.map(status_word)))
+        .description(Some("How far it is."))
+        .build()
 }
 
 /// A prediction as its owner sees it.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = native::Prediction)]
 pub struct Prediction<'a> {
+    /// By which it is asked for.
     #[schema(value_type = uuid::Uuid)]
     id: PredictionId,
     /// With its owner.
@@ -270,6 +275,7 @@ pub struct Model<'a> {
     price_per_second: Dollars,
     /// Measured here, or the catalog's figure.
     typical_run_seconds: Seconds,
+    /// Of the input, as JSON Schema.
     #[schema(value_type = Object)]
     input_schema: InputSchema,
     /// Where this document is.
@@ -343,7 +349,9 @@ impl Problem {
 #[derive(Serialize, ToSchema)]
 #[schema(as = native::InvalidField)]
 struct Field<'a> {
+    /// Its path in the body, or a header.
     field: &'a str,
+    /// What was wrong with it.
     reason: &'a str,
 }
 

@@ -11,6 +11,7 @@ use crate::domain::{DeliveryState, MadeAttempt, PredictionId, SigningSecret, Web
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = native::Webhook)]
 pub struct Webhook<'a> {
+    /// Whose end is told.
     #[schema(value_type = uuid::Uuid)]
     prediction_id: PredictionId,
     /// Where it is told.
@@ -25,6 +26,7 @@ pub struct Webhook<'a> {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = native::Delivery)]
 struct Delivery<'a> {
+    /// The message's, as the receiver sees it.
     id: Uuid,
     /// Of what is told.
     event: &'static str,

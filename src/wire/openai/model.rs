@@ -9,10 +9,13 @@ use crate::domain;
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = openai::Model)]
 pub struct Model<'a> {
+    /// The name for requests.
     id: &'a str,
+    /// Always `model`.
     object: &'static str,
     /// The catalog knows what a model is and not since when; clients insist on a time.
     created: i64,
+    /// Who lists it.
     owned_by: &'a str,
 }
 
@@ -28,7 +31,9 @@ impl<'a> Model<'a> {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = openai::Models)]
 pub struct Models<'a> {
+    /// Always `list`.
     object: &'static str,
+    /// All of them.
     data: Vec<Model<'a>>,
 }
 

@@ -19,11 +19,14 @@ pub struct Refused {
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = openai::RefusedError)]
 pub struct RefusedError {
+    /// For people.
     message: String,
+    /// Whose fault it is.
     #[serde(rename = "type")]
     kind: &'static str,
     /// The first field at fault, by the name this face has for it.
     param: Option<String>,
+    /// For programs.
     code: Option<&'static str>,
 }
 

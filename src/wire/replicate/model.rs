@@ -16,19 +16,31 @@ const COG_VERSION: &str = "0.14.0";
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = replicate::Model)]
 pub struct Model<'a> {
+    /// Where this document is.
     url: String,
+    /// Who lists it.
     owner: &'a str,
+    /// Its slug.
     name: &'a str,
+    /// A sentence.
     description: &'a str,
+    /// Always `public`.
     visibility: &'static str,
+    /// Always false.
     is_official: bool,
+    /// Always null.
     github_url: Option<String>,
+    /// Always null.
     paper_url: Option<String>,
+    /// Always null.
     license_url: Option<String>,
     /// Not counted.
     run_count: u64,
+    /// Always null.
     cover_image_url: Option<String>,
+    /// Always null.
     default_example: Option<String>,
+    /// What runs now.
     latest_version: Version<'a>,
 }
 
@@ -57,9 +69,13 @@ impl<'a> Model<'a> {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = replicate::Version)]
 pub struct Version<'a> {
+    /// A digest.
     id: &'a str,
+    /// The start of 1970: when a version was made is not known.
     created_at: Moment,
+    /// Of the format of the schema.
     cog_version: &'static str,
+    /// Of its input and its output, as an OpenAPI document.
     openapi_schema: Value,
 }
 
@@ -115,10 +131,14 @@ fn openapi_schema(model: &domain::Model) -> Value {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = replicate::Account)]
 pub struct Account {
+    /// Always `organization`.
     #[serde(rename = "type")]
     kind: &'static str,
+    /// The account's name.
     username: String,
+    /// The same.
     name: String,
+    /// Always null.
     github_url: Option<String>,
 }
 

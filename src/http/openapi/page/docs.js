@@ -174,7 +174,7 @@ const operation = (method, path, item) => {
     content.append(
       ...[
         item["x-also-at"] && node("p", { className: "about" }, `Also at ${item["x-also-at"].join(", ")}`),
-        described.security && node("p", { className: "about" }, "Needs an API key."),
+        described.security && node("p", { className: "about" }, `Needs an API key with the scope ${described.security[0].key[0]}.`),
         described.parameters && node("h3", {}, "Parameters"),
         ...(described.parameters ?? []).map((parameter) =>
           field(`${parameter.name} (${parameter.in})`, parameter.schema, parameter.required, parameter.description),
