@@ -72,7 +72,12 @@ impl Artifacts {
 
     /// Stores a file whole: a reader sees all of it or none.
     pub async fn put(&self, key: &str, bytes: Vec<u8>) -> Result<(), Error> {
-        self.store.put(&Path::parse(key).map_err(object_store::Error::from)?, PutPayload::from(bytes)).await?;
+        let (path, bytes) = (Path::parse(key).map_err(object_store::Error::from)?, PutPayload::from(bytes));
+        if let Err(error) = self.store.put(&path, bytes.clone()).await {
+            // A late worker that deletes its own files deletes empty folders with them, perhaps one that was just made here.
+            tracing::debug!(%error, "Storing a file once more");
+            self.store.put(&path, bytes).await?;
+        }
         Ok(())
     }
 

@@ -207,6 +207,7 @@ fn webhook_settings(config: &Config) -> webhook::Settings {
     webhook::Settings {
         timeout: config.webhooks.timeout,
         per_receiver: config.webhooks.per_receiver,
+        per_account: config.webhooks.per_account,
         poll: config.queue.poll,
         schedule: webhook::Schedule::default(),
         retention: config.webhooks.retention,

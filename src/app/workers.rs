@@ -12,7 +12,7 @@ use crate::{
     hub,
     worker::{
         Load, Settings,
-        predictor::{self, Mock, Options, Sdxl, SdxlOptions},
+        predictor::{self, Mock, Options, Sdxl, SdxlOptions, device},
     },
 };
 
@@ -135,7 +135,7 @@ fn load(config: &Config, source: &Source) -> anyhow::Result<Load> {
         Source::Weights(folder) => (folder.clone(), false),
         Source::Demo(parent) => (parent.clone(), true),
     };
-    let device = device(config.worker.device)?;
+    let device = open(config.worker.device)?;
     let loras = config.worker.loras.iter().map(|lora| lora.parse());
     let mut options = SdxlOptions {
         weights,
@@ -159,13 +159,11 @@ fn load(config: &Config, source: &Source) -> anyhow::Result<Load> {
 }
 
 /// The device of this choice, if this build can use it.
-fn device(choice: DeviceChoice) -> anyhow::Result<Device> {
+fn open(choice: DeviceChoice) -> anyhow::Result<Device> {
     match choice {
-        DeviceChoice::Auto | DeviceChoice::Cpu => Ok(Device::Cpu),
-        // A stream of its own: candle's default one is a different stream in every thread.
-        DeviceChoice::Cuda(number) => {
-            Device::new_cuda_with_stream(number).with_context(|| format!("could not use the GPU {choice}"))
-        }
+        DeviceChoice::Auto => Ok(device::auto()),
+        DeviceChoice::Cpu => Ok(Device::Cpu),
+        DeviceChoice::Cuda(number) => device::gpu(number).with_context(|| format!("could not use the GPU {choice}")),
     }
 }
 

@@ -11,12 +11,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, DeviceLocation};
 use clap::{Args, ValueEnum};
 use fourstep::{
+    config::DeviceChoice,
     domain,
     picture::{self, Format, Made, Provenance},
-    pipeline::{Generation, LoraFile, Options, Params, Pipeline, Progress, Safety, SchedulerName, Weights},
+    pipeline::{Generation, LoraFile, Options, Params, Pipeline, Progress, Safety, SchedulerName, Weights, device},
 };
 use image::RgbImage;
 use nix::sys::resource::{UsageWho, getrusage};
@@ -70,9 +71,9 @@ pub(crate) struct GenerateArgs {
     /// What the weights are kept in; on the CPU the arithmetic is f32 whatever they are kept in
     #[arg(long, default_value = "f32")]
     dtype: Precision,
-    /// `cpu`, or `cuda:0` for the first GPU
-    #[arg(long, default_value = "cpu", value_parser = parse_device_name)]
-    device: DeviceName,
+    /// `cpu`, `cuda:0` for the first GPU, or `auto` for that where it can be used
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
     /// Print one JSON object with the time of each stage
     #[arg(long)]
     timings: bool,
@@ -114,31 +115,19 @@ impl From<Precision> for DType {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-enum DeviceName {
-    Cpu,
-    Cuda(usize),
-}
-
-fn parse_device_name(name: &str) -> Result<DeviceName, String> {
-    let cuda = |name: &str| match name.strip_prefix("cuda")? {
-        "" => Some(0),
-        number => number.strip_prefix(':')?.parse().ok(),
-    };
-    match name {
-        "cpu" => Ok(DeviceName::Cpu),
-        name => cuda(name).map(DeviceName::Cuda).ok_or_else(|| "the devices are cpu, cuda:0, cuda:1, ...".into()),
+fn open(choice: DeviceChoice) -> Result<Device> {
+    match choice {
+        DeviceChoice::Auto => Ok(device::auto()),
+        DeviceChoice::Cpu => Ok(Device::Cpu),
+        DeviceChoice::Cuda(number) => device::gpu(number).with_context(|| format!("could not use the GPU {choice}")),
     }
 }
 
-impl DeviceName {
-    fn open(self) -> Result<Device> {
-        match self {
-            Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda(number) => {
-                Device::new_cuda_with_stream(number).with_context(|| format!("could not use the GPU cuda:{number}"))
-            }
-        }
+/// As torch names it.
+fn name_of(device: &Device) -> String {
+    match device.location() {
+        DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+        _ => "cpu".to_owned(),
     }
 }
 
@@ -165,7 +154,7 @@ pub(crate) fn run(args: GenerateArgs) -> Result<()> {
     // A misspelled path is found before the model is loaded, not after it has drawn.
     let format = output_format(&args)?;
     let start = args.image.as_deref().map(read_image).transpose()?;
-    let device = args.device.open()?;
+    let device = open(args.device)?;
     let pipeline = load(&args, &device)?;
     let load = started.elapsed();
 
@@ -181,7 +170,7 @@ pub(crate) fn run(args: GenerateArgs) -> Result<()> {
     write_images(&args, format, &params, &generation)?;
     let png = encoding.elapsed();
     if args.timings {
-        let report = report(&args, &generation, (load, png, started.elapsed()))?;
+        let report = report(&args, &generation, name_of(&device), (load, png, started.elapsed()))?;
         writeln!(io::stdout(), "{}", serde_json::to_string(&report)?)?;
     }
     Ok(())
@@ -296,6 +285,7 @@ fn numbered(out: &Path, number: usize) -> PathBuf {
 fn report(
     args: &GenerateArgs,
     generation: &Generation,
+    device_name: String,
     (load, png, total): (Duration, Duration, Duration),
 ) -> Result<Report> {
     let timings = &generation.timings;
@@ -308,10 +298,7 @@ fn report(
         total_s: total.as_secs_f64(),
         // Linux counts in KiB.
         peak_rss_mib: getrusage(UsageWho::RUSAGE_SELF)?.max_rss() as f64 / 1024.0,
-        device: match args.device {
-            DeviceName::Cpu => "cpu".into(),
-            DeviceName::Cuda(number) => format!("cuda:{number}"),
-        },
+        device: device_name,
         dtype: match args.dtype {
             Precision::F32 => "f32",
             Precision::Bf16 => "bf16",
@@ -323,16 +310,6 @@ fn report(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn devices_are_named_as_torch_names_them() {
-        assert!(matches!(parse_device_name("cpu"), Ok(DeviceName::Cpu)));
-        assert!(matches!(parse_device_name("cuda"), Ok(DeviceName::Cuda(0))));
-        assert!(matches!(parse_device_name("cuda:1"), Ok(DeviceName::Cuda(1))));
-        for name in ["", "gpu", "cuda:", "cuda1", "cuda:-1", "cpu:0"] {
-            assert!(parse_device_name(name).is_err(), "{name} was accepted");
-        }
-    }
 
     #[test]
     fn the_first_picture_has_the_name_that_was_asked_for() {

@@ -20,6 +20,7 @@ mod pull;
 mod serve;
 mod terminal;
 mod usage;
+mod webhooks;
 mod welcome;
 mod worker;
 
@@ -63,6 +64,9 @@ enum Command {
     Accounts(accounts::AccountsCommand),
     /// What was used and what it cost, by day, key or model
     Usage(usage::UsageArgs),
+    /// What receivers of webhooks were not told, and telling them again
+    #[command(subcommand)]
+    Webhooks(webhooks::WebhooksCommand),
     /// Check that the books add up; fails when they do not
     Audit(audit::AuditArgs),
     /// Check this machine and configuration; every fault with its fix
@@ -89,6 +93,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Keys(command) => keys::run(command),
         Command::Accounts(command) => accounts::run(command),
         Command::Usage(args) => usage::run(args),
+        Command::Webhooks(command) => webhooks::run(command),
         Command::Audit(args) => return failure::exit_code(audit::run(args)),
         Command::Doctor(args) => return failure::exit_code(doctor::run(args)),
         Command::Openapi(args) => openapi::run(args),

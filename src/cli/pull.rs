@@ -38,6 +38,9 @@ pub(crate) struct PullArgs {
     model: Option<String>,
     #[command(flatten)]
     place: Place,
+    /// Leave out what the model draws without: the safety checker
+    #[arg(long)]
+    required_only: bool,
     /// List the files, their sizes and what is already here, and download nothing
     #[arg(long)]
     dry_run: bool,
@@ -54,6 +57,7 @@ async fn pull(args: PullArgs, catalog: &Catalog, environment: Environment) -> an
         Some(name) => catalog.find(name).with_context(|| unknown(name, catalog))?,
         None => catalog.default_model(),
     };
+    let model = &if args.required_only { model.clone().without_optional_files() } else { model.clone() };
     let hub = Hub::new(environment, Transfer::default())?;
     let plan = hub.plan(model).await?;
     if args.dry_run {

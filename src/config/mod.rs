@@ -152,6 +152,7 @@ pub struct Webhooks {
     #[serde(rename = "timeout_seconds", deserialize_with = "fields::seconds")]
     pub timeout: Duration,
     pub per_receiver: u32,
+    pub per_account: u32,
     #[serde(rename = "retention_hours", deserialize_with = "fields::hours")]
     pub retention: Duration,
     #[serde(deserialize_with = "fields::optional")]
@@ -231,6 +232,7 @@ impl Config {
             "must be more than twice queue.renew_seconds, so that one renewal may fail and the next still be in time",
         )?;
         rule(self.webhooks.per_receiver > 0, "webhooks.per_receiver", "must be at least 1")?;
+        rule(self.webhooks.per_account > 0, "webhooks.per_account", "must be at least 1")?;
         rule(
             self.webhooks.key.as_ref().is_none_or(|key| key.expose().len() >= 32),
             "webhooks.key",

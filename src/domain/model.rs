@@ -30,7 +30,8 @@ pub struct Model {
     pub title: String,
     /// One sentence for people.
     pub description: String,
-    /// Our version id, 64 hexadecimal digits: the SHA-256 of the slug, the revision and the pinned weight files.
+    /// Our version id, 64 hexadecimal digits: the SHA-256 of the slug, the revision and the pinned weight files that
+    /// every picture depends on.
     #[serde(skip)]
     pub version: String,
     /// What tells releases of a model without `files` apart.
@@ -47,6 +48,10 @@ pub struct Model {
     /// How long the device may work on one prediction; what it may cost is held before it runs.
     #[serde(default = "Model::default_time_limit_seconds")]
     pub time_limit_seconds: u32,
+    /// How long it may where nothing is held, because its account spends what it likes: a slow device may take its time,
+    /// and one that hangs may not take all of it.
+    #[serde(default = "Model::default_longest_run_seconds")]
+    pub longest_run_seconds: u32,
     /// What input it takes.
     pub limits: InputLimits,
     /// The files of its weights on the hub; none for one that is part of the program.
@@ -66,6 +71,9 @@ pub struct WeightFile {
     pub path: String,
     /// Path in the model's folder, where it differs: the diffusers layout.
     pub destination: Option<String>,
+    /// Whether the model draws without it: the safety checker's files.
+    #[serde(default)]
+    pub optional: bool,
 }
 
 impl WeightFile {
@@ -120,13 +128,20 @@ impl Model {
         }
     }
 
+    /// The same model, without the files that it draws without.
+    #[must_use]
+    pub fn without_optional_files(mut self) -> Self {
+        self.files.retain(|file| !file.optional);
+        self
+    }
+
     fn version_id(&self) -> String {
         let mut manifest = Sha256::new();
         manifest.update(&self.slug);
         if let Some(revision) = &self.revision {
             manifest.update(format!("\n{revision}"));
         }
-        for file in &self.files {
+        for file in self.files.iter().filter(|file| !file.optional) {
             manifest.update(format!("\n{} {} {}", file.repository, file.revision, file.path));
         }
         manifest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
@@ -136,7 +151,16 @@ impl Model {
         60
     }
 
-    /// How long the device may work on one prediction.
+    const fn default_longest_run_seconds() -> u32 {
+        3600
+    }
+
+    /// How long the device may work on one prediction that nothing is held for.
+    pub fn longest_run(&self) -> Duration {
+        Duration::from_secs(self.longest_run_seconds.into())
+    }
+
+    /// How long the device may work on one prediction that its price is held for.
     pub fn time_limit(&self) -> Duration {
         Duration::from_secs(self.time_limit_seconds.into())
     }
@@ -199,6 +223,9 @@ impl Catalog {
             }
             if model.time_limit_seconds == 0 {
                 return refuse("time_limit_seconds must be at least 1");
+            }
+            if model.longest_run_seconds < model.time_limit_seconds {
+                return refuse("longest_run_seconds must be at least time_limit_seconds");
             }
             if !(limits.min_size..=limits.max_size).contains(&limits.default_size) || limits.min_size < 8 {
                 return refuse("sizes must hold 8 <= min_size <= default_size <= max_size");
@@ -280,6 +307,16 @@ mod tests {
         assert_eq!(model.price, PricePerSecond::new(1_540_000));
         assert_eq!(model.limits, InputLimits::HOSTED);
         assert_eq!(model.full_name(), "bytedance/sdxl-lightning-4step");
+    }
+
+    #[test]
+    fn the_safety_checker_is_the_only_thing_that_the_hosted_model_draws_without() {
+        let catalog = Catalog::parse(SHIPPED).expect("valid");
+        let model = catalog.default_model();
+        let optional = model.files.iter().filter(|file| file.optional).map(WeightFile::destination);
+        let expected = ["config.json", "model.safetensors"].map(|name| format!("safety_checker/{name}"));
+        assert_eq!(optional.collect::<Vec<_>>(), expected);
+        assert_eq!(model.clone().without_optional_files().version_id(), model.version);
     }
 
     #[test]

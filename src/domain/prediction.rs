@@ -170,8 +170,10 @@ pub struct NewPrediction {
     pub notes: Vec<String>,
     /// The model's price at this moment.
     pub price: PricePerSecond,
-    /// How long the device may work on it.
+    /// How long the device may work on it if what that costs is held.
     pub time_limit: Duration,
+    /// How long it may if nothing is held.
+    pub longest_run: Duration,
     /// Those with a smaller number are run first; usually 0.
     pub priority: i16,
     /// When to give up if it has not finished, counted from creation.
@@ -180,6 +182,8 @@ pub struct NewPrediction {
     pub idempotency: Option<Idempotency>,
     /// Where its owner is told what becomes of it.
     pub webhook: Option<NewWebhook>,
+    /// The request that creates it, by the id that its lines in the log have.
+    pub request_id: Option<String>,
 }
 
 impl NewPrediction {

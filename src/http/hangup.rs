@@ -12,6 +12,8 @@ use axum::{
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use crate::service::{current_request, for_request};
+
 /// The client of a request that is carried out whether it is there or not.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Client(CancellationToken);
@@ -40,7 +42,7 @@ pub(super) async fn complete_writes(mut request: Request, next: Next) -> Respons
     request.extensions_mut().insert(client.clone());
     // Dropped with this future, while the task goes on.
     let _hangs_up = client.0.drop_guard();
-    match tokio::spawn(next.run(request).in_current_span()).await {
+    match tokio::spawn(for_request(current_request(), next.run(request)).in_current_span()).await {
         Ok(response) => response,
         // The task is never aborted, so this is a panic, and its place is further out.
         Err(error) => std::panic::resume_unwind(error.into_panic()),

@@ -16,7 +16,7 @@ use tracing::{Instrument, Span, field::Empty};
 use uuid::Uuid;
 
 use super::{face::Face, trace::TraceParent};
-use crate::metrics;
+use crate::{metrics, service::for_request};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest id taken from a client.
@@ -33,7 +33,7 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     // Inside a mount a request no longer knows its whole URL.
     request.extensions_mut().insert(face);
     let mut line = LogLine::start(&request, span.clone());
-    let mut response = next.run(request).instrument(span).await;
+    let mut response = for_request(Some(id.to_string()), next.run(request)).instrument(span).await;
     line.status = Some(response.status());
     if let Some(refusal) = response.extensions_mut().remove() {
         face.write(refusal, id.to_string(), &mut response);

@@ -14,11 +14,12 @@ use super::{
     Environment, Error,
     cache::{Cache, is_safe, replace_link},
 };
-use crate::domain::Model;
+use crate::domain::{Model, WeightFile};
 
 const VERSION_DIGITS: usize = 12;
 
-/// The folder of a model all of whose files are here, pulled by this program or by Python's. Asks nobody.
+/// The folder of a model whose files are here, pulled by this program or by Python's. Asks nobody. Optional files are in
+/// it where they are here.
 ///
 /// Makes the folder's links where they are missing, which is why it can fail to find a model in a cache that can only
 /// be read; the log then says so.
@@ -27,8 +28,15 @@ pub fn find_model(model: &Model, environment: &Environment) -> Option<PathBuf> {
         return None;
     }
     let cache = Cache::new(environment.cache.clone());
-    let pointers: Vec<PathBuf> = model.files.iter().map(|file| cache.find(file)).collect::<Option<_>>()?;
-    match assemble(model, environment, &pointers) {
+    let mut found = Vec::new();
+    for file in &model.files {
+        match cache.find(file) {
+            Some(pointer) => found.push((file, pointer)),
+            None if file.optional => {}
+            None => return None,
+        }
+    }
+    match assemble(model, environment, found) {
         Ok(folder) => Some(folder),
         Err(error) => {
             tracing::warn!(%error, "The files of {} are here, but its folder could not be made", model.slug);
@@ -42,12 +50,16 @@ pub(super) fn location(model: &Model, environment: &Environment) -> PathBuf {
     environment.models.join(&model.slug).join(&model.version[..VERSION_DIGITS.min(model.version.len())])
 }
 
-/// Links every file of the model, found at `pointers`, to its place in the model's folder.
-pub(super) fn assemble(model: &Model, environment: &Environment, pointers: &[PathBuf]) -> Result<PathBuf, Error> {
+/// Links files of the model, each with where it was found, to their places in the model's folder.
+pub(super) fn assemble<'a>(
+    model: &Model,
+    environment: &Environment,
+    found: impl IntoIterator<Item = (&'a WeightFile, PathBuf)>,
+) -> Result<PathBuf, Error> {
     let folder = location(model, environment);
-    for (file, pointer) in model.files.iter().zip(pointers) {
+    for (file, pointer) in found {
         let link = folder.join(file.destination());
-        let target = relative(pointer, link.parent().unwrap_or(&folder));
+        let target = relative(&pointer, link.parent().unwrap_or(&folder));
         if fs::read_link(&link).ok().as_ref() != Some(&target) {
             replace_link(&target, &link)?;
         }

@@ -100,8 +100,8 @@ impl Hub {
         let mut pointers: Vec<(usize, PathBuf)> =
             stream::iter(files).buffer_unordered(FILES_AT_ONCE).try_collect().await?;
         pointers.sort_unstable();
-        let pointers: Vec<PathBuf> = pointers.into_iter().map(|(_, pointer)| pointer).collect();
-        folder::assemble(model, &self.environment, &pointers)
+        let found = pointers.into_iter().map(|(index, pointer)| (&plan.files[index].file, pointer));
+        folder::assemble(model, &self.environment, found)
     }
 
     fn check_offline(&self, plan: &Plan) -> Result<(), Error> {

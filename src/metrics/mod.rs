@@ -1,11 +1,12 @@
 //! What the process counts and measures, for Prometheus. Every metric is named, described and recorded here and nowhere
 //! else; the rest of the program calls a function named for what happened.
 //!
-//! Labels are words of ours (a status, a stage, a model, a route of the URL table), never an id, a key or a text of a
-//! caller's, so that the number of series stays small. Without [`install`] everything here does nothing.
+//! Labels are words of ours (a status, a stage, a model, a route of the URL table, the number of one of so many keys), never
+//! a prediction's id, a secret or a text of a caller's, so that the number of series stays small. Without [`install`] everything here does nothing.
 
 mod device;
 mod exposition;
+mod keys;
 
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ const QUEUE_WAIT: &str = "fourstep_queue_wait_seconds";
 const PREDICT: &str = "fourstep_predict_seconds";
 const PREDICTIONS: &str = "fourstep_predictions_total";
 const COST: &str = "fourstep_cost_nanodollars_total";
+const KEY_COST: &str = "fourstep_key_cost_nanodollars_total";
 const LEASES_EXPIRED: &str = "fourstep_leases_expired_total";
 const RESULTS_FENCED: &str = "fourstep_results_fenced_total";
 const WEBHOOKS: &str = "fourstep_webhook_deliveries_total";
@@ -93,9 +95,10 @@ pub fn prediction_ended(status: &'static str) {
     counter!(PREDICTIONS, "status" => status).increment(1);
 }
 
-/// A prediction was charged for.
-pub fn charged(model: &str, nanodollars: i64) {
+/// A prediction made with the key of this id was charged for.
+pub fn charged(model: &str, key_id: i64, nanodollars: i64) {
     counter!(COST, "model" => model.to_owned()).increment(nanodollars.unsigned_abs());
+    counter!(KEY_COST, "key" => keys::label(key_id)).increment(nanodollars.unsigned_abs());
 }
 
 /// A part of a run is done.
@@ -134,6 +137,7 @@ fn describe() {
     );
     describe_counter!(PREDICTIONS, "Predictions that this process brought to an end, by status.");
     describe_counter!(COST, "What this process charged, in billionths of a dollar. The ledger is the truth.");
+    describe_counter!(KEY_COST, "The same by key, by its number; keys beyond the first 200 that spend are `other`.");
     describe_counter!(LEASES_EXPIRED, "Predictions that this process took from lost workers.");
     describe_counter!(RESULTS_FENCED, "Results that were dropped because their prediction had been taken away.");
     describe_counter!(WEBHOOKS, "Tries to deliver a webhook, by result.");

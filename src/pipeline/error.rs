@@ -24,6 +24,9 @@ pub enum Error {
     /// The tensor library or the device failed.
     #[error("the device failed: {0}")]
     Device(#[from] candle_core::Error),
+    /// A GPU was asked of a program that cannot use any.
+    #[error("this build uses no GPU: build it with `--features cuda`")]
+    NoGpuSupport,
     /// An image could not be encoded.
     #[error("could not encode the image: {0}")]
     Image(String),

@@ -7,6 +7,7 @@
 
 mod clip;
 pub mod conditioning;
+pub mod device;
 mod error;
 pub mod image;
 mod image_to_image;

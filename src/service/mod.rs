@@ -8,6 +8,7 @@ mod cache;
 mod estimate;
 mod follow;
 mod operator;
+mod request;
 pub mod scrape;
 mod start_image;
 mod usage;
@@ -33,6 +34,7 @@ use crate::{
 
 pub use self::estimate::{Basis, Estimate};
 pub use self::follow::{Follow, Sight};
+pub use self::request::{current_request, for_request};
 use self::{admission::Admission, cache::Cache, scrape::Scrape};
 pub use crate::store::{Cursor, ListFilter};
 
@@ -328,10 +330,12 @@ impl PredictionService {
             notes,
             price: model.price,
             time_limit: model.time_limit(),
+            longest_run: model.longest_run(),
             priority: request.priority.unwrap_or(0),
             cancel_after: request.cancel_after,
             idempotency: request.idempotency_key.map(|key| Idempotency { key, request_hash }),
             webhook,
+            request_id: current_request(),
         };
         let service = self.clone();
         // Both lines of the log, the request's and the prediction's end, are found from this one, wherever it runs.
@@ -356,7 +360,6 @@ impl PredictionService {
                 let repeated = service.shared.store.find_repeated(new.account_id, idempotency).await?;
                 return repeated.map(Created::Existing).ok_or(Error::KeyReused);
             }
-            // Taken, perhaps by somebody else, which must look the same as a different request.
             match service.shared.store.get(new.account_id, new.id).await? {
                 Some(existing)
                     if (&existing.model, &existing.version, &existing.raw_input)
@@ -364,7 +367,9 @@ impl PredictionService {
                 {
                     Ok(Created::Existing(existing))
                 }
-                _ => Err(Error::Conflict(new.id)),
+                Some(_) => Err(Error::Conflict(new.id)),
+                // Somebody else's, and nobody learns more of it than that it is not there for them.
+                None => Err(Error::NotFound),
             }
         })
         .await

@@ -17,6 +17,7 @@ mod progress;
 mod queue;
 mod queue_facts;
 mod recent;
+mod redelivery;
 mod run_times;
 mod seal;
 mod turns;
@@ -32,6 +33,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
+use self::turns::Turns;
 use crate::domain::Shortage;
 
 pub use audit::{Audit, Finding};
@@ -41,11 +43,15 @@ pub use outbox::{DueWebhook, WebhookAttempt, WebhookVerdict};
 pub use predictions::{Cursor, ListFilter};
 pub use queue::{Claim, Renewal, Swept};
 pub use recent::Mark;
+pub use redelivery::GivenUp;
 pub use seal::Seal;
 pub use workers::{Phase, WorkerRecord, WorkerSession};
 
 /// `migrations/`, built into the program.
 static MIGRATIONS: Migrator = sqlx::migrate!();
+
+/// For how long after its last use a connection is taken for alive.
+const BELIEVED: Duration = Duration::from_secs(1);
 
 /// The database, and the process's ear and mouth for changes in it.
 #[derive(Clone, Debug)]
@@ -53,6 +59,7 @@ pub struct Store {
     pool: PgPool,
     options: PgConnectOptions,
     changes: Changes,
+    turns: Turns,
     seal: Seal,
 }
 
@@ -139,14 +146,25 @@ impl Store {
             .min_connections(settings.pool_size)
             .max_connections(settings.pool_size)
             .acquire_timeout(settings.acquire_timeout)
+            // A ping before every statement would double their number. One that was used a moment ago is believed; should
+            // its database be gone since, the statement says so.
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for > BELIEVED {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .connect_lazy_with(options.clone());
-        Ok(Self { pool, options, changes: Changes::default(), seal: settings.seal.clone() })
+        Ok(Self { pool, options, changes: Changes::default(), turns: Turns::default(), seal: settings.seal.clone() })
     }
 
     /// A store over an existing pool: for tests, which get a database each.
     pub fn with_pool(pool: PgPool) -> Self {
         let options = (*pool.connect_options()).clone();
-        Self { pool, options, changes: Changes::default(), seal: Seal::default() }
+        Self { pool, options, changes: Changes::default(), turns: Turns::default(), seal: Seal::default() }
     }
 
     /// Connects once, outside the pool. The pool repeats a refused connection until its patience ends and then tells

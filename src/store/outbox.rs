@@ -188,9 +188,16 @@ impl WebhookVerdict {
 }
 
 impl Store {
-    /// Takes up to `limit` deliveries that are due, under a lease. Receivers take turns, and of none are more than
-    /// `per_receiver` under way at a time, in all processes together: one that does not answer holds up only itself.
-    pub async fn claim_webhooks(&self, limit: u32, per_receiver: u32, lease: Duration) -> Result<Vec<DueWebhook>> {
+    /// Takes up to `limit` deliveries that are due, under a lease. Receivers take turns, and to none are more than
+    /// `per_receiver` under way at a time, in all processes together: one that does not answer holds up only itself. Nor are
+    /// more than `per_account` of one account's: with many receivers that do not answer it holds up only itself.
+    pub async fn claim_webhooks(
+        &self,
+        limit: u32,
+        per_receiver: u32,
+        per_account: u32,
+        lease: Duration,
+    ) -> Result<Vec<DueWebhook>> {
         let mut transaction = self.pool.begin().await?;
         // In a statement of its own: the next one sees what was committed before the lock was had.
         sqlx::query("select pg_advisory_xact_lock($1)").bind(CLAIMING).execute(&mut *transaction).await?;
@@ -204,23 +211,35 @@ impl Store {
                          order by next.receiver limit 1)
                  from waiting where waiting.receiver is not null
              ),
-             chosen as materialized (
-                 select due.id, due.place, due.due_at
+             busy as materialized (
+                 select account_id, count(*) as count
+                 from webhook_deliveries join webhooks using (prediction_id)
+                 where lease_until > now() group by account_id
+             ),
+             free as (
+                 select due.id, due.place, due.due_at, due.account_id,
+                        row_number() over (partition by due.account_id order by due.place, due.due_at, due.id) as turn
                  from waiting
                  cross join lateral (
                      select count(*) as count from webhook_deliveries as other
                      where other.receiver = waiting.receiver and other.lease_until > now()
                  ) as under_way
                  cross join lateral (
-                     select first.id, first.due_at, row_number() over (order by first.due_at, first.id) as place
+                     select first.id, first.due_at, webhooks.account_id,
+                            row_number() over (order by first.due_at, first.id) as place
                      from (
-                         select id, due_at from webhook_deliveries as one
+                         select id, due_at, prediction_id from webhook_deliveries as one
                          where one.receiver = waiting.receiver and one.state = 'pending' and one.due_at <= now()
                          order by due_at, id limit $2
                      ) as first
+                     join webhooks using (prediction_id)
                  ) as due
                  where waiting.receiver is not null and due.place + under_way.count <= $2
-                 order by due.place, due.due_at
+             ),
+             chosen as materialized (
+                 select free.id from free left join busy using (account_id)
+                 where free.turn + coalesce(busy.count, 0) <= $4
+                 order by free.place, free.due_at
                  limit $1
              )
              update webhook_deliveries as delivery set
@@ -239,6 +258,7 @@ impl Store {
         .bind(i64::from(limit))
         .bind(i64::from(per_receiver))
         .bind(microseconds(lease))
+        .bind(i64::from(per_account))
         .fetch_all(&mut *transaction)
         .await?;
         transaction.commit().await?;

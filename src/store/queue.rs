@@ -29,6 +29,8 @@ pub struct Claim {
     pub worker_id: Uuid,
     /// The key it was created with.
     pub key_id: i64,
+    /// The request that created it.
+    pub request_id: Option<String>,
     /// How long it had waited when a worker first took it.
     pub waited: Duration,
     /// What to run.
@@ -101,11 +103,25 @@ impl Store {
             if row.try_get("is_posted")? {
                 self.changes.announce_posted();
             }
-            let row = Row::from_row(&row)?;
+            let mut row = Row::from_row(&row)?;
+            let request_id = row.request_id.take();
             let (attempt, key_id, price, time_limit) = (row.attempt, row.key_id, row.price(), row.time_limit());
             let Prediction { id, model, input, logs, dialect, created_at, started_at, .. } = row.try_into()?;
             let waited = started_at.and_then(|started| (started - created_at).to_std().ok()).unwrap_or_default();
-            Ok(Claim { id, attempt, worker_id, key_id, waited, model, input, logs, time_limit, price, dialect })
+            Ok(Claim {
+                id,
+                attempt,
+                worker_id,
+                key_id,
+                request_id,
+                waited,
+                model,
+                input,
+                logs,
+                time_limit,
+                price,
+                dialect,
+            })
         })
         .transpose()
     }
@@ -220,7 +236,7 @@ impl Store {
             return Err(Error::LeaseLost);
         }
         metrics::prediction_ended(outcome.status().as_str());
-        metrics::charged(&claim.model, cost.get());
+        metrics::charged(&claim.model, claim.key_id, cost.get());
         self.changes.announce_changed(claim.id);
         Ok(cost)
     }
@@ -356,7 +372,7 @@ impl Store {
              )
              update predictions set
                  data_removed_at = now(), output = null, logs = '', raw_input = '{}',
-                 idempotency_key = null, request_hash = null,
+                 idempotency_key = null, request_hash = null, request_id = null,
                  input = input || '{"prompt": "", "negative_prompt": null, "image": null}'
              from old where id = old_id
              returning id"#,

@@ -4,7 +4,7 @@
 //! A delivery is taken under a lease and settled with the number of its attempt, as a prediction is by its worker. A process
 //! that dies in between leaves it to be told again, so a receiver may be told twice: by the same `webhook-id`, so that it
 //! knows. A receiver that does not answer holds up nobody else: receivers take turns, and a few deliveries to one are under
-//! way at a time.
+//! way at a time. Nor does an account with many such receivers: of its deliveries only so many are.
 
 mod deliver;
 mod schedule;
@@ -40,6 +40,8 @@ pub struct Settings {
     pub timeout: Duration,
     /// Deliveries to one receiver under way at a time, in all processes together.
     pub per_receiver: u32,
+    /// Deliveries of one account under way at a time, in all processes together.
+    pub per_account: u32,
     /// How often the outbox is looked at if nothing is heard.
     pub poll: Duration,
     /// When a failed delivery is tried again.
@@ -51,7 +53,8 @@ pub struct Settings {
 /// Delivers until told to stop, then finishes what is under way. What is not, another process or the next start delivers.
 pub async fn deliver(store: Store, fetcher: Fetcher, catalog: Catalog, settings: Settings, stop: CancellationToken) {
     let lease = settings.timeout + SLACK;
-    let (poll, per_receiver, retention) = (settings.poll, settings.per_receiver, settings.retention);
+    let (poll, retention) = (settings.poll, settings.retention);
+    let (per_receiver, per_account) = (settings.per_receiver, settings.per_account);
     let deliverer = Arc::new(Deliverer { store: store.clone(), fetcher, catalog, settings });
     let (under_way, places, done) = (TaskTracker::new(), Arc::new(Semaphore::new(AT_ONCE)), Arc::new(Notify::new()));
     // Subscribed before the first look: what is posted after it wakes us.
@@ -62,7 +65,7 @@ pub async fn deliver(store: Store, fetcher: Fetcher, catalog: Catalog, settings:
         let free = u32::try_from(places.available_permits()).unwrap_or(u32::MAX);
         let claimed = match free {
             0 => Ok(Vec::new()),
-            free => store.claim_webhooks(free, per_receiver, lease).await,
+            free => store.claim_webhooks(free, per_receiver, per_account, lease).await,
         };
         match claimed {
             Ok(claimed) => {

@@ -136,6 +136,10 @@ fn own_device(
     phase.send_replace(DevicePhase::Ready);
     clock.set_up(true);
     while let Some(Assignment { input, image, time_limit, stop, steps, reply }) = inbox.blocking_recv() {
+        if stop.is_cancelled() {
+            let _ = reply.send(Run { result: Err(PredictError::Canceled), device_time: Duration::ZERO });
+            continue;
+        }
         busy.store(true, Relaxed);
         clock.begin();
         let begun = Instant::now();
@@ -146,12 +150,8 @@ fn own_device(
             is_late = time_limit.is_some_and(|limit| begun.elapsed() > limit);
             if stop.is_cancelled() || is_late { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let result = if stop.is_cancelled() {
-            Err(PredictError::Canceled)
-        } else {
-            catch_unwind(AssertUnwindSafe(|| predictor.predict(&input, image.as_ref(), &mut on_step)))
-                .unwrap_or_else(|_| Err(crashed()))
-        };
+        let result = catch_unwind(AssertUnwindSafe(|| predictor.predict(&input, image.as_ref(), &mut on_step)))
+            .unwrap_or_else(|_| Err(crashed()));
         let result = match (result, time_limit) {
             // A cancel that was asked for as well is a cancel.
             (Err(PredictError::Canceled), Some(limit)) if is_late && !stop.is_cancelled() => Err(too_slow(limit)),
@@ -166,7 +166,7 @@ fn own_device(
 }
 
 fn too_slow(limit: Duration) -> PredictError {
-    let message = format!("it took longer than the {} seconds that it may cost", limit.as_secs());
+    let message = format!("it took longer than the {} seconds that it may take", limit.as_secs());
     PredictError::Failed(Failure { code: FailureCode::TimeLimit, message })
 }
 
@@ -274,11 +274,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stopped_run_never_starts() {
+    async fn a_run_that_is_stopped_while_it_waits_never_starts_and_takes_no_time() {
         let device = DeviceThread::start("stopped", Box::new(|| Ok(Box::new(Clumsy { runs: 0 })))).expect("a thread");
         let stop = CancellationToken::new();
         stop.cancel();
         let run = device.run(input(), None, None, stop, mpsc::unbounded_channel().0).await;
         assert!(matches!(run.result, Err(PredictError::Canceled)));
+        assert_eq!(run.device_time, Duration::ZERO);
     }
 }

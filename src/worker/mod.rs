@@ -3,12 +3,13 @@
 //! A worker meets the rest of the program only in the database and the artifact store, so it makes no difference
 //! whether it runs in the server's process or on another machine. One path through it: `run` claims, `device` runs on
 //! the thread that owns the `predictor`, `conclude` stores and finishes; `held` keeps the leases, `session` the sign of
-//! life, `sweep` the order.
+//! life, `outlook` the device from idling, `sweep` the order.
 
 mod conclude;
 mod device;
 mod encode;
 mod held;
+mod outlook;
 pub mod predictor;
 mod preview;
 mod progress;
@@ -30,7 +31,7 @@ pub use self::{
     device::{DevicePhase, DeviceThread, Load, Run},
     sweep::prune,
 };
-use self::{held::HeldClaims, run::Worker};
+use self::{held::HeldClaims, outlook::Outlook, run::Worker};
 use crate::{artifacts::Artifacts, store::Store};
 
 /// How long a run that was told to stop may take for the step it is in.
@@ -93,6 +94,7 @@ impl WorkerPool {
                 settings: Settings { poll: run::jittered(settings.poll), ..settings.clone() },
                 device: DeviceThread::start(&format!("device-{index}"), load)?,
                 held: HeldClaims::default(),
+                outlook: Outlook::new(),
                 alive: alive.clone(),
                 ready: watch::Sender::new(false),
                 reporting: Mutex::new(()),

@@ -1,12 +1,16 @@
 //! One worker: the loop that claims a prediction, runs it on its device, and concludes it.
 //!
-//! The loop waits only for the device. Encoding, storing and finishing go on beside it (`conclude`), so that the device
-//! takes the next prediction at once. Another task (`held`) renews the leases of everything the worker holds, whatever
-//! the device does.
+//! The loop waits only for the device, and claims the next prediction a moment before it is free (`outlook`). Each runs in
+//! a task of its own: encoding, storing and finishing go on beside the device (`conclude`), which takes the next at once.
+//! Another task (`held`) renews the leases of everything the worker holds, whatever the device does.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use tokio::sync::{Mutex, Semaphore, mpsc, watch};
+use futures_util::FutureExt;
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 use uuid::Uuid;
@@ -16,6 +20,7 @@ use super::{
     conclude::conclude,
     device::{DevicePhase, DeviceThread, Run},
     held::{Held, HeldClaims},
+    outlook::{AtDevice, Outlook},
     predictor::PredictError,
     preview,
     progress::Logs,
@@ -40,6 +45,7 @@ pub(super) struct Worker {
     pub(super) settings: Settings,
     pub(super) device: DeviceThread,
     pub(super) held: HeldClaims,
+    pub(super) outlook: Outlook,
     /// Whether the process shows its sign of life; without it nothing is claimed.
     pub(super) alive: watch::Receiver<bool>,
     /// Becomes true when the worker takes predictions and its row says so.
@@ -48,6 +54,16 @@ pub(super) struct Worker {
     pub(super) stop_claiming: CancellationToken,
     /// Held while the worker's row is written.
     pub(super) reporting: Mutex<()>,
+}
+
+/// A prediction that was claimed, and what is known and kept of it from then on.
+struct Taken {
+    claim: Claim,
+    /// The moment before: what was said of it since is still to be heard.
+    before: Mark,
+    held: Held,
+    at_device: AtDevice,
+    place: OwnedSemaphorePermit,
 }
 
 impl Worker {
@@ -86,36 +102,46 @@ impl Worker {
     async fn claim_and_run(self: &Arc<Self>) {
         self.report().await;
         self.ready.send_replace(true);
-        let concluding = TaskTracker::new();
+        let under_way = TaskTracker::new();
         let places = Arc::new(Semaphore::new(CONCLUDING_AT_ONCE));
         // Subscribed before the first look at the queue: what is queued after it wakes us.
         let mut queued = self.store.changes().subscribe_queued();
         while !self.stop_claiming.is_cancelled() {
             // The semaphore is never closed.
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
+            tokio::select! {
+                () = self.outlook.nearly_free() => {}
+                () = self.stop_claiming.cancelled() => break,
+            }
             // What is said of the prediction before we know that it is ours is not lost.
             let before = self.store.changes().mark();
             let Some(claim) = self.claim_or_wait(&mut queued).await else { continue };
             if claim.attempt == 1 {
                 metrics::prediction_started(&claim.model, claim.waited);
             }
-            let held = self.held.hold(&claim);
-            let span = tracing::info_span!("prediction", prediction.id = %claim.id, attempt = claim.attempt);
-            let mut logs = Logs::continuing(claim.logs.clone());
-            let run = self.run_on_device(&claim, before, &held, &mut logs).instrument(span.clone()).await;
-            let worker = Arc::clone(self);
-            concluding.spawn(
-                async move {
-                    conclude(&worker.store, &worker.artifacts, &claim, &held, logs, run).await;
-                    worker.held.release(&claim);
-                    drop(place);
-                }
-                .instrument(span),
+            let taken =
+                Taken { held: self.held.hold(&claim), at_device: self.outlook.give(&claim), claim, before, place };
+            let span = tracing::info_span!(
+                "prediction",
+                prediction.id = %taken.claim.id,
+                attempt = taken.claim.attempt,
+                // A server's lines of the request that made it have the same.
+                request_id = taken.claim.request_id,
             );
+            under_way.spawn(Arc::clone(self).run_and_conclude(taken).instrument(span));
         }
         self.report().await;
-        concluding.close();
-        concluding.wait().await;
+        under_way.close();
+        under_way.wait().await;
+    }
+
+    async fn run_and_conclude(self: Arc<Self>, taken: Taken) {
+        let Taken { claim, before, held, at_device, place } = taken;
+        let mut logs = Logs::continuing(claim.logs.clone());
+        let run = self.run_on_device(&claim, before, &held, at_device, &mut logs).await;
+        conclude(&self.store, &self.artifacts, &claim, &held, logs, run).await;
+        self.held.release(&claim);
+        drop(place);
     }
 
     /// The next prediction, or `None` after waiting for news, for the time between two polls, or for the stop.
@@ -127,9 +153,13 @@ impl Worker {
             _ = alive.wait_for(|alive| *alive) => {}
             () = self.stop_claiming.cancelled() => return None,
         }
+        let begun = Instant::now();
         for model in &self.settings.models {
             match self.store.claim(model, self.id, self.settings.lease).await {
-                Ok(Some(claim)) => return Some(claim),
+                Ok(Some(claim)) => {
+                    self.outlook.claimed_in(begun.elapsed());
+                    return Some(claim);
+                }
                 Ok(None) => {}
                 Err(error) => tracing::warn!(%error, "Could not look for work"),
             }
@@ -143,7 +173,14 @@ impl Worker {
         None
     }
 
-    async fn run_on_device(&self, claim: &Claim, before: Mark, held: &Held, logs: &mut Logs) -> Run {
+    async fn run_on_device(
+        &self,
+        claim: &Claim,
+        before: Mark,
+        held: &Held,
+        mut at_device: AtDevice,
+        logs: &mut Logs,
+    ) -> Run {
         let mut changes = self.store.changes().subscribe_since(claim.id, before);
         let seeds: Vec<String> = claim.input.seeds().map(|seed| seed.to_string()).collect();
         logs.note(&format!("Using seed: {}", seeds.join(", ")));
@@ -154,6 +191,10 @@ impl Worker {
         let (sender, mut steps) = mpsc::unbounded_channel();
         let run = self.device.run(claim.input.clone(), image, claim.time_limit, held.stop_token(), sender);
         tokio::pin!(run);
+        // In the queue of the device from now on. If a cancel came meanwhile, it shall find it before it begins.
+        if changes.changed().now_or_never().is_some() {
+            self.renew_one(claim).await;
+        }
         let mut record = tokio::time::interval(self.settings.record_logs);
         record.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // The first tick is immediate.
@@ -179,6 +220,10 @@ impl Worker {
                 }
             }
         };
+        if run.result.is_ok() {
+            at_device.took(run.device_time);
+        }
+        drop(at_device);
         while let Ok(step) = steps.try_recv() {
             logs.step(&step);
         }

@@ -82,6 +82,19 @@ async fn replicates_javascript_client_works_unchanged(pool: PgPool) {
 }
 
 #[sqlx::test]
+async fn replicates_javascript_client_at_a_limit_makes_nothing_twice(pool: PgPool) {
+    // A minute's worth at once, and then one every two seconds.
+    const LIMIT: &str = "30";
+    let folder = TestFolder::new();
+    let variables = [("FOURSTEP_ADMISSION__CREATES_PER_MINUTE", LIMIT)];
+    let log = folder.0.join("log");
+    let program = Program::serve_logging(&folder.0, &url_of(&pool), &variables, &log);
+    let mut client = javascript(&here("limited.js"));
+    client.env("CREATES_PER_MINUTE", LIMIT);
+    Server { program, folder }.satisfies(client);
+}
+
+#[sqlx::test]
 async fn eachlabs_javascript_client_works_unchanged(pool: PgPool) {
     Server::start(&pool, STEP_MS).satisfies(javascript(&here("eachlabs_javascript.js")));
 }

@@ -1,29 +1,44 @@
 //! The checker of fault tests: what clients were told, held against the database and the files when all is over.
 //!
-//! A test records every acknowledgment in a [`History`] while it breaks things, and calls [`History::check`] at the end.
+//! A test records every acknowledgment in a [`History`] while it breaks things, and calls [`History::check`] at the end,
+//! when a server runs that nothing happens to any more.
 //! The laws are those every run must keep, whatever was killed: each has its place below.
 
-use std::{collections::HashMap, path::Path, time::Duration};
+use std::{
+    collections::HashMap,
+    path::Path,
+    time::{Duration, Instant},
+};
 
-use fourstep::store::Store;
+use fourstep::{domain::ApiKey, store::Store};
+use reqwest::StatusCode;
 use sqlx::PgPool;
 use uuid::Uuid;
+
+use crate::{
+    process::Client,
+    receiver::{Receiver, Told},
+};
+
+/// Of each client's predictions, as many are asked for by every other.
+const ASKED_FOR: usize = 20;
 
 /// What clients know.
 #[derive(Debug, Default)]
 pub(crate) struct History {
-    /// Ids of acknowledged creates, each with the idempotency key it was asked for with.
-    acknowledged: HashMap<Uuid, Option<String>>,
+    /// Ids of acknowledged creates, each with the API key and the idempotency key it was asked for with.
+    acknowledged: HashMap<Uuid, (String, Option<String>)>,
     /// What was read of predictions that were terminal by then: status and cost.
     terminal: HashMap<Uuid, (String, i64)>,
 }
 
 impl History {
-    /// A create was acknowledged. Two acknowledgments of one key must name the same prediction.
-    pub(crate) fn acknowledged(&mut self, id: &str, key: Option<&str>) {
+    /// A create was acknowledged to a client. Two acknowledgments of one key of one client must name the same prediction.
+    pub(crate) fn acknowledged(&mut self, id: &str, client: &Client, key: Option<&str>) {
         let id = id.parse().unwrap();
-        let known = self.acknowledged.insert(id, key.map(str::to_owned));
-        assert!(known.is_none_or(|known| known.as_deref() == key), "{id} was made for two keys");
+        let asked = (client.key.clone(), key.map(str::to_owned));
+        let known = self.acknowledged.insert(id, asked.clone());
+        assert!(known.is_none_or(|known| known == asked), "{id} was made for two keys");
     }
 
     /// How many creates were acknowledged.
@@ -62,6 +77,83 @@ impl History {
         outputs_exist(pool, outputs).await;
     }
 
+    /// I6: the receiver of everybody's webhooks was told every end at least once, and as it is in the row.
+    pub(crate) async fn check_webhooks(&self, pool: &PgPool, receiver: &mut Receiver, patience: Duration) {
+        // The clock moves on: pauses and the leases of deliverers that died are over.
+        sqlx::query("update webhook_deliveries set due_at = now(), lease_until = null where state = 'pending'")
+            .execute(pool)
+            .await
+            .unwrap();
+        let deadline = Instant::now() + patience;
+        let posted = loop {
+            let posted: Vec<(Uuid, Uuid, String, String)> = sqlx::query_as(
+                "select delivery.id, predictions.id, predictions.status, delivery.state
+                 from webhook_deliveries as delivery join predictions on predictions.id = prediction_id
+                 where event = 'completed'",
+            )
+            .fetch_all(pool)
+            .await
+            .unwrap();
+            let untold = posted.iter().filter(|(.., state)| state != "delivered").count();
+            if untold == 0 {
+                break posted;
+            }
+            assert!(Instant::now() < deadline, "I6: {untold} ends are not told");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        let mut told: HashMap<Uuid, Vec<Told>> = HashMap::new();
+        // What was noted as delivered has been received before.
+        while let Ok(delivery) = receiver.told.try_recv() {
+            told.entry(delivery.header("webhook-id").parse().unwrap()).or_default().push(delivery);
+        }
+        let of: HashMap<Uuid, Uuid> = posted.iter().map(|(delivery, id, ..)| (*id, *delivery)).collect();
+        assert_eq!(of.len(), posted.len(), "I6: an end was posted twice");
+        for id in self.acknowledged.keys() {
+            assert!(of.contains_key(id), "I6: the end of {id} was not posted");
+        }
+        for (delivery, id, status, _) in posted {
+            let told = told.get(&delivery).map(Vec::as_slice).unwrap_or_default();
+            assert!(!told.is_empty(), "I6: the end of {id} is noted as told, and was not");
+            for told in told.iter().map(Told::json) {
+                let (told_id, told_status) = (told["id"].as_str().unwrap(), told["status"].as_str().unwrap());
+                assert_eq!((told_id, told_status), (id.to_string().as_str(), status.as_str()), "I6");
+                assert!(!told["completed_at"].is_null(), "I6: {id} was told as if it went on");
+            }
+        }
+    }
+
+    /// I8: what was acknowledged to a key is its account's, and nobody else is shown it. These clients are all there were,
+    /// each of an account of its own.
+    pub(crate) async fn check_owners(&self, pool: &PgPool, clients: &[Client]) {
+        for client in clients {
+            let (own, foreign): (Vec<_>, Vec<_>) =
+                self.acknowledged.iter().partition(|(_, (key, _))| *key == client.key);
+            let own: Vec<Uuid> = own.into_iter().map(|(id, _)| *id).collect();
+            assert!(!own.is_empty(), "a client that has done nothing");
+            let account: i64 = sqlx::query_scalar("select account_id from api_keys where lookup = $1")
+                .bind(ApiKey::parse(&client.key).unwrap().lookup())
+                .fetch_one(pool)
+                .await
+                .unwrap();
+            let astray: Vec<Uuid> =
+                sqlx::query_scalar("select id from predictions where id = any ($1) and account_id <> $2")
+                    .bind(&own)
+                    .bind(account)
+                    .fetch_all(pool)
+                    .await
+                    .unwrap();
+            assert!(astray.is_empty(), "I8: made for one account and kept by another: {astray:?}");
+            assert_eq!(client.status_of(&own[0].to_string()).await, StatusCode::OK);
+            for (id, _) in foreign.into_iter().take(ASKED_FOR) {
+                assert_eq!(client.status_of(&id.to_string()).await, StatusCode::NOT_FOUND, "I8: {id}");
+            }
+            for id in client.listed().await {
+                let owner = self.acknowledged.get(&id.parse().unwrap()).map(|(key, _)| key);
+                assert!(owner.is_none_or(|owner| *owner == client.key), "I8: {id} is listed");
+            }
+        }
+    }
+
     /// I1: every acknowledged prediction ends, and exactly once, since its row has one status.
     async fn all_end(&self, pool: &PgPool, patience: Duration) {
         let ids: Vec<Uuid> = self.acknowledged.keys().copied().collect();
@@ -75,7 +167,7 @@ impl History {
             .await
             .unwrap()
         };
-        let deadline = std::time::Instant::now() + patience;
+        let deadline = Instant::now() + patience;
         loop {
             let left = waiting().await;
             if left.is_empty() {
@@ -83,7 +175,7 @@ impl History {
             }
             let lost: Vec<_> = left.iter().filter(|(_, status)| status.is_none()).collect();
             assert!(lost.is_empty(), "I1: acknowledged and not there: {lost:?}");
-            assert!(std::time::Instant::now() < deadline, "I1: these do not end: {left:?}");
+            assert!(Instant::now() < deadline, "I1: these do not end: {left:?}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

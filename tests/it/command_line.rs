@@ -8,7 +8,7 @@ use sqlx::PgPool;
 use crate::process::{TestFolder, url_of};
 
 /// The program with this database and a data folder of its own.
-fn fourstep(database_url: Option<&str>, folder: &TestFolder, arguments: &[&str]) -> Output {
+pub(crate) fn fourstep(database_url: Option<&str>, folder: &TestFolder, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fourstep"));
     command.args(arguments).arg("--data-dir").arg(&folder.0).env_remove("DATABASE_URL").env_remove("RUST_LOG");
     if let Some(url) = database_url {
@@ -17,12 +17,12 @@ fn fourstep(database_url: Option<&str>, folder: &TestFolder, arguments: &[&str])
     command.output().unwrap()
 }
 
-fn stdout(output: &Output) -> String {
+pub(crate) fn stdout(output: &Output) -> String {
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     String::from_utf8(output.stderr.clone()).unwrap()
 }

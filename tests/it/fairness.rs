@@ -63,6 +63,18 @@ async fn five_thousand_of_one_account_delay_another_by_one_job_for_each_worker(p
 }
 
 #[sqlx::test]
+async fn creates_that_come_together_have_a_turn_each(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    let caller = account(&queue, "many").await;
+    stream::iter(0..200).map(|_| create(&queue, caller)).buffer_unordered(50).for_each(async |_| ()).await;
+    let given: (i64, i64) = sqlx::query_as("select count(distinct turn), max(turn) - min(turn) from predictions")
+        .fetch_one(&queue.pool)
+        .await
+        .unwrap();
+    assert_eq!(given, (200, 199));
+}
+
+#[sqlx::test]
 async fn what_an_account_was_served_while_nobody_asked_is_not_held_against_it(pool: PgPool) {
     let queue = Queue::new(pool).await;
     let (early, late) = (account(&queue, "early").await, account(&queue, "late").await);

@@ -46,6 +46,7 @@ async fn a_request_is_followed_to_the_end_of_its_prediction_by_two_ids(pool: PgP
     assert_eq!((&finished["width"], &finished["height"], &finished["steps"]), (&json!(256), &json!(264), &json!(4)));
     assert_eq!((&finished["key_id"], &finished["model"]), (&queued["key_id"], &json!("sdxl-lightning-4step")));
     assert!(finished["queue_ms"].is_u64() && finished["predict_ms"].is_u64() && finished["cost_usd"].is_string());
+    assert_eq!(finished["span"]["request_id"], "abc-7", "the worker's line leads to the request's");
     let answered = one(&|line| line["path"] == "/predictions");
     assert_eq!(answered["span"]["request_id"], "abc-7");
 }

@@ -103,6 +103,8 @@ async fn a_prediction_leaves_its_trace_in_the_metrics_of_the_processes_it_went_t
     let device_us: i64 = sqlx::query_scalar("select device_us from predictions").fetch_one(&pool).await.unwrap();
     let cost: i64 = sqlx::query_scalar("select cost_nano from predictions").fetch_one(&pool).await.unwrap();
     assert_eq!(worker["fourstep_cost_nanodollars_total{model=\"sdxl-lightning-4step\"}"], cost as f64);
+    let key: i64 = sqlx::query_scalar("select key_id from predictions").fetch_one(&pool).await.unwrap();
+    assert_eq!(worker[&format!("fourstep_key_cost_nanodollars_total{{key=\"{key}\"}}")], cost as f64);
     let busy = worker["fourstep_device_busy_microseconds_total{device=\"device-0\"}"];
     // Both are cut to whole microseconds.
     assert!((-1.0..1000.0).contains(&(device_us as f64 - busy)), "{busy} of {device_us} billed");
@@ -138,7 +140,6 @@ async fn a_scrape_is_answered_without_the_database_and_says_so() {
 
 /// Sixty-four predictions that wait, of fifty milliseconds each, with PNG encoding on.
 #[sqlx::test]
-#[ignore = "needs the machine for itself, and does not hold yet: cargo test --test it -- --ignored a_device_with_a_queue"]
 async fn a_device_with_a_queue_works_at_least_97_percent_of_the_time(pool: PgPool) {
     const QUEUED: usize = 64;
     let (folder, url) = (TestFolder::new(), url_of(&pool));

@@ -11,7 +11,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use reqwest::Response;
+use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions, PgPool};
 
@@ -162,17 +162,30 @@ pub(crate) struct Client {
     http: reqwest::Client,
     url: String,
     pub(crate) key: String,
+    /// Where it wants to be told what becomes of its small predictions.
+    webhook: Option<String>,
 }
 
 impl Client {
     pub(crate) fn of(program: &Program, folder: &Path) -> Self {
         let key = std::fs::read_to_string(folder.join("key")).unwrap().trim().to_owned();
-        Self { http: reqwest::Client::new(), url: program.url.clone(), key }
+        Self { http: reqwest::Client::new(), url: program.url.clone(), key, webhook: None }
+    }
+
+    /// The same server, with another key.
+    pub(crate) fn with_key(&self, key: &str) -> Self {
+        Self { key: key.to_owned(), ..self.clone() }
+    }
+
+    /// The same, that wants to be told.
+    pub(crate) fn telling(&self, webhook: &str) -> Self {
+        Self { webhook: Some(webhook.to_owned()), ..self.clone() }
     }
 
     /// Creates a small prediction. An error means that it was not acknowledged.
     pub(crate) async fn create(&self) -> Result<String, reqwest::Error> {
-        Ok(self.create_and_wait(0).await?["id"].as_str().unwrap().to_owned())
+        let prediction: Value = self.small().send().await?.error_for_status()?.json().await?;
+        Ok(prediction["id"].as_str().unwrap().to_owned())
     }
 
     /// Creates a small prediction and holds the request for so many seconds.
@@ -201,14 +214,30 @@ impl Client {
     }
 
     fn small(&self) -> reqwest::RequestBuilder {
-        let input = json!({"prompt": "a cat", "width": 256, "height": 256});
-        let request = self.http.post(format!("{}/predictions", self.url));
-        request.bearer_auth(&self.key).json(&json!({"input": input}))
+        let mut body = json!({"input": {"prompt": "a cat", "width": 256, "height": 256}});
+        if let Some(webhook) = &self.webhook {
+            body["webhook"] = json!(webhook);
+        }
+        self.http.post(format!("{}/predictions", self.url)).bearer_auth(&self.key).json(&body)
     }
 
     /// Reads what a URL of the server's has.
     pub(crate) async fn fetch(&self, url: &str) -> Result<Vec<u8>, reqwest::Error> {
         Ok(self.http.get(url).send().await?.error_for_status()?.bytes().await?.to_vec())
+    }
+
+    /// The status that asking for a prediction is answered with.
+    pub(crate) async fn status_of(&self, id: &str) -> StatusCode {
+        let request = self.http.get(format!("{}/predictions/{id}", self.url)).bearer_auth(&self.key);
+        request.send().await.unwrap().status()
+    }
+
+    /// The ids of the newest predictions that are listed.
+    pub(crate) async fn listed(&self) -> Vec<String> {
+        let request = self.http.get(format!("{}/predictions", self.url)).bearer_auth(&self.key);
+        let list: Value = request.send().await.unwrap().error_for_status().unwrap().json().await.unwrap();
+        let results = list["results"].as_array().unwrap();
+        results.iter().map(|prediction| prediction["id"].as_str().unwrap().to_owned()).collect()
     }
 
     pub(crate) async fn get(&self, id: &str, wait: u32) -> Result<Value, reqwest::Error> {

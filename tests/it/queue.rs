@@ -70,10 +70,12 @@ impl Queue {
             notes: Vec::new(),
             price: PricePerSecond::new(1_540_000),
             time_limit: Duration::from_secs(60),
+            longest_run: Duration::from_secs(3600),
             priority: 0,
             cancel_after: None,
             idempotency: None,
             webhook: None,
+            request_id: None,
         }
     }
 

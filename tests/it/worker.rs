@@ -142,6 +142,49 @@ async fn every_image_of_a_request_has_the_next_seed(pool: PgPool) {
     workers.drain(&queue.store, PATIENCE).await;
 }
 
+/// Draws what is asked for and leaves out the second image, as the safety checker would.
+struct Prudish;
+
+impl Predictor for Prudish {
+    fn warm_up(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn predict(
+        &mut self,
+        input: &Input,
+        _: Option<&image::RgbImage>,
+        _: &mut dyn FnMut(Step) -> ControlFlow<()>,
+    ) -> Result<Drawn, PredictError> {
+        let image = |seed| (seed != input.seed + 1).then(|| image::RgbImage::new(input.width, input.height));
+        let notes = vec!["NSFW content detected in image 1".to_owned()];
+        Ok(Drawn { images: input.seeds().map(image).collect(), safety: Safety::Checked, notes })
+    }
+}
+
+#[sqlx::test]
+async fn a_flagged_image_is_left_out_and_the_result_says_so(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    let artifacts = queue.artifacts();
+    let workers = queue.start(vec![Box::new(|| Ok(Box::new(Prudish)))]);
+    let mut new = queue.new_prediction();
+    new.input.num_outputs = 3;
+    queue.store.create(&new).await.unwrap();
+    let ended = queue.terminal(new.id).await;
+    assert_eq!(ended.status, Status::Succeeded);
+    assert!(ended.logs.contains("NSFW content detected in image 1\n"), "{}", ended.logs);
+    let output = ended.output.unwrap();
+    let shown: Vec<_> = output.iter().map(|artifact| (artifact.seed, artifact.safety)).collect();
+    assert_eq!(shown, [(7, Some(Safety::Checked)), (9, Some(Safety::Checked))]);
+    for (artifact, name) in output.iter().zip(["out-0.png", "out-2.png"]) {
+        assert!(artifact.key.ends_with(name), "the numbering keeps the gap: {}", artifact.key);
+        assert!(artifacts.find(&artifact.key).await.unwrap().is_some());
+    }
+    let flagged = output[0].key.replace("out-0", "out-1");
+    assert!(artifacts.find(&flagged).await.unwrap().is_none(), "nothing is kept of it");
+    workers.drain(&queue.store, PATIENCE).await;
+}
+
 #[sqlx::test]
 async fn a_cancel_stops_a_running_prediction_before_its_next_step(pool: PgPool) {
     let queue = Queue::new(pool).await;

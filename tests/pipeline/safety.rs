@@ -3,7 +3,11 @@
 use std::{fs, ops::ControlFlow, path::Path, process::Command};
 
 use candle_core::{DType, Device, Tensor, safetensors};
-use fourstep::pipeline::{Error, Generation, Params, Pipeline, Safety, Weights, safety_checker::SafetyChecker};
+use fourstep::{
+    domain::{self, FaceDefaults, Input, InputLimits, UnknownFields},
+    pipeline::{Error, Generation, Params, Pipeline, Safety, Weights, safety_checker::SafetyChecker},
+    worker::predictor::{Options, Predictor, Sdxl, SdxlOptions},
+};
 
 use crate::support::{Folder, assert_close, fixtures, image_fixture, tiny};
 
@@ -96,6 +100,38 @@ fn a_flagged_image_is_left_out_with_its_seed_and_a_note() {
     assert_eq!((shown.seeds, shown.notes), (vec![5, 7], vec!["NSFW content detected in image 1".to_owned()]));
     let unchecked = draw(&weights, &Params { disable_safety_checker: true, ..params() }).unwrap();
     assert_eq!((unchecked.images, unchecked.safety), (all.images, Safety::Disabled));
+}
+
+#[test]
+fn a_worker_keeps_every_image_in_the_place_of_its_seed_and_is_told_of_the_flagged_one() {
+    let folder = tiny_with_checker(2.0);
+    let all = draw(&Weights::new(&folder.0), &params()).unwrap();
+    flag_only(&folder, &all, 1);
+    let options = SdxlOptions {
+        weights: folder.0.clone(),
+        unet: None,
+        loras: Vec::new(),
+        device: Device::Cpu,
+        dtype: DType::F32,
+        options: Options::default(),
+    };
+    let raw = serde_json::json!({
+        "prompt": "a cat", "width": 64, "height": 48, "num_inference_steps": 1, "num_outputs": 3, "seed": 5
+    });
+    let defaults = FaceDefaults {
+        prompt: "",
+        negative_prompt: "",
+        disable_safety_checker: false,
+        unknown_fields: UnknownFields::Refuse,
+    };
+    let limits = InputLimits { min_size: 8, ..InputLimits::HOSTED };
+    let (input, _) = Input::parse(&raw, &limits, &defaults, 0).unwrap();
+    let drawn = Sdxl::load(&options).unwrap().predict(&input, None, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(drawn.images, [Some(all.images[0].clone()), None, Some(all.images[2].clone())]);
+    assert_eq!(
+        (drawn.safety, drawn.notes),
+        (domain::Safety::Checked, vec!["NSFW content detected in image 1".to_owned()])
+    );
 }
 
 #[test]

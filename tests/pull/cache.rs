@@ -161,3 +161,58 @@ async fn a_file_named_twice_is_fetched_once() {
     assert_eq!(contents(&folder).len(), 2);
     assert_eq!(fake.served(), (1000, 0));
 }
+
+/// With a file that every picture depends on, and one that none does, in a repository and at a revision of its own.
+fn with_checker() -> Model {
+    model_of(&[
+        ("acme/weights", COMMIT, "weights.bin", UNET),
+        ("acme/checker", CHECKER_COMMIT, "model.safetensors", CHECKER),
+    ])
+}
+
+const CHECKER: &str = "safety_checker/model.safetensors";
+const CHECKER_COMMIT: &str = "89abcdef0123456789abcdef0123456789abcdef";
+
+fn put_with_checker(fake: &FakeHub) {
+    fake.put("acme/weights", "weights.bin", HubFile::large(1000));
+    fake.put("acme/checker", "model.safetensors", HubFile { commit: Some(CHECKER_COMMIT), ..HubFile::large(2000) });
+}
+
+#[tokio::test]
+async fn a_pull_brings_the_safety_checker_too_at_its_own_revision() {
+    let (fake, home) = (FakeHub::start().await, Home::new());
+    put_with_checker(&fake);
+    let folder = pull(&hub(&home, &fake, &[]), &with_checker()).await.unwrap();
+    let expected =
+        [(UNET, 1000), (CHECKER, 2000)].map(|(name, size)| (name.to_owned(), HubFile::large(size).bytes.to_vec()));
+    assert_eq!(contents(&folder), expected.into());
+    let snapshot = home.repository("acme/checker").join("snapshots").join(CHECKER_COMMIT);
+    assert!(snapshot.join("model.safetensors").is_file());
+    assert_eq!(find_model(&with_checker(), &home.environment(&[])), Some(folder));
+}
+
+#[tokio::test]
+async fn a_model_is_whole_without_its_safety_checker_and_takes_it_when_it_comes() {
+    let (fake, home) = (FakeHub::start().await, Home::new());
+    put_with_checker(&fake);
+    let required = with_checker().without_optional_files();
+    assert_eq!(required.version, with_checker().version, "what draws the pictures is the same");
+    let folder = pull(&hub(&home, &fake, &[]), &required).await.unwrap();
+    assert!(
+        fake.seen().iter().all(|request| !request.path.contains("checker")),
+        "nothing is asked of what is left out"
+    );
+    assert_eq!(find_model(&with_checker(), &home.environment(&[])), Some(folder.clone()));
+    assert!(!folder.join(CHECKER).exists());
+
+    let checker = HubFile { commit: Some(CHECKER_COMMIT), ..HubFile::large(2000) };
+    let blob = home.repository("acme/checker").join("blobs").join(&checker.etag);
+    let pointer = home.repository("acme/checker").join("snapshots").join(CHECKER_COMMIT).join("model.safetensors");
+    for path in [&blob, &pointer] {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+    }
+    fs::write(&blob, &checker.bytes).unwrap();
+    symlink(&blob, &pointer).unwrap();
+    assert_eq!(find_model(&with_checker(), &home.environment(&[])), Some(folder.clone()));
+    assert_eq!(fs::read(folder.join(CHECKER)).unwrap(), checker.bytes);
+}

@@ -66,7 +66,7 @@ pub(crate) fn model() -> Model {
     model_of(&[("acme/weights", COMMIT, "weights.bin", UNET)])
 }
 
-/// A model of these files: repository, revision, path, destination.
+/// A model of these files: repository, revision, path, destination. Those of a safety checker are optional.
 pub(crate) fn model_of(files: &[(&str, &str, &str, &str)]) -> Model {
     let mut catalog = r#"
         [[models]]
@@ -81,7 +81,8 @@ pub(crate) fn model_of(files: &[(&str, &str, &str, &str)]) -> Model {
     .to_owned();
     for (repository, revision, path, destination) in files {
         catalog += &format!(
-            "[[models.files]]\nrepository = {repository:?}\nrevision = {revision:?}\npath = {path:?}\ndestination = {destination:?}\n"
+            "[[models.files]]\nrepository = {repository:?}\nrevision = {revision:?}\npath = {path:?}\ndestination = {destination:?}\noptional = {}\n",
+            destination.starts_with("safety_checker/")
         );
     }
     Catalog::parse(&catalog).unwrap().default_model().clone()

@@ -55,7 +55,7 @@ impl Convolution {
         padding: Padding,
     ) -> Result<Self, Error> {
         let weight = source.weight("weight", &[outputs, inputs, 3, 3])?;
-        let weight = weight.permute((2, 3, 1, 0))?.contiguous()?.to_device(source.device())?;
+        let weight = cpu::taps_first(&weight)?.to_device(source.device())?;
         Ok(Self { weight, bias: source.vector("bias", outputs)?, stride, padding })
     }
 

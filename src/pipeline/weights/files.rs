@@ -24,6 +24,9 @@ use super::{
 
 /// How much of a file is fetched at a time.
 const FETCH: usize = 32 << 20;
+/// How much of it a core maps at a time.
+#[cfg(target_os = "linux")]
+const POPULATE: usize = 4 << 20;
 /// Where pages are larger, a few of a neighbor's go as well and come back from the file when it is read.
 const PAGE: usize = 4096;
 
@@ -134,8 +137,11 @@ impl MappedFile {
                 let _ = self.map.advise_range(Advice::WillNeed, start, FETCH.min(self.map.len() - start));
             }
         }
+        // By every core: to map pages takes about as long as to copy them.
         #[cfg(target_os = "linux")]
-        let _ = self.map.advise_range(Advice::PopulateRead, range.start, range.len());
+        (range.start..range.end).into_par_iter().step_by(POPULATE).for_each(|start| {
+            let _ = self.map.advise_range(Advice::PopulateRead, start, POPULATE.min(range.end - start));
+        });
     }
 
     /// Gives back the memory of a range that has been copied; the file's other pages stay.

@@ -6,6 +6,7 @@
 mod attention;
 mod convolution;
 mod elementwise;
+mod kernel_order;
 mod matrix;
 mod norms;
 #[cfg(target_arch = "x86_64")]
@@ -14,9 +15,10 @@ mod values;
 mod vectors;
 
 use candle_core::{D, DType, Device, Result, Tensor};
+use half::{bf16, f16, slice::HalfFloatSliceExt, vec::HalfBitsVecExt};
 
 use super::{Activation, Convolution, GroupNorm, LayerNorm, Linear, Mask};
-use values::{Values, Weight};
+use values::{Kept, Values, Weight};
 
 pub(super) fn has_matrix_units() -> bool {
     #[cfg(target_arch = "x86_64")]
@@ -68,6 +70,28 @@ pub(super) fn convolution(layer: &Convolution, x: &Tensor) -> Result<Tensor> {
     };
     let (x, weight, bias) = (Values::of(x)?, Weight::of(&layer.weight)?, Values::of(&layer.bias)?);
     tensor(convolution::convolve(&x, &weight, &bias, &geometry), (batch, out_height, out_width, out_channels))
+}
+
+/// A weight on the CPU from `(out, in, kernel, kernel)` to `(kernel, kernel, in, out)`.
+pub(super) fn taps_first(weight: &Tensor) -> Result<Tensor> {
+    let (outputs, inputs, height, width) = weight.dims4()?;
+    let sizes = (outputs, inputs, height * width);
+    let shape = (height, width, inputs, outputs);
+    let count = weight.elem_count();
+    // Zeros of these types cost nothing before they are written to.
+    match Weight::of(weight)?.kept() {
+        Kept::F32(values) => {
+            Tensor::from_vec(kernel_order::taps_first(values, sizes, vec![0.0; count]), shape, &Device::Cpu)
+        }
+        Kept::F16(values) => {
+            let turned = kernel_order::taps_first(values.reinterpret_cast(), sizes, vec![0; count]);
+            Tensor::from_vec(turned.reinterpret_into::<f16>(), shape, &Device::Cpu)
+        }
+        Kept::BF16(values) => {
+            let turned = kernel_order::taps_first(values.reinterpret_cast(), sizes, vec![0; count]);
+            Tensor::from_vec(turned.reinterpret_into::<bf16>(), shape, &Device::Cpu)
+        }
+    }
 }
 
 pub(super) fn group_norm(layer: &GroupNorm, x: &Tensor, silu: bool) -> Result<Tensor> {
