@@ -7,5 +7,4 @@ import "./refusals.mjs";
 import "./history.mjs";
 import "./snippets.mjs";
 import "./views.mjs";
-import "./docs.mjs";
 import "./speed.mjs";
