@@ -145,6 +145,9 @@ fn every_example_is_what_its_schema_says() {
                 match media.get("example") {
                     Some(example) => {
                         assert_valid(&document, &media["schema"], example, &what);
+                        if let Some(status) = example["status"].as_u64() {
+                            assert!(what.contains(&format!(" {status} ")), "{what}: {example}");
+                        }
                         seen += 1;
                     }
                     None => assert!(!media_type.contains("json") || path == "/openapi.json", "{what} has no example"),

@@ -78,6 +78,7 @@ impl Operation<'_> {
             service::Error::KeyReused.into(),
             Error::NotBuilt("variations"),
             Error::Panicked,
+            service::Error::NotFound.into(),
         ]
     }
 
