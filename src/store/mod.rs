@@ -45,7 +45,7 @@ pub use queue::{Claim, Renewal, Swept};
 pub use recent::Mark;
 pub use redelivery::GivenUp;
 pub use seal::Seal;
-pub use workers::{Phase, WorkerRecord, WorkerSession};
+pub use workers::{Phase, SeenWorker, WorkerRecord, WorkerSession};
 
 /// `migrations/`, built into the program.
 static MIGRATIONS: Migrator = sqlx::migrate!();

@@ -96,7 +96,8 @@ impl Program {
         Self { process, url: String::new() }
     }
 
-    fn server(command: Command) -> Self {
+    /// A command that becomes a server, when it is ready.
+    pub(crate) fn server(command: Command) -> Self {
         let (process, line) = start(command, |line| line.contains("http://"));
         let url = line.split_whitespace().find(|word| word.starts_with("http://")).unwrap();
         Self { process, url: url.trim_end_matches('/').to_owned() }
