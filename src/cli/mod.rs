@@ -15,6 +15,7 @@ mod health;
 mod keys;
 mod logging;
 mod migrate;
+mod openapi;
 mod options;
 mod pull;
 mod serve;
@@ -75,6 +76,8 @@ enum Command {
     Audit(audit::AuditArgs),
     /// Check this machine and configuration; every fault with its fix
     Doctor(doctor::DoctorArgs),
+    /// Print the API as an OpenAPI document
+    Openapi(openapi::OpenapiArgs),
     /// Ask the running server whether it is ready; for health checks
     Health(health::HealthArgs),
     /// The database in use
@@ -101,6 +104,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Webhooks(command) => webhooks::run(command),
         Command::Audit(args) => return failure::exit_code(audit::run(args)),
         Command::Doctor(args) => return failure::exit_code(doctor::run(args)),
+        Command::Openapi(args) => openapi::run(args),
         Command::Health(args) => return failure::exit_code(health::run(args)),
         Command::Db(command) => db::run(command),
         Command::Config(command) => config::run(command),

@@ -21,6 +21,7 @@ mod metrics;
 mod native;
 mod observe;
 mod openai;
+mod openapi;
 mod playground;
 mod probes;
 mod query;
@@ -56,6 +57,7 @@ use error::Error;
 use extract::Mount;
 
 pub use metrics::serve_metrics;
+pub use openapi::document as openapi;
 pub use server::{listen, serve};
 
 /// How the API presents itself and what it puts up with.
@@ -78,11 +80,15 @@ struct Api {
     settings: Arc<Settings>,
 }
 
-/// Every URL of the server.
 fn router(service: PredictionService, settings: Settings) -> Router {
+    around(routes()).with_state(Api { service, settings: Arc::new(settings) })
+}
+
+/// Every URL of the server.
+fn routes() -> Router<Api> {
     let native = Router::new()
         .route("/predictions", get(native::list).post(native::create))
-        .route("/predictions/{id}", get(native::get).put(native::create_with_id).delete(native::cancel))
+        .route("/predictions/{id}", get(native::get).put(native::create_with_id).delete(native::delete))
         .route("/predictions/{id}/cancel", post(native::cancel))
         .route("/predictions/{id}/events", get(events::follow))
         .route("/estimate", post(estimate::estimate))
@@ -108,7 +114,7 @@ fn router(service: PredictionService, settings: Settings) -> Router {
         .route("/files", get(uploads::list_of_replicate).post(uploads::create_of_replicate))
         .route("/files/{id}", get(uploads::get_of_replicate))
         .route("/files/{id}/download", get(uploads::download_of_replicate))
-        .route("/webhooks/default/secret", get(webhooks::get_secret));
+        .route("/webhooks/default/secret", get(webhooks::get_default_secret));
     let eachlabs = Router::new()
         .route("/prediction", post(eachlabs::create))
         .route("/prediction/", post(eachlabs::create))
@@ -135,7 +141,10 @@ fn router(service: PredictionService, settings: Settings) -> Router {
         .route("/readyz", get(probes::ready))
         .route("/healthz", get(probes::ready))
         .route("/health", get(probes::ready))
-        .route("/version", get(probes::version));
+        .route("/version", get(probes::version))
+        .route("/openapi.json", get(openapi::serve))
+        .route("/docs", get(openapi::docs::page))
+        .route("/docs/{digest}/{*path}", get(openapi::docs::asset));
 
     // A vendor's client is given its face's own path, or only the server; and some add `/v1` to what they are given.
     let faces = mounted("/v1", replicate.clone().merge(eachlabs.clone()).merge(openai.clone()))
@@ -144,7 +153,7 @@ fn router(service: PredictionService, settings: Settings) -> Router {
         .merge(mounted("/eachlabs/v1", eachlabs))
         .merge(mounted("/openai/v1", openai));
 
-    around(native.merge(open).merge(faces)).with_state(Api { service, settings: Arc::new(settings) })
+    native.merge(open).merge(faces)
 }
 
 /// What was told of a prediction, and what signs it.

@@ -9,25 +9,37 @@ use axum::{
 
 use super::{
     Api, Error,
+    caller::{Reader, Writer},
     extract::{self, JsonBody, Rest},
     face::Face,
     form::{self, Form},
 };
 use crate::{
-    domain::{Caller, Dialect, InvalidInput, Upload, UploadId},
+    domain::{Dialect, InvalidInput, Upload, UploadId},
     service::{self, files::NewFile},
     wire::{
         BaseUrl, FaceUrl,
-        eachlabs::{Presign, Presigned},
+        eachlabs::{self, Presign, Presigned},
         native::{self, Page},
-        replicate,
+        replicate, upload,
     },
 };
 
 /// `POST /files` of the native face.
+#[utoipa::path(
+    post,
+    path = "/files",
+    operation_id = "send",
+    tag = "Files",
+    request_body(content((upload::NativeForm = "multipart/form-data"), (upload::Picture = "application/octet-stream"))),
+    responses(
+        (status = 201, description = "The upload.", body = native::File),
+    ),
+    security(("key" = ["predictions:write"])),
+)]
 pub(super) async fn create(
     State(api): State<Api>,
-    caller: Caller,
+    Writer(caller): Writer,
     base: BaseUrl,
     NativeFile(file): NativeFile,
 ) -> Result<Response, Error> {
@@ -37,22 +49,60 @@ pub(super) async fn create(
 }
 
 /// `GET /files` of the native face: the latest hundred.
-pub(super) async fn list(State(api): State<Api>, caller: Caller, base: BaseUrl) -> Result<Response, Error> {
+#[utoipa::path(
+    get,
+    path = "/files",
+    operation_id = "list",
+    tag = "Files",
+    responses(
+        (status = 200, description = "Your latest hundred uploads.", body = Page<native::File>),
+    ),
+    security(("key" = ["predictions:read"])),
+)]
+pub(super) async fn list(State(api): State<Api>, Reader(caller): Reader, base: BaseUrl) -> Result<Response, Error> {
     let uploads = api.service.list_uploads(caller).await?;
     let results: Vec<_> = uploads.iter().map(|upload| native::File::new(upload, &base)).collect();
     Ok(Json(Page { results, next: None }).into_response())
 }
 
 /// `DELETE /files/{id}` of the native face.
-pub(super) async fn delete(State(api): State<Api>, caller: Caller, Rest(id): Rest) -> Result<StatusCode, Error> {
+#[utoipa::path(
+    delete,
+    path = "/files/{key}",
+    operation_id = "delete",
+    tag = "Files",
+    params(
+        ("key" = uuid::Uuid, Path, description = "The upload's id."),
+    ),
+    responses(
+        (status = 204, description = "It is gone."),
+    ),
+    security(("key" = ["predictions:write"])),
+)]
+pub(super) async fn delete(
+    State(api): State<Api>,
+    Writer(caller): Writer,
+    Rest(id): Rest,
+) -> Result<StatusCode, Error> {
     api.service.delete_upload(caller, known(&id)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /files` of Replicate's face.
+#[utoipa::path(
+    post,
+    path = "/files",
+    operation_id = "create_file",
+    tag = "Replicate",
+    request_body(content = upload::ReplicateForm, content_type = "multipart/form-data"),
+    responses(
+        (status = 201, description = "The upload.", body = replicate::File),
+    ),
+    security(("key" = ["predictions:write"])),
+)]
 pub(super) async fn create_of_replicate(
     State(api): State<Api>,
-    caller: Caller,
+    Writer(caller): Writer,
     face: FaceUrl,
     Form(parts): Form,
 ) -> Result<Response, Error> {
@@ -62,9 +112,19 @@ pub(super) async fn create_of_replicate(
 }
 
 /// `GET /files` of Replicate's face: the latest hundred.
+#[utoipa::path(
+    get,
+    path = "/files",
+    operation_id = "list_files",
+    tag = "Replicate",
+    responses(
+        (status = 200, description = "Your latest hundred uploads.", body = replicate::Page<replicate::File>),
+    ),
+    security(("key" = ["predictions:read"])),
+)]
 pub(super) async fn list_of_replicate(
     State(api): State<Api>,
-    caller: Caller,
+    Reader(caller): Reader,
     face: FaceUrl,
 ) -> Result<Response, Error> {
     let uploads = api.service.list_uploads(caller).await?;
@@ -73,9 +133,22 @@ pub(super) async fn list_of_replicate(
 }
 
 /// `GET /files/{id}` of Replicate's face.
+#[utoipa::path(
+    get,
+    path = "/files/{id}",
+    operation_id = "get_file",
+    tag = "Replicate",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The upload's id."),
+    ),
+    responses(
+        (status = 200, description = "The upload.", body = replicate::File),
+    ),
+    security(("key" = ["predictions:read"])),
+)]
 pub(super) async fn get_of_replicate(
     State(api): State<Api>,
-    caller: Caller,
+    Reader(caller): Reader,
     Path(id): Path<String>,
     face: FaceUrl,
 ) -> Result<Response, Error> {
@@ -84,14 +157,40 @@ pub(super) async fn get_of_replicate(
 }
 
 /// `GET /files/{id}/download` of Replicate's face: for its owner to share, signed with a key that there is none of here.
-pub(super) async fn download_of_replicate(_: Caller) -> Error {
+#[utoipa::path(
+    get,
+    path = "/files/{id}/download",
+    operation_id = "download_file",
+    tag = "Replicate",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The upload's id."),
+    ),
+    responses(
+        (status = 501, description = "There are none here."),
+    ),
+    security(("key" = ["predictions:read"])),
+)]
+pub(super) async fn download_of_replicate(_: Reader) -> Error {
     Error::NotBuilt("signed downloads")
 }
 
 /// `DELETE /files/{id}` of the vendors' faces. Eachlabs' clients are told that it is gone in any case.
+#[utoipa::path(
+    delete,
+    path = "/files/{id}",
+    operation_id = "delete_file",
+    tag = "Files",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The upload's id."),
+    ),
+    responses(
+        (status = 204, description = "It is gone."),
+    ),
+    security(("key" = ["predictions:write"])),
+)]
 pub(super) async fn delete_of_vendor(
     State(api): State<Api>,
-    caller: Caller,
+    Writer(caller): Writer,
     Extension(face): Extension<Face>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Error> {
@@ -107,9 +206,20 @@ pub(super) async fn delete_of_vendor(
 }
 
 /// `POST /upload/presign` of Eachlabs' face.
+#[utoipa::path(
+    post,
+    path = "/upload/presign",
+    operation_id = "presign",
+    tag = "Eachlabs",
+    request_body = upload::Presign,
+    responses(
+        (status = 200, description = "Where to send the bytes, and where they can be read then.", body = eachlabs::Presigned),
+    ),
+    security(("key" = ["predictions:write"])),
+)]
 pub(super) async fn presign(
     State(api): State<Api>,
-    caller: Caller,
+    Writer(caller): Writer,
     face: FaceUrl,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Error> {
@@ -119,6 +229,20 @@ pub(super) async fn presign(
 }
 
 /// `PUT /upload/{id}/{ticket}`: the bytes of an announced upload. Whoever knows the URL may send them, once.
+#[utoipa::path(
+    put,
+    path = "/upload/{id}/{ticket}",
+    operation_id = "receive",
+    tag = "Eachlabs",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The upload's id."),
+        ("ticket" = String, Path, description = "What permits to send its bytes, from its URL."),
+    ),
+    request_body(content = upload::Picture, content_type = "application/octet-stream"),
+    responses(
+        (status = 200, description = "It has arrived."),
+    ),
+)]
 pub(super) async fn receive(
     State(api): State<Api>,
     Path((id, ticket)): Path<(String, String)>,

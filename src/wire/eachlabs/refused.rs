@@ -2,24 +2,31 @@
 
 use http::StatusCode;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::super::Refusal;
 use crate::domain::InvalidField;
 
 /// The body of a refusal. Clients look for its text under `error` or under `message`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Refused)]
 pub struct Refused {
+    /// The HTTP status; not there for who asks for a prediction again and again.
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<u16>,
+    /// The vendor's sentence where it has one.
     error: String,
+    /// For people.
     message: String,
+    /// What was wrong where, or a sentence about it.
     #[serde(skip_serializing_if = "Details::is_none")]
     details: Details,
 }
 
 /// A sentence where the vendor has one, and what was wrong where.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(untagged)]
+#[schema(as = eachlabs::Details)]
 enum Details {
     None,
     Sentence(String),
@@ -32,9 +39,12 @@ impl Details {
     }
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Detail)]
 struct Detail {
+    /// Its path in the body.
     field: String,
+    /// What was wrong with it.
     reason: String,
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::super::{FaceUrl, exact::Moment};
 use crate::domain::{InvalidInput, Upload, UploadId};
@@ -56,13 +57,20 @@ impl Presign {
 }
 
 /// Where to send the bytes, and where they can be read then.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Presigned)]
 pub struct Presigned {
+    /// The upload's id.
+    #[schema(value_type = uuid::Uuid)]
     id: UploadId,
+    /// To `PUT` the bytes to.
     presigned_url: String,
+    /// Where anybody who knows it can read the file then.
     public_url: String,
+    /// When it is deleted.
     expires_at: Moment,
     /// Beside `Content-Type`, which clients send anyway.
+    #[schema(value_type = Object)]
     required_headers: Map<String, Value>,
 }
 

@@ -3,6 +3,7 @@
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 
 use super::super::{BaseUrl, Part, exact::Moment, form};
 use crate::domain::{Checksums, InvalidInput, Upload, UploadId};
@@ -80,15 +81,27 @@ pub fn create_from_form(parts: Vec<Part>) -> Result<Value, InvalidInput> {
 }
 
 /// An upload as its owner sees it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = native::File)]
 pub struct File<'a> {
+    /// By which it can be named as `image`.
+    #[schema(value_type = uuid::Uuid)]
     id: UploadId,
+    /// For people.
     name: &'a str,
+    /// Media type.
     content_type: &'a str,
+    /// In bytes.
     size: u64,
+    /// `sha256` and `md5` of the bytes, in hexadecimal.
+    #[schema(value_type = Option<std::collections::HashMap<String, String>>)]
     checksums: Option<&'a Checksums>,
+    /// As it was sent.
+    #[schema(value_type = Object)]
     metadata: &'a Value,
+    /// When it was sent.
     created_at: Moment,
+    /// When it is deleted.
     expires_at: Moment,
     /// Where anybody who knows it can read the file, and what a prediction takes as `image`.
     url: String,

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::super::{FaceUrl, Part, exact::Moment, form};
 use crate::domain::{Checksums, InvalidInput, Upload, UploadId};
@@ -30,21 +31,36 @@ impl CreateFile {
 }
 
 /// A file. All of this is read by one client or another; the Python one refuses a file without `name` or `etag`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = replicate::File)]
 pub struct File<'a> {
+    /// Its id.
+    #[schema(value_type = uuid::Uuid)]
     id: UploadId,
+    /// For people.
     name: &'a str,
+    /// Media type.
     content_type: &'a str,
+    /// In bytes.
     size: u64,
+    /// MD5 of the bytes, in hexadecimal.
     etag: &'a str,
+    /// `sha256` and `md5` of the bytes, in hexadecimal.
+    #[schema(value_type = Option<std::collections::HashMap<String, String>>)]
     checksums: Option<&'a Checksums>,
+    /// As it was sent.
+    #[schema(value_type = Object)]
     metadata: &'a Value,
+    /// When it was sent.
     created_at: Moment,
+    /// When it is deleted.
     expires_at: Moment,
+    /// Where it is.
     urls: Urls,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = replicate::FileUrls)]
 struct Urls {
     /// What clients put into an input.
     get: String,
