@@ -1,6 +1,6 @@
 //! Uploads: sent on every face, used as the image of a prediction, kept for a while, and never more than an account may have.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fourstep::{
     artifacts::Artifacts,
