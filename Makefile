@@ -5,32 +5,43 @@ DATA ?= ./data
 # More flags for the server: make run ARGS="--listen 127.0.0.1:9000"
 ARGS ?=
 
-.PHONY: help run test check bench fmt
+.PHONY: help run test check bench image sbom fmt
 
 help: ## What there is to make
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
 
 run: ## Build the server and run it, with everything it needs
 	@tools/set-up
-	@cargo run --release --bin fourstep -- serve --data-dir $(DATA) $(ARGS)
+	@cargo run --release --locked --bin fourstep -- serve --data-dir $(DATA) $(ARGS)
 
 # A throwaway Postgres, unless DATABASE_URL names one whose user may create databases.
 test: check ## Check and test everything
 ifdef DATABASE_URL
-	cargo test --no-fail-fast
+	cargo test --locked --no-fail-fast
 else
-	tools/with-postgres cargo test --no-fail-fast
+	tools/with-postgres cargo test --locked --no-fail-fast
 endif
 
 check:
 	@tools/set-up --tests
 	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
+	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
 
+# With MODEL=DIR also the pipeline, with the weights in DIR; with PEERS=DIR beside diffusers, from that Python environment.
 bench: ## Measure the service on this machine
 	@tools/set-up
 	cargo bench --bench service
+ifdef MODEL
+	cargo build --release --bin fourstep
+	python3 benches/pipeline.py $(MODEL) $(if $(PEERS),--peers $(PEERS))
+endif
+
+image: ## Build the container image
+	docker build --tag fourstep --build-arg COMMIT=$$(git rev-parse --short HEAD) .
+
+sbom: ## Write fourstep.cdx.json: every dependency, its version and its hash (CycloneDX)
+	npx --yes @cyclonedx/cdxgen@12.8.4 --type rust --no-install-deps --output fourstep.cdx.json .
 
 fmt: ## Format the code
 	cargo fmt

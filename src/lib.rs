@@ -17,7 +17,7 @@
 //!  6  worker/run.rs          store/queue.rs claims the row, with a lease            ── processing
 //!  7  worker/device.rs       the thread that owns the device runs the predictor
 //!  8  pipeline               tokenizer → text encoders → noise → (scheduler ⇄ unet) × steps → vae → image
-//!  9  artifacts.rs           the image becomes a file, stored before anybody is told
+//!  9  artifacts              the image becomes a file, stored before anybody is told
 //! 10  store/queue.rs         finish: output, device time and cost in one transaction ── succeeded
 //! 11  service                wait wakes and reads the row again
 //! 12  wire/native            the row into JSON, and http sends it

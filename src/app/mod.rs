@@ -4,6 +4,7 @@
 //! answered, running predictions finished or handed back, webhooks under way delivered, HTTP closed, database stopped. Nothing else in the program
 //! knows what starts when.
 
+mod artifacts;
 mod database;
 mod first_key;
 mod observing;
@@ -16,14 +17,14 @@ use anyhow::Context;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use self::workers::catalog;
+pub use self::{artifacts::open as open_artifacts, workers::catalog};
 use self::{database::Database, observing::Observing, signals::Shutdown, workers::Plan};
 use crate::{
     artifacts::Artifacts,
     config::{self, Config},
     fetch::{self, Fetcher},
     http, hub,
-    service::{PredictionService, Readiness, admission::Limits, scrape::Scrape},
+    service::{PredictionService, Readiness, admission::Limits, files::UploadLimits, scrape::Scrape},
     store::Store,
     webhook,
     worker::WorkerPool,
@@ -55,7 +56,7 @@ pub async fn serve(config: &Config, hub: &hub::Environment, on_ready: impl FnOnc
         http::listen(config.server.listen).with_context(|| format!("could not listen on {}", config.server.listen))?;
     let address = listener.local_addr()?;
     let url = config.server.public_url.clone().unwrap_or_else(|| format!("http://{address}"));
-    let artifacts = Artifacts::in_folder(&config.artifacts_folder(), config.artifacts.fsync)?;
+    let artifacts = artifacts::open_checked(config).await?;
     let database = Database::open(config).await?;
     let store = database.store();
 
@@ -67,6 +68,7 @@ pub async fn serve(config: &Config, hub: &hub::Environment, on_ready: impl FnOnc
         plan.catalog.clone(),
         fetcher.clone(),
         admission_limits(config),
+        UploadLimits { keep: config.uploads.retention, quota: config.uploads.quota_bytes },
         draining.clone(),
     );
     let _observing = Observing::start(config, service.scrape())?;
@@ -112,7 +114,7 @@ pub async fn work(config: &Config, hub: &hub::Environment, on_ready: impl FnOnce
     let plan = workers::plan(config, hub)?;
     let model = plan.in_words.clone();
     anyhow::ensure!(!plan.loads.is_empty(), "a worker process without workers has nothing to do: worker.count is 0");
-    let artifacts = Artifacts::in_folder(&config.artifacts_folder(), config.artifacts.fsync)?;
+    let artifacts = artifacts::open_checked(config).await?;
     let database = Database::join(config)?;
     let store = database.store();
     let _observing = Observing::start(config, Scrape::new(store.clone()))?;

@@ -11,9 +11,11 @@ mod db;
 mod doctor;
 mod failure;
 mod generate;
+mod health;
 mod keys;
 mod logging;
 mod migrate;
+mod openapi;
 mod options;
 mod pull;
 mod serve;
@@ -22,6 +24,7 @@ mod usage;
 mod webhooks;
 mod welcome;
 mod worker;
+mod workers;
 
 use std::process::ExitCode;
 
@@ -49,6 +52,9 @@ enum Command {
     Serve(ServeArgs),
     /// Run workers only, for the database of a server elsewhere
     Worker(worker::WorkerArgs),
+    /// The workers there are, in all processes
+    #[command(subcommand)]
+    Workers(workers::WorkersCommand),
     /// Draw one picture into a file, without server and database
     Generate(generate::GenerateArgs),
     /// Fetch a model's weights, verified, into the cache that Python's tools use
@@ -70,6 +76,10 @@ enum Command {
     Audit(audit::AuditArgs),
     /// Check this machine and configuration; every fault with its fix
     Doctor(doctor::DoctorArgs),
+    /// Print the API as an OpenAPI document
+    Openapi(openapi::OpenapiArgs),
+    /// Ask the running server whether it is ready; for health checks
+    Health(health::HealthArgs),
     /// The database in use
     #[command(subcommand)]
     Db(db::DbCommand),
@@ -84,6 +94,7 @@ pub(crate) fn run() -> ExitCode {
     let result = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve::run(args),
         Command::Worker(args) => worker::run(args),
+        Command::Workers(command) => workers::run(command),
         Command::Generate(args) => generate::run(args),
         Command::Pull(args) => pull::run(args),
         Command::Migrate(args) => migrate::run(args),
@@ -93,6 +104,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Webhooks(command) => webhooks::run(command),
         Command::Audit(args) => return failure::exit_code(audit::run(args)),
         Command::Doctor(args) => return failure::exit_code(doctor::run(args)),
+        Command::Openapi(args) => openapi::run(args),
+        Command::Health(args) => return failure::exit_code(health::run(args)),
         Command::Db(command) => db::run(command),
         Command::Config(command) => config::run(command),
     };

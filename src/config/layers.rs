@@ -17,9 +17,19 @@ use super::{Config, Secret};
 pub(super) const DEFAULTS: &str = include_str!("../../config/default.toml");
 const PREFIX: &str = "FOURSTEP_";
 /// Variables known by other names than the systematic one, which hides them.
-const ALIASES: [(&str, &str); 2] = [("DATABASE_URL", "database.url"), ("FOURSTEP_MOCK_STEP_MS", "worker.mock_step_ms")];
+const ALIASES: [(&str, &str); 9] = [
+    ("DATABASE_URL", "database.url"),
+    ("FOURSTEP_MOCK_STEP_MS", "worker.mock_step_ms"),
+    ("AWS_ENDPOINT_URL", "artifacts.endpoint"),
+    ("AWS_ENDPOINT_URL_S3", "artifacts.endpoint"),
+    ("AWS_DEFAULT_REGION", "artifacts.region"),
+    ("AWS_REGION", "artifacts.region"),
+    ("AWS_ACCESS_KEY_ID", "artifacts.access_key_id"),
+    ("AWS_SECRET_ACCESS_KEY", "artifacts.secret_access_key"),
+    ("AWS_SESSION_TOKEN", "artifacts.session_token"),
+];
 /// Keys whose value is never shown and whose variables may name a file instead.
-const SECRETS: [&str; 2] = ["database.url", "webhooks.key"];
+const SECRETS: [&str; 4] = ["database.url", "webhooks.key", "artifacts.secret_access_key", "artifacts.session_token"];
 
 /// A setting made by a flag.
 #[derive(Clone, Debug)]

@@ -36,6 +36,7 @@ pub struct Config {
     pub fetch: Fetch,
     pub webhooks: Webhooks,
     pub artifacts: Artifacts,
+    pub uploads: Uploads,
     pub metrics: Metrics,
     pub models: Models,
 }
@@ -167,6 +168,27 @@ pub struct Artifacts {
     #[serde(deserialize_with = "fields::optional")]
     pub folder: Option<PathBuf>,
     pub fsync: bool,
+    #[serde(deserialize_with = "fields::optional")]
+    pub url: Option<String>,
+    #[serde(deserialize_with = "fields::optional")]
+    pub endpoint: Option<String>,
+    pub region: String,
+    #[serde(deserialize_with = "fields::optional")]
+    pub access_key_id: Option<String>,
+    #[serde(deserialize_with = "fields::optional")]
+    pub secret_access_key: Option<Secret>,
+    #[serde(deserialize_with = "fields::optional")]
+    pub session_token: Option<Secret>,
+}
+
+/// `[uploads]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the keys are described in config/default.toml")]
+pub struct Uploads {
+    #[serde(rename = "retention_hours", deserialize_with = "fields::hours")]
+    pub retention: Duration,
+    pub quota_bytes: u64,
 }
 
 /// `[metrics]`
@@ -202,6 +224,11 @@ impl Config {
         self.artifacts.folder.clone().unwrap_or_else(|| self.data.dir.join("artifacts"))
     }
 
+    /// The bucket where outputs are kept instead of a folder, if there is one: its name, and what its keys begin with.
+    pub fn bucket(&self) -> Option<(&str, &str)> {
+        self.artifacts.url.as_deref().and_then(bucket_of)
+    }
+
     /// The rules between options and the ranges no type can hold. Returns the key and what it must be.
     fn check(&self) -> Result<(), (&'static str, String)> {
         let rule =
@@ -231,6 +258,27 @@ impl Config {
             "queue.lease_seconds",
             "must be more than twice queue.renew_seconds, so that one renewal may fail and the next still be in time",
         )?;
+        rule(
+            self.artifacts.url.as_deref().is_none_or(|url| bucket_of(url).is_some()),
+            "artifacts.url",
+            "must be like s3://bucket or s3://bucket/prefix",
+        )?;
+        rule(
+            self.artifacts.url.is_none() || self.artifacts.folder.is_none(),
+            "artifacts.url",
+            "and artifacts.folder are both set; keep one",
+        )?;
+        rule(
+            self.artifacts.url.is_none() || self.artifacts.endpoint.as_deref().is_none_or(is_http),
+            "artifacts.endpoint",
+            "must begin with http:// or https://",
+        )?;
+        rule(
+            self.artifacts.url.is_none()
+                || self.artifacts.access_key_id.is_some() == self.artifacts.secret_access_key.is_some(),
+            "artifacts.access_key_id",
+            "and artifacts.secret_access_key go together; one of them is not set",
+        )?;
         rule(self.webhooks.per_receiver > 0, "webhooks.per_receiver", "must be at least 1")?;
         rule(self.webhooks.per_account > 0, "webhooks.per_account", "must be at least 1")?;
         rule(
@@ -246,4 +294,13 @@ impl Config {
         )?;
         rule(self.worker.vae_tile.is_multiple_of(32), "worker.vae_tile", "must be a multiple of 32, or 0")
     }
+}
+
+/// `s3://bucket/prefix`.
+fn bucket_of(url: &str) -> Option<(&str, &str)> {
+    let place = url.strip_prefix("s3://")?.trim_end_matches('/');
+    let (name, prefix) = place.split_once('/').unwrap_or((place, ""));
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let is_usable = !name.is_empty() && name.bytes().all(is_name) && !prefix.split('/').skip(1).any(str::is_empty);
+    (is_usable && !prefix.contains(['?', '#'])).then_some((name, prefix))
 }

@@ -141,6 +141,34 @@ fn the_database_may_come_from_its_usual_variable_or_a_file() {
 }
 
 #[test]
+fn a_bucket_has_its_usual_variables_which_mean_nothing_without_one() {
+    let usual = [
+        ("AWS_ACCESS_KEY_ID", "id"),
+        ("AWS_SECRET_ACCESS_KEY", "hunter2"),
+        ("AWS_REGION", "eu-central-1"),
+        ("AWS_ENDPOINT_URL", "https://every.example.com"),
+        ("AWS_ENDPOINT_URL_S3", "https://s3.example.com"),
+    ];
+    let file = "[artifacts]\nurl = 's3://pictures/some/prefix/'";
+    let config = load(file, &usual, &[]).expect("valid");
+    assert_eq!(config.bucket(), Some(("pictures", "some/prefix")));
+    let Artifacts { endpoint, region, access_key_id, secret_access_key, .. } = config.artifacts;
+    assert_eq!(endpoint.as_deref(), Some("https://s3.example.com"));
+    assert_eq!((region.as_str(), access_key_id.as_deref()), ("eu-central-1", Some("id")));
+    assert_eq!(secret_access_key.map(|secret| secret.expose().to_owned()).as_deref(), Some("hunter2"));
+
+    let half = [("AWS_ACCESS_KEY_ID", "id"), ("AWS_ENDPOINT_URL", "s3.example.com")];
+    assert_eq!(load("", &half, &[]).expect("of another program").bucket(), None);
+    assert!(refusal(file, &half[..1], &[]).contains("artifacts.access_key_id"));
+    assert!(refusal(file, &half[1..], &[]).contains("artifacts.endpoint"));
+    for url in ["pictures", "s3://", "s3:///prefix", "https://pictures", "s3://a b", "s3://a/b//c", "s3://a/b?c"] {
+        assert!(refusal("", &[("FOURSTEP_ARTIFACTS__URL", url)], &[]).contains("artifacts.url"), "{url}");
+    }
+    let both = "[artifacts]\nurl = 's3://pictures'\nfolder = '/pictures'";
+    assert!(refusal(both, &[], &[]).contains("artifacts.folder"));
+}
+
+#[test]
 fn a_key_that_does_not_exist_is_refused_with_the_one_that_was_meant() {
     let typo = refusal("[server]\nlistne = '127.0.0.1:1'", &[], &[]);
     assert!(typo.contains("server.listne") && typo.contains(".toml"), "{typo}");

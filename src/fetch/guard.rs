@@ -13,7 +13,7 @@ use super::Error;
 /// All of IPv6 that is given out to anybody; loopback, link-local, private and IPv4-carrying forms lie outside.
 const GLOBAL_UNICAST: &str = "2000::/3";
 /// What is special in either family. IPv6 transition addresses are because IPv4 ones hide in them.
-const SPECIAL: [&str; 19] = [
+pub(super) const SPECIAL: [&str; 19] = [
     "0.0.0.0/8",
     "10.0.0.0/8",
     "100.64.0.0/10",

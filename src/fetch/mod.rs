@@ -5,6 +5,8 @@
 //! checked (`resolver`), so that the connection goes where the check looked, and redirects are followed here, each one
 //! checked like the first. Size and time are capped.
 
+#[cfg(test)]
+mod disguises;
 mod guard;
 mod post;
 mod resolver;

@@ -15,14 +15,18 @@ use super::*;
 const LIMIT: usize = 1000;
 
 /// A server on this machine that nobody is to reach, and how many connections it has had.
-struct Canary {
-    address: SocketAddr,
+pub(super) struct Canary {
+    pub(super) address: SocketAddr,
     connections: Arc<AtomicUsize>,
 }
 
 impl Canary {
     async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        Self::listening_on("127.0.0.1:0").await
+    }
+
+    pub(super) async fn listening_on(address: &str) -> Self {
+        let listener = TcpListener::bind(address).await.expect("a port");
         let (address, connections) = (listener.local_addr().expect("an address"), Arc::new(AtomicUsize::new(0)));
         let counter = Arc::clone(&connections);
         tokio::spawn(async move {
@@ -32,9 +36,13 @@ impl Canary {
         });
         Self { address, connections }
     }
+
+    pub(super) fn connections(&self) -> usize {
+        self.connections.load(Relaxed)
+    }
 }
 
-fn settings(allowed: &[&str]) -> Settings {
+pub(super) fn settings(allowed: &[&str]) -> Settings {
     let allowed_networks = allowed.iter().map(|network| network.parse().expect("a network")).collect();
     Settings { allowed_networks, timeout: Duration::from_secs(5) }
 }
@@ -114,11 +122,15 @@ const INNER_HOSTS: [&str; 50] = [
 async fn no_way_to_write_an_inner_address_reaches_it() {
     let canary = Canary::start().await;
     let fetcher = Fetcher::new(settings(&[])).expect("a client");
+    // Where some network is allowed, other ports are, and the address alone decides.
+    let with_own_network = Fetcher::new(settings(&["203.0.113.7/32"])).expect("a client");
     let mut refused = 0;
     for host in INNER_HOSTS {
         for url in [format!("http://{host}/"), format!("http://{host}:{}/", canary.address.port())] {
-            let error = fetcher.get(&url, LIMIT).await.expect_err(&url);
-            assert!(matches!(error, Error::NotPublic | Error::Url(_)), "{url}: {error}");
+            for fetcher in [&fetcher, &with_own_network] {
+                let error = fetcher.get(&url, LIMIT).await.expect_err(&url);
+                assert!(matches!(error, Error::NotPublic | Error::Url(_)), "{url}: {error}");
+            }
             refused += 1;
         }
     }
@@ -151,7 +163,7 @@ async fn no_way_to_write_an_inner_address_reaches_it() {
         refused += 1;
     }
     assert!(refused >= 80);
-    assert_eq!(canary.connections.load(Relaxed), 0);
+    assert_eq!(canary.connections(), 0);
 }
 
 #[tokio::test]
@@ -162,7 +174,7 @@ async fn a_name_with_an_inner_address_among_public_ones_is_refused() {
         let error = with_answer(&[], answer).get("http://rebinding.example/", LIMIT).await.expect_err("refused");
         assert!(matches!(error, Error::NotPublic), "{error}");
     }
-    assert_eq!(canary.connections.load(Relaxed), 0);
+    assert_eq!(canary.connections(), 0);
 }
 
 #[tokio::test]
@@ -183,7 +195,7 @@ async fn a_redirect_is_checked_like_the_first_url() {
     assert!(matches!(get("/file").await, Err(Error::Url(_))));
     assert!(matches!(get("/round").await, Err(Error::Redirects)));
     assert_eq!(get("/there").await.expect("fetched"), b"bytes");
-    assert_eq!(canary.connections.load(Relaxed), 0);
+    assert_eq!(canary.connections(), 0);
 }
 
 #[tokio::test]

@@ -12,9 +12,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{Api, Error, extract::JsonBody};
+use super::{Api, Error, caller::Operator, extract::JsonBody};
 use crate::{
-    domain::{ApiKey, Caller},
+    domain::ApiKey,
     service,
     wire::admin::{self, Account, AccountChange, Key, NewAccount, Page, Secret},
 };
@@ -50,26 +50,78 @@ impl FromRequestParts<Api> for AccountName {
 }
 
 /// `GET /admin/keys`
-pub(super) async fn list_keys(State(api): State<Api>, _: Caller) -> Result<Response, Error> {
+#[utoipa::path(
+    get,
+    path = "/admin/keys",
+    tag = "Admin",
+    responses(
+        (status = 200, description = "Every key, without its secret.", body = admin::Page<admin::Key>),
+    ),
+    security(("key" = ["admin"])),
+)]
+pub(super) async fn list_keys(State(api): State<Api>, _: Operator) -> Result<Response, Error> {
     let keys = api.service.list_keys().await?;
     Ok((UNCACHED, Json(Page { results: keys.iter().map(Key::new).collect() })).into_response())
 }
 
 /// `POST /admin/keys`: the answer has the secret, this once.
-pub(super) async fn create_key(State(api): State<Api>, _: Caller, JsonBody(body): JsonBody) -> Result<Response, Error> {
+#[utoipa::path(
+    post,
+    path = "/admin/keys",
+    tag = "Admin",
+    request_body = admin::body::NewKey,
+    responses(
+        (status = 201, description = "The key, with its secret, this once.", body = admin::Secret),
+    ),
+    security(("key" = ["admin"])),
+)]
+pub(super) async fn create_key(
+    State(api): State<Api>,
+    _: Operator,
+    JsonBody(body): JsonBody,
+) -> Result<Response, Error> {
     Ok(secret(&api.service.issue_key(&admin::new_key(body)?).await?))
 }
 
 /// `DELETE /admin/keys/{key}`
-pub(super) async fn revoke_key(State(api): State<Api>, _: Caller, Lookup(lookup): Lookup) -> Result<StatusCode, Error> {
+#[utoipa::path(
+    delete,
+    path = "/admin/keys/{key}",
+    tag = "Admin",
+    params(
+        ("key" = String, Path, description = "As the list shows it, `fs_1a2b3c4d`."),
+    ),
+    responses(
+        (status = 204, description = "It opens nothing any more."),
+    ),
+    security(("key" = ["admin"])),
+)]
+pub(super) async fn revoke_key(
+    State(api): State<Api>,
+    _: Operator,
+    Lookup(lookup): Lookup,
+) -> Result<StatusCode, Error> {
     api.service.revoke_key(&lookup).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /admin/keys/{key}/rotate`: the answer has the new secret, this once.
+#[utoipa::path(
+    post,
+    path = "/admin/keys/{key}/rotate",
+    tag = "Admin",
+    params(
+        ("key" = String, Path, description = "As the list shows it, `fs_1a2b3c4d`."),
+    ),
+    request_body = admin::body::Rotation,
+    responses(
+        (status = 201, description = "The key, with its new secret, this once.", body = admin::Secret),
+    ),
+    security(("key" = ["admin"])),
+)]
 pub(super) async fn rotate_key(
     State(api): State<Api>,
-    _: Caller,
+    _: Operator,
     Lookup(lookup): Lookup,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Error> {
@@ -77,9 +129,22 @@ pub(super) async fn rotate_key(
 }
 
 /// `PUT /admin/keys/{key}/budget`
+#[utoipa::path(
+    put,
+    path = "/admin/keys/{key}/budget",
+    tag = "Admin",
+    params(
+        ("key" = String, Path, description = "As the list shows it, `fs_1a2b3c4d`."),
+    ),
+    request_body = admin::body::KeyBudget,
+    responses(
+        (status = 204, description = "So it is."),
+    ),
+    security(("key" = ["admin"])),
+)]
 pub(super) async fn set_budget(
     State(api): State<Api>,
-    _: Caller,
+    _: Operator,
     Lookup(lookup): Lookup,
     JsonBody(body): JsonBody,
 ) -> Result<StatusCode, Error> {
@@ -88,15 +153,35 @@ pub(super) async fn set_budget(
 }
 
 /// `GET /admin/accounts`
-pub(super) async fn list_accounts(State(api): State<Api>, _: Caller) -> Result<Response, Error> {
+#[utoipa::path(
+    get,
+    path = "/admin/accounts",
+    tag = "Admin",
+    responses(
+        (status = 200, description = "Every account.", body = admin::Page<admin::Account>),
+    ),
+    security(("key" = ["admin"])),
+)]
+pub(super) async fn list_accounts(State(api): State<Api>, _: Operator) -> Result<Response, Error> {
     let accounts = api.service.list_accounts().await?;
     Ok((UNCACHED, Json(Page { results: accounts.iter().map(Account::new).collect() })).into_response())
 }
 
 /// `POST /admin/accounts`
+#[utoipa::path(
+    post,
+    path = "/admin/accounts",
+    tag = "Admin",
+    request_body = admin::body::NewAccount,
+    responses(
+        (status = 201, description = "It is there."),
+        (status = 422, description = "Something in it is at fault, or there is one of this name."),
+    ),
+    security(("key" = ["admin"])),
+)]
 pub(super) async fn create_account(
     State(api): State<Api>,
-    _: Caller,
+    _: Operator,
     JsonBody(body): JsonBody,
 ) -> Result<StatusCode, Error> {
     let NewAccount { name, mode, max_in_flight } = NewAccount::parse(body)?;
@@ -105,9 +190,22 @@ pub(super) async fn create_account(
 }
 
 /// `PATCH /admin/accounts/{name}`
+#[utoipa::path(
+    patch,
+    path = "/admin/accounts/{name}",
+    tag = "Admin",
+    params(
+        ("name" = String, Path, description = "The account's name."),
+    ),
+    request_body = admin::body::AccountChange,
+    responses(
+        (status = 204, description = "So it is."),
+    ),
+    security(("key" = ["admin"])),
+)]
 pub(super) async fn change_account(
     State(api): State<Api>,
-    _: Caller,
+    _: Operator,
     AccountName(name): AccountName,
     JsonBody(body): JsonBody,
 ) -> Result<StatusCode, Error> {
@@ -117,9 +215,22 @@ pub(super) async fn change_account(
 }
 
 /// `POST /admin/accounts/{name}/credits`
+#[utoipa::path(
+    post,
+    path = "/admin/accounts/{name}/credits",
+    tag = "Admin",
+    params(
+        ("name" = String, Path, description = "The account's name."),
+    ),
+    request_body = admin::body::Credit,
+    responses(
+        (status = 204, description = "It is credited."),
+    ),
+    security(("key" = ["admin"])),
+)]
 pub(super) async fn credit(
     State(api): State<Api>,
-    _: Caller,
+    _: Operator,
     AccountName(name): AccountName,
     JsonBody(body): JsonBody,
 ) -> Result<StatusCode, Error> {

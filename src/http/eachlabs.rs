@@ -15,6 +15,7 @@ use chrono::{TimeDelta, Utc};
 
 use super::{
     Api, Error,
+    caller::{Creator, Reader, Writer},
     extract::{JsonBody, KnownId},
     hangup::Client,
     idempotency::{IdempotencyKey, Replayed},
@@ -39,9 +40,22 @@ const RUN: Duration = Duration::from_secs(60);
 const LISTED_DAYS: i64 = 90;
 
 /// `POST /prediction`
+#[utoipa::path(
+    post,
+    path = "/prediction",
+    tag = "Eachlabs",
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable characters. A repetition with the same key is answered with the prediction made the first time."),
+    ),
+    request_body = eachlabs::body::CreatePrediction,
+    responses(
+        (status = 200, description = "The prediction's id.", body = eachlabs::Created),
+    ),
+    security(("key" = ["predictions:write"])),
+)]
 pub(super) async fn create(
     State(api): State<Api>,
-    caller: Caller,
+    Creator(caller): Creator,
     face: FaceUrl,
     key: IdempotencyKey,
     JsonBody(body): JsonBody,
@@ -51,9 +65,23 @@ pub(super) async fn create(
 }
 
 /// `POST /prediction/run`: a create that is answered with the result.
+#[utoipa::path(
+    post,
+    path = "/prediction/run",
+    tag = "Eachlabs",
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable characters. A repetition with the same key is answered with the prediction made the first time."),
+    ),
+    request_body = eachlabs::body::CreatePrediction,
+    responses(
+        (status = 200, description = "How it ended.", body = eachlabs::Finished),
+        (status = 408, description = "It did not end within a minute, and goes on.", body = eachlabs::TimedOut),
+    ),
+    security(("key" = ["predictions:write"])),
+)]
 pub(super) async fn run(
     State(api): State<Api>,
-    caller: Caller,
+    Creator(caller): Creator,
     face: FaceUrl,
     client: Client,
     key: IdempotencyKey,
@@ -68,9 +96,21 @@ pub(super) async fn run(
 }
 
 /// `GET /prediction/{id}`
+#[utoipa::path(
+    get,
+    path = "/prediction/{id}",
+    tag = "Eachlabs",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The prediction's id."),
+    ),
+    responses(
+        (status = 200, description = "The prediction.", body = eachlabs::Prediction),
+    ),
+    security(("key" = ["predictions:read"])),
+)]
 pub(super) async fn get(
     State(api): State<Api>,
-    caller: Caller,
+    Reader(caller): Reader,
     KnownId(id): KnownId,
     face: FaceUrl,
 ) -> Result<Response, Error> {
@@ -79,7 +119,23 @@ pub(super) async fn get(
 }
 
 /// `POST /prediction/{id}/cancel`. What has ended otherwise cannot be canceled; doing it twice is no mistake.
-pub(super) async fn cancel(State(api): State<Api>, caller: Caller, KnownId(id): KnownId) -> Result<Response, Error> {
+#[utoipa::path(
+    post,
+    path = "/prediction/{id}/cancel",
+    tag = "Eachlabs",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The prediction's id."),
+    ),
+    responses(
+        (status = 200, description = "It is being canceled.", body = Canceled),
+    ),
+    security(("key" = ["predictions:write"])),
+)]
+pub(super) async fn cancel(
+    State(api): State<Api>,
+    Writer(caller): Writer,
+    KnownId(id): KnownId,
+) -> Result<Response, Error> {
     let prediction = api.service.cancel(caller, id).await?;
     match prediction.status {
         Status::Succeeded | Status::Failed => Err(InvalidInput::one("Prediction", "already completed").into()),
@@ -88,6 +144,19 @@ pub(super) async fn cancel(State(api): State<Api>, caller: Caller, KnownId(id): 
 }
 
 /// `GET /models`. What there is to run is no secret.
+#[utoipa::path(
+    get,
+    path = "/models",
+    tag = "Eachlabs",
+    params(
+        ("name" = Option<String>, Query, description = "A part of the name."),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 500, description = "Entries at most; 50 if left out."),
+        ("offset" = Option<u32>, Query, description = "Entries to leave out from the start."),
+    ),
+    responses(
+        (status = 200, description = "Models.", body = Vec<eachlabs::Model>),
+    ),
+)]
 pub(super) async fn list_models(State(api): State<Api>, query: ModelsQuery) -> Response {
     let is_meant = |text: &str| text.to_lowercase().contains(&query.name);
     let models = api.service.catalog().models().iter().filter(|model| is_meant(&model.slug) || is_meant(&model.title));
@@ -96,15 +165,45 @@ pub(super) async fn list_models(State(api): State<Api>, query: ModelsQuery) -> R
 }
 
 /// `GET /model?slug=`
+#[utoipa::path(
+    get,
+    path = "/model",
+    tag = "Eachlabs",
+    params(
+        ("slug" = String, Query, description = "The model's slug."),
+    ),
+    responses(
+        (status = 200, description = "The model.", body = eachlabs::Model),
+    ),
+)]
 pub(super) async fn get_model(State(api): State<Api>, Slug(slug): Slug) -> Result<Response, Error> {
     let model = api.service.catalog().find(&slug).ok_or(service::Error::UnknownModel(slug))?;
     Ok(Json(eachlabs::Model::new(model)).into_response())
 }
 
 /// `GET /executions`
+#[utoipa::path(
+    get,
+    path = "/executions",
+    tag = "Eachlabs",
+    params(
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 100, description = "Entries at most; 20 if left out."),
+        ("offset" = Option<u32>, Query, description = "Entries to leave out from the start."),
+        ("model" = Option<String>, Query, description = "Only of this model."),
+        ("status" = Option<String>, Query, description = "Some of `created`, `starting`, `success`, `error`, with commas."),
+        ("workflow_id" = Option<String>, Query, description = "None belongs to one."),
+        ("workflow_execution_id" = Option<String>, Query, description = "None belongs to one."),
+        ("from" = Option<chrono::DateTime<chrono::Utc>>, Query, description = "Only later ones; of the last 90 days if left out."),
+        ("to" = Option<chrono::DateTime<chrono::Utc>>, Query, description = "Only earlier ones."),
+    ),
+    responses(
+        (status = 200, description = "Some of your predictions, with what each cost.", body = Executions),
+    ),
+    security(("key" = ["predictions:read"])),
+)]
 pub(super) async fn list(
     State(api): State<Api>,
-    caller: Caller,
+    Reader(caller): Reader,
     face: FaceUrl,
     query: ExecutionsQuery,
 ) -> Result<Response, Error> {

@@ -88,6 +88,8 @@ impl Error {
                 service::Error::UnknownVersion(_) => {
                     (StatusCode::UNPROCESSABLE_ENTITY, "unknown_version", one("version"))
                 }
+                service::Error::NoFile => (StatusCode::NOT_FOUND, "file_not_found", Vec::new()),
+                service::Error::StorageFull { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "storage_full", Vec::new()),
                 service::Error::Conflict(_) => (StatusCode::CONFLICT, "conflict", one("id")),
                 service::Error::KeyReused => {
                     (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", one("Idempotency-Key"))

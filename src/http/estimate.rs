@@ -6,9 +6,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{Api, Error, extract::JsonBody, native::create_request};
+use super::{Api, Error, caller::Writer, extract::JsonBody, native::create_request};
 use crate::{
-    domain::Caller,
     service::{self, Basis},
     wire::{
         BaseUrl,
@@ -17,9 +16,19 @@ use crate::{
 };
 
 /// Takes the body of a create, and makes nothing.
+#[utoipa::path(
+    post,
+    path = "/estimate",
+    tag = "Predictions",
+    request_body = native::body::CreatePrediction,
+    responses(
+        (status = 200, description = "What a create with this body would take. Nothing is made.", body = native::Estimate),
+    ),
+    security(("key" = ["predictions:write"])),
+)]
 pub(super) async fn estimate(
     State(api): State<Api>,
-    _: Caller,
+    _: Writer,
     base: BaseUrl,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Error> {

@@ -16,9 +16,8 @@ use axum::{
 };
 use futures_util::{Stream, stream};
 
-use super::{Api, Error, extract::KnownId, native::model_of};
+use super::{Api, Error, caller::Reader, extract::KnownId, native::model_of};
 use crate::{
-    domain::Caller,
     service::{self, Follow, Sight},
     wire::{
         BaseUrl,
@@ -35,9 +34,23 @@ pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);
 const RECONNECT: Duration = Duration::from_secs(1);
 
 /// `GET /predictions/{id}/events`
+#[utoipa::path(
+    get,
+    path = "/predictions/{id}/events",
+    tag = "Predictions",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The prediction's id."),
+        ("Last-Event-ID" = Option<String>, Header, description = "The last event that was heard."),
+    ),
+    responses(
+        (status = 200, description = "Events `queued`, `started`, `step` and `finished`.", body = String, content_type = "text/event-stream"),
+        (status = 204, description = "Everything has been heard."),
+    ),
+    security(("key" = ["predictions:read"])),
+)]
 pub(super) async fn follow(
     State(api): State<Api>,
-    caller: Caller,
+    Reader(caller): Reader,
     KnownId(id): KnownId,
     base: BaseUrl,
     headers: HeaderMap,

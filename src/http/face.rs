@@ -37,6 +37,11 @@ impl Face {
         Self { dialect, polls: request.method() == Method::GET && request.uri().path().contains("/prediction/") }
     }
 
+    /// Whose words it speaks.
+    pub(super) const fn dialect(self) -> Dialect {
+        self.dialect
+    }
+
     /// Puts a refusal into its response.
     pub(super) fn write(self, refusal: Refusal, request_id: String, response: &mut Response) {
         const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -72,10 +77,12 @@ fn dialect(uri: &Uri, headers: &HeaderMap) -> Dialect {
         return Dialect::Native;
     };
     match below_v1.split('/').nth(1).unwrap_or_default() {
-        "prediction" | "model" | "executions" => Dialect::Eachlabs,
+        "prediction" | "model" | "executions" | "upload" => Dialect::Eachlabs,
         "images" => Dialect::OpenAi,
         // The other vendor has one URL there.
         "webhooks" if !below_v1.starts_with("/webhooks/default/") => Dialect::Eachlabs,
+        // Both vendors' clients delete files there.
+        "files" if headers.contains_key(X_API_KEY) => Dialect::Eachlabs,
         "models" if below_v1 == "/models" => lister_of_models(uri, headers),
         // The other vendor's have an owner as well.
         "models" if below_v1.split('/').count() == 3 => Dialect::OpenAi,
@@ -151,6 +158,8 @@ mod tests {
             ("/v1/prediction", Dialect::Eachlabs),
             ("/v1/prediction/x/y/z", Dialect::Eachlabs),
             ("/v1/model?slug=x", Dialect::Eachlabs),
+            ("/v1/upload/presign", Dialect::Eachlabs),
+            ("/v1/files/x", Dialect::Replicate),
             ("/v1/models", Dialect::Eachlabs),
             ("/v1/webhooks", Dialect::Eachlabs),
             ("/v1/webhooks/x", Dialect::Eachlabs),
@@ -173,6 +182,7 @@ mod tests {
             ("/v1/models", vec![("user-agent", "each-js/0.0.3")], Dialect::Eachlabs),
             ("/v1/models", vec![replicate, ("x-api-key", "k")], Dialect::Eachlabs),
             ("/v1/models?limit=5", vec![replicate], Dialect::Eachlabs),
+            ("/v1/files/x", vec![("x-api-key", "k")], Dialect::Eachlabs),
             ("/v1/models?cursor=5", vec![replicate], Dialect::Replicate),
             ("/v1/models", vec![("user-agent", "OpenAI/Python 3.57.0")], Dialect::OpenAi),
             ("/v1/models", vec![("user-agent", "AsyncOpenAI/Python 3.57.0")], Dialect::OpenAi),

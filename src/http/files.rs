@@ -33,6 +33,22 @@ pub(super) async fn read(api: &Api, file: &Artifact) -> Result<Vec<u8>, service:
 }
 
 /// `GET /files/{key}`, and `HEAD`.
+#[utoipa::path(
+    get,
+    path = "/files/{key}",
+    tag = "Server",
+    params(
+        ("key" = String, Path, description = "From the URL of an output."),
+        ("Range" = Option<String>, Header, description = "`bytes=0-99`."),
+        ("If-None-Match" = Option<String>, Header, description = "The ETag of an earlier answer."),
+    ),
+    responses(
+        (status = 200, description = "The file.", content((Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))),
+        (status = 206, description = "A part of it.", content((Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))),
+        (status = 304, description = "It is as it was."),
+        (status = 416, description = "It has no such part."),
+    ),
+)]
 pub(super) async fn get(
     State(api): State<Api>,
     Rest(key): Rest,

@@ -14,14 +14,23 @@ use axum::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::Api;
-use crate::{domain::Caller, service::scrape::Scrape};
+use super::{Api, caller::Operator};
+use crate::service::scrape::Scrape;
 
 /// The text format's, as Prometheus' own libraries send it.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// `GET /metrics` of the API. The scope of its caller is `admin` because of the URL.
-pub(super) async fn get_with_key(State(api): State<Api>, _: Caller) -> Response {
+/// `GET /metrics` of the API.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "Admin",
+    responses(
+        (status = 200, description = "For Prometheus.", body = String, content_type = "text/plain"),
+    ),
+    security(("key" = ["admin"])),
+)]
+pub(super) async fn get_with_key(State(api): State<Api>, _: Operator) -> Response {
     answer(&api.service.scrape()).await
 }
 

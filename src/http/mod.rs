@@ -21,6 +21,7 @@ mod metrics;
 mod native;
 mod observe;
 mod openai;
+mod openapi;
 mod playground;
 mod probes;
 mod query;
@@ -29,6 +30,7 @@ mod server;
 mod summary;
 mod timing;
 mod trace;
+mod uploads;
 mod usage;
 mod wanted;
 mod webhooks;
@@ -55,6 +57,7 @@ use error::Error;
 use extract::Mount;
 
 pub use metrics::serve_metrics;
+pub use openapi::document as openapi;
 pub use server::{listen, serve};
 
 /// How the API presents itself and what it puts up with.
@@ -77,11 +80,15 @@ struct Api {
     settings: Arc<Settings>,
 }
 
-/// Every URL of the server.
 fn router(service: PredictionService, settings: Settings) -> Router {
+    around(routes()).with_state(Api { service, settings: Arc::new(settings) })
+}
+
+/// Every URL of the server.
+fn routes() -> Router<Api> {
     let native = Router::new()
         .route("/predictions", get(native::list).post(native::create))
-        .route("/predictions/{id}", get(native::get).put(native::create_with_id).delete(native::cancel))
+        .route("/predictions/{id}", get(native::get).put(native::create_with_id).delete(native::delete))
         .route("/predictions/{id}/cancel", post(native::cancel))
         .route("/predictions/{id}/events", get(events::follow))
         .route("/estimate", post(estimate::estimate))
@@ -90,6 +97,7 @@ fn router(service: PredictionService, settings: Settings) -> Router {
     let native = native
         .route("/usage", get(usage::get))
         .route("/metrics", get(metrics::get_with_key))
+        .route("/files", get(uploads::list).post(uploads::create))
         .merge(webhook_routes())
         .merge(admin_routes());
     let replicate = Router::new()
@@ -103,8 +111,10 @@ fn router(service: PredictionService, settings: Settings) -> Router {
         .route("/collections", get(replicate::list_collections))
         .route("/hardware", get(replicate::list_hardware))
         .route("/account", get(replicate::get_account))
-        .route("/files", get(replicate::no_files).post(replicate::no_files))
-        .route("/webhooks/default/secret", get(webhooks::get_secret));
+        .route("/files", get(uploads::list_of_replicate).post(uploads::create_of_replicate))
+        .route("/files/{id}", get(uploads::get_of_replicate))
+        .route("/files/{id}/download", get(uploads::download_of_replicate))
+        .route("/webhooks/default/secret", get(webhooks::get_default_secret));
     let eachlabs = Router::new()
         .route("/prediction", post(eachlabs::create))
         .route("/prediction/", post(eachlabs::create))
@@ -114,6 +124,8 @@ fn router(service: PredictionService, settings: Settings) -> Router {
         .route("/executions", get(eachlabs::list))
         .route("/webhooks", get(webhooks::list_log))
         .route("/webhooks/{execution_id}", get(webhooks::get_log))
+        .route("/upload/presign", post(uploads::presign))
+        .route("/upload/{id}/{ticket}", put(uploads::receive))
         .route("/model", get(eachlabs::get_model));
     let openai = Router::new()
         .route("/images/generations", post(openai::generate))
@@ -124,12 +136,15 @@ fn router(service: PredictionService, settings: Settings) -> Router {
     let open = Router::new()
         .route("/", get(playground::root))
         .route("/playground/{digest}/{*path}", get(playground::asset))
-        .route("/files/{*key}", get(files::get))
+        .route("/files/{*key}", get(files::get).delete(uploads::delete))
         .route("/livez", get(probes::live))
         .route("/readyz", get(probes::ready))
         .route("/healthz", get(probes::ready))
         .route("/health", get(probes::ready))
-        .route("/version", get(probes::version));
+        .route("/version", get(probes::version))
+        .route("/openapi.json", get(openapi::serve))
+        .route("/docs", get(openapi::docs::page))
+        .route("/docs/{digest}/{*path}", get(openapi::docs::asset));
 
     // A vendor's client is given its face's own path, or only the server; and some add `/v1` to what they are given.
     let faces = mounted("/v1", replicate.clone().merge(eachlabs.clone()).merge(openai.clone()))
@@ -138,7 +153,7 @@ fn router(service: PredictionService, settings: Settings) -> Router {
         .merge(mounted("/eachlabs/v1", eachlabs))
         .merge(mounted("/openai/v1", openai));
 
-    around(native.merge(open).merge(faces)).with_state(Api { service, settings: Arc::new(settings) })
+    native.merge(open).merge(faces)
 }
 
 /// What was told of a prediction, and what signs it.
@@ -164,7 +179,7 @@ fn admin_routes() -> Router<Api> {
 
 /// Vendors' faces under a path, which they know for the URLs in their answers; with the one URL all vendors have.
 fn mounted(path: &'static str, faces: Router<Api>) -> Router<Api> {
-    let faces = faces.route("/models", get(face::list_models));
+    let faces = faces.route("/models", get(face::list_models)).route("/files/{id}", delete(uploads::delete_of_vendor));
     Router::new().nest(path, faces.layer(Extension(Mount(path))))
 }
 

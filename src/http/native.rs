@@ -17,9 +17,12 @@ use axum::{
 };
 
 use super::{
-    Api, Error, conditional,
-    extract::{ChosenId, JsonBody, KnownId, Rest},
+    Api, Error,
+    caller::{Creator, Reader, Writer},
+    conditional,
+    extract::{ChosenId, KnownId, Rest},
     files,
+    form::CreateBody,
     idempotency::{IdempotencyKey, Replayed},
     query::ListQuery,
     summary,
@@ -32,20 +35,40 @@ use crate::{
     wire::{
         BaseUrl, cursor,
         native::{self, CreatePrediction, Page},
+        upload,
     },
 };
 
 const FOURSTEP_MODEL: HeaderName = HeaderName::from_static("fourstep-model");
 
 /// `POST /predictions`
+#[utoipa::path(
+    post,
+    path = "/predictions",
+    tag = "Predictions",
+    params(
+        ("wait" = Option<u32>, Query, description = "Seconds to hold the answer until the prediction has ended, at most 60."),
+        ("Prefer" = Option<String>, Header, description = "`wait` or `wait=N` holds the answer as `?wait` does."),
+        ("Accept" = Option<String>, Header, description = "`image/png`, `image/jpeg` or `image/webp` first: the picture itself is the answer."),
+        ("Cancel-After" = Option<String>, Header, description = "When to give the prediction up if it has not ended: 5s to 24h, like 30, 90s, 5m or 1h30m45s."),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable characters. A repetition with the same key is answered with the prediction made the first time."),
+    ),
+    request_body(content((native::body::CreatePrediction = "application/json"), (upload::CreateForm = "multipart/form-data"))),
+    responses(
+        (status = 200, description = "The prediction, or the picture that was asked for.", content((native::Prediction = "application/json"), (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))),
+        (status = 201, description = "The prediction, or the picture that was asked for.", content((native::Prediction = "application/json"), (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))),
+        (status = 202, description = "The prediction, or the picture that was asked for.", content((native::Prediction = "application/json"), (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))),
+    ),
+    security(("key" = ["predictions:write"])),
+)]
 pub(super) async fn create(
     State(api): State<Api>,
-    caller: Caller,
+    Creator(caller): Creator,
     base: BaseUrl,
     (wait, wanted): (Wait, Wanted),
     CancelAfter(cancel_after): CancelAfter,
     IdempotencyKey(idempotency_key): IdempotencyKey,
-    JsonBody(body): JsonBody,
+    CreateBody(body): CreateBody,
 ) -> Result<Response, Error> {
     let mut body = CreatePrediction::parse(body)?;
     wanted.shape(&mut body.input)?;
@@ -55,14 +78,34 @@ pub(super) async fn create(
 }
 
 /// `PUT /predictions/{id}`: a create that may be repeated.
+#[utoipa::path(
+    put,
+    path = "/predictions/{id}",
+    tag = "Predictions",
+    params(
+        ("id" = uuid::Uuid, Path, description = "A UUID of your own."),
+        ("wait" = Option<u32>, Query, description = "Seconds to hold the answer until the prediction has ended, at most 60."),
+        ("Prefer" = Option<String>, Header, description = "`wait` or `wait=N` holds the answer as `?wait` does."),
+        ("Accept" = Option<String>, Header, description = "`image/png`, `image/jpeg` or `image/webp` first: the picture itself is the answer."),
+        ("Cancel-After" = Option<String>, Header, description = "When to give the prediction up if it has not ended: 5s to 24h, like 30, 90s, 5m or 1h30m45s."),
+    ),
+    request_body(content((native::body::CreatePrediction = "application/json"), (upload::CreateForm = "multipart/form-data"))),
+    responses(
+        (status = 200, description = "The prediction, or the picture that was asked for.", content((native::Prediction = "application/json"), (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))),
+        (status = 201, description = "The prediction, or the picture that was asked for.", content((native::Prediction = "application/json"), (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))),
+        (status = 202, description = "The prediction, or the picture that was asked for.", content((native::Prediction = "application/json"), (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))),
+        (status = 409, description = "The id belongs to a different prediction."),
+    ),
+    security(("key" = ["predictions:write"])),
+)]
 pub(super) async fn create_with_id(
     State(api): State<Api>,
-    caller: Caller,
+    Creator(caller): Creator,
     ChosenId(id): ChosenId,
     base: BaseUrl,
     (wait, wanted): (Wait, Wanted),
     CancelAfter(cancel_after): CancelAfter,
-    JsonBody(body): JsonBody,
+    CreateBody(body): CreateBody,
 ) -> Result<Response, Error> {
     let mut body = CreatePrediction::parse(body)?;
     wanted.shape(&mut body.input)?;
@@ -72,9 +115,25 @@ pub(super) async fn create_with_id(
 }
 
 /// `GET /predictions/{id}`
+#[utoipa::path(
+    get,
+    path = "/predictions/{id}",
+    tag = "Predictions",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The prediction's id."),
+        ("wait" = Option<u32>, Query, description = "Seconds to hold the answer until the prediction has ended, at most 60."),
+        ("Prefer" = Option<String>, Header, description = "`wait` or `wait=N` holds the answer as `?wait` does."),
+        ("If-None-Match" = Option<String>, Header, description = "The ETag of an earlier answer."),
+    ),
+    responses(
+        (status = 200, description = "The prediction.", body = native::Prediction),
+        (status = 304, description = "It is as it was."),
+    ),
+    security(("key" = ["predictions:read"])),
+)]
 pub(super) async fn get(
     State(api): State<Api>,
-    caller: Caller,
+    Reader(caller): Reader,
     KnownId(id): KnownId,
     base: BaseUrl,
     wait: Wait,
@@ -96,9 +155,23 @@ pub(super) async fn get(
 }
 
 /// `GET /predictions`
+#[utoipa::path(
+    get,
+    path = "/predictions",
+    tag = "Predictions",
+    params(
+        ("status" = Option<String>, Query, description = "Only those of this status."),
+        ("cursor" = Option<String>, Query, description = "From the `next` of a page."),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 100, description = "Entries at most; 20 if left out."),
+    ),
+    responses(
+        (status = 200, description = "Some of your predictions, newest first.", body = native::Page<native::Prediction>),
+    ),
+    security(("key" = ["predictions:read"])),
+)]
 pub(super) async fn list(
     State(api): State<Api>,
-    caller: Caller,
+    Reader(caller): Reader,
     base: BaseUrl,
     query: ListQuery,
 ) -> Result<Response, Error> {
@@ -120,10 +193,22 @@ pub(super) async fn list(
     Ok(Json(Page { results: predictions.iter().map(document).collect(), next }).into_response())
 }
 
-/// `POST /predictions/{id}/cancel` and `DELETE /predictions/{id}`
+/// `POST /predictions/{id}/cancel`
+#[utoipa::path(
+    post,
+    path = "/predictions/{id}/cancel",
+    tag = "Predictions",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The prediction's id."),
+    ),
+    responses(
+        (status = 200, description = "The prediction. One that has ended stays as it is.", body = native::Prediction),
+    ),
+    security(("key" = ["predictions:write"])),
+)]
 pub(super) async fn cancel(
     State(api): State<Api>,
-    caller: Caller,
+    Writer(caller): Writer,
     KnownId(id): KnownId,
     base: BaseUrl,
 ) -> Result<Response, Error> {
@@ -131,8 +216,30 @@ pub(super) async fn cancel(
     Ok(Json(document(&api, &prediction, &base).await).into_response())
 }
 
+/// `DELETE /predictions/{id}`
+#[utoipa::path(
+    delete,
+    path = "/predictions/{id}",
+    tag = "Predictions",
+    params(("id" = uuid::Uuid, Path, description = "The prediction's id.")),
+    responses((status = 200, description = "As canceled by the other URL.", body = native::Prediction)),
+    security(("key" = ["predictions:write"])),
+)]
+pub(super) async fn delete(api: State<Api>, caller: Writer, id: KnownId, base: BaseUrl) -> Result<Response, Error> {
+    cancel(api, caller, id, base).await
+}
+
 /// `GET /models`
-pub(super) async fn list_models(State(api): State<Api>, _: Caller, base: BaseUrl) -> Result<Response, Error> {
+#[utoipa::path(
+    get,
+    path = "/models",
+    tag = "Models",
+    responses(
+        (status = 200, description = "Every model.", body = native::Page<native::Model>),
+    ),
+    security(("key" = ["predictions:read"])),
+)]
+pub(super) async fn list_models(State(api): State<Api>, _: Reader, base: BaseUrl) -> Result<Response, Error> {
     let mut results = Vec::new();
     let catalog = api.service.catalog();
     for model in catalog.models() {
@@ -143,9 +250,21 @@ pub(super) async fn list_models(State(api): State<Api>, _: Caller, base: BaseUrl
 }
 
 /// `GET /models/{name}`
+#[utoipa::path(
+    get,
+    path = "/models/{name}",
+    tag = "Models",
+    params(
+        ("name" = String, Path, description = "A slug, or owner/slug."),
+    ),
+    responses(
+        (status = 200, description = "The model, with a JSON Schema of its input.", body = native::Model),
+    ),
+    security(("key" = ["predictions:read"])),
+)]
 pub(super) async fn get_model(
     State(api): State<Api>,
-    _: Caller,
+    _: Reader,
     Rest(name): Rest,
     base: BaseUrl,
 ) -> Result<Response, Error> {

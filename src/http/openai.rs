@@ -18,6 +18,7 @@ use futures_util::{Stream, stream};
 
 use super::{
     Api, Error,
+    caller::{Creator, Reader, Writer},
     events::{HEARTBEAT, X_ACCEL_BUFFERING},
     extract::{JsonBody, Rest},
     files,
@@ -42,9 +43,23 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// `POST /images/generations`
+#[utoipa::path(
+    post,
+    path = "/images/generations",
+    tag = "OpenAI",
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable characters. A repetition with the same key is answered with the prediction made the first time."),
+    ),
+    request_body = openai::body::Generation,
+    responses(
+        (status = 200, description = "The pictures; with `stream`, server-sent events.", content((openai::Images = "application/json"), (String = "text/event-stream"))),
+        (status = 409, description = "The prediction was canceled."),
+    ),
+    security(("key" = ["predictions:write"])),
+)]
 pub(super) async fn generate(
     State(api): State<Api>,
-    caller: Caller,
+    Creator(caller): Creator,
     base: BaseUrl,
     client: Client,
     key: IdempotencyKey,
@@ -56,9 +71,23 @@ pub(super) async fn generate(
 }
 
 /// `POST /images/edits`: a picture out of another.
+#[utoipa::path(
+    post,
+    path = "/images/edits",
+    tag = "OpenAI",
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable characters. A repetition with the same key is answered with the prediction made the first time."),
+    ),
+    request_body(content = openai::body::Edit, content_type = "multipart/form-data"),
+    responses(
+        (status = 200, description = "The pictures; with `stream`, server-sent events.", content((openai::Images = "application/json"), (String = "text/event-stream"))),
+        (status = 409, description = "The prediction was canceled."),
+    ),
+    security(("key" = ["predictions:write"])),
+)]
 pub(super) async fn edit(
     State(api): State<Api>,
-    caller: Caller,
+    Creator(caller): Creator,
     base: BaseUrl,
     client: Client,
     key: IdempotencyKey,
@@ -74,17 +103,47 @@ pub(super) async fn edit(
 }
 
 /// `POST /images/variations`. Being told so is better than pictures of something else.
-pub(super) async fn vary(_: Caller) -> Error {
+#[utoipa::path(
+    post,
+    path = "/images/variations",
+    tag = "OpenAI",
+    responses(
+        (status = 501, description = "There are none here."),
+    ),
+    security(("key" = ["predictions:write"])),
+)]
+pub(super) async fn vary(_: Writer) -> Error {
     Error::NotBuilt("variations")
 }
 
 /// `GET /models`
-pub(super) async fn list_models(State(api): State<Api>, _: Caller) -> Response {
+#[utoipa::path(
+    get,
+    path = "/models",
+    tag = "OpenAI",
+    responses(
+        (status = 200, description = "Every model.", body = openai::Models),
+    ),
+    security(("key" = ["predictions:read"])),
+)]
+pub(super) async fn list_models(State(api): State<Api>, _: Reader) -> Response {
     Json(openai::Models::new(api.service.catalog().models())).into_response()
 }
 
 /// `GET /models/{id}`
-pub(super) async fn get_model(State(api): State<Api>, _: Caller, Rest(name): Rest) -> Result<Response, Error> {
+#[utoipa::path(
+    get,
+    path = "/models/{id}",
+    tag = "OpenAI",
+    params(
+        ("id" = String, Path, description = "The model's slug."),
+    ),
+    responses(
+        (status = 200, description = "The model.", body = openai::Model),
+    ),
+    security(("key" = ["predictions:read"])),
+)]
+pub(super) async fn get_model(State(api): State<Api>, _: Reader, Rest(name): Rest) -> Result<Response, Error> {
     let model = api.service.catalog().find(&name).ok_or(service::Error::UnknownModel(name))?;
     Ok(Json(openai::Model::new(model)).into_response())
 }

@@ -10,28 +10,52 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Api, Error, error::RETRY_SECONDS};
 use crate::wire::BaseUrl;
 
-#[derive(Serialize)]
-struct Live {
+#[derive(Serialize, ToSchema)]
+#[schema(as = server::Live)]
+pub(super) struct Live {
+    /// Always `ok`.
     status: &'static str,
 }
 
 /// `GET /livez`: the process answers. Restarting it would not help with anything else.
+#[utoipa::path(
+    get,
+    path = "/livez",
+    tag = "Server",
+    responses(
+        (status = 200, description = "The process answers.", body = Live),
+    ),
+)]
 pub(super) async fn live() -> Response {
     uncached(StatusCode::OK, Live { status: "ok" })
 }
 
-#[derive(Serialize)]
-struct Ready {
+#[derive(Serialize, ToSchema)]
+#[schema(as = server::Ready)]
+pub(super) struct Ready {
+    /// Whether a prediction made now is run.
     ready: bool,
+    /// What is being waited for.
     phase: String,
+    /// How far that is.
     percent: i16,
 }
 
 /// `GET /readyz`: a prediction made now will be run; until then 503, what is being waited for and how far it is.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "Server",
+    responses(
+        (status = 200, description = "A prediction made now will be run.", body = Ready),
+        (status = 503, description = "What is being waited for.", body = Ready),
+    ),
+)]
 pub(super) async fn ready(State(api): State<Api>) -> Response {
     let readiness = api.service.readiness().await;
     let body = Ready { ready: readiness.ready, phase: readiness.phase, percent: readiness.percent };
@@ -41,9 +65,12 @@ pub(super) async fn ready(State(api): State<Api>) -> Response {
     ([(RETRY_AFTER, RETRY_SECONDS)], uncached(StatusCode::SERVICE_UNAVAILABLE, body)).into_response()
 }
 
-#[derive(Serialize)]
-struct Version {
+#[derive(Serialize, ToSchema)]
+#[schema(as = server::Version)]
+pub(super) struct Version {
+    /// The program.
     name: &'static str,
+    /// Its version.
     version: &'static str,
 }
 
@@ -54,23 +81,48 @@ impl Version {
 }
 
 /// `GET /version`
+#[utoipa::path(
+    get,
+    path = "/version",
+    tag = "Server",
+    responses(
+        (status = 200, description = "What runs here.", body = Version),
+    ),
+)]
 pub(super) async fn version() -> Response {
     uncached(StatusCode::OK, Version::ours())
 }
 
-#[derive(Serialize)]
-struct Discovery {
+#[derive(Serialize, ToSchema)]
+#[schema(as = server::Discovery)]
+pub(super) struct Discovery {
+    /// What runs here.
     #[serde(flatten)]
     version: Version,
+    /// Ours.
     predictions: String,
+    /// What can be run.
     models: String,
+    /// For Replicate's clients.
     replicate: String,
+    /// For Eachlabs' clients.
     eachlabs: String,
+    /// For OpenAI's clients.
     openai: String,
+    /// For load balancers.
     ready: String,
 }
 
 /// `GET /`: where everything is.
+#[utoipa::path(
+    get,
+    path = "/",
+    tag = "Server",
+    responses(
+        (status = 200, description = "Where everything is; for a browser, the playground.", content((Discovery = "application/json"), (String = "text/html"))),
+        (status = 304, description = "The page is as it was."),
+    ),
+)]
 pub(super) async fn discover(base: BaseUrl) -> Result<Response, Error> {
     let url = |path| format!("{base}/{path}");
     let discovery = Discovery {

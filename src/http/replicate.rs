@@ -16,6 +16,7 @@ use futures_util::{StreamExt, stream};
 
 use super::{
     Api, Error,
+    caller::{Creator, Reader, Writer},
     extract::{JsonBody, KnownId},
     files,
     idempotency::{IdempotencyKey, Replayed},
@@ -36,9 +37,26 @@ use crate::{
 const PAGE: u32 = 100;
 
 /// `POST /predictions`
+#[utoipa::path(
+    post,
+    path = "/predictions",
+    tag = "Replicate",
+    params(
+        ("wait" = Option<u32>, Query, description = "Seconds to hold the answer until the prediction has ended, at most 60."),
+        ("Prefer" = Option<String>, Header, description = "`wait` or `wait=N` holds the answer as `?wait` does."),
+        ("Cancel-After" = Option<String>, Header, description = "When to give the prediction up if it has not ended: 5s to 24h, like 30, 90s, 5m or 1h30m45s."),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable characters. A repetition with the same key is answered with the prediction made the first time."),
+    ),
+    request_body = replicate::body::CreatePrediction,
+    responses(
+        (status = 201, description = "The prediction.", body = replicate::Prediction),
+        (status = 202, description = "It did not end in the time it was to be waited for.", body = replicate::Prediction),
+    ),
+    security(("key" = ["predictions:write"])),
+)]
 pub(super) async fn create(
     State(api): State<Api>,
-    caller: Caller,
+    Creator(caller): Creator,
     face: FaceUrl,
     terms: Terms,
     JsonBody(body): JsonBody,
@@ -54,9 +72,27 @@ pub(super) async fn create(
 }
 
 /// `POST /models/{owner}/{name}/predictions`
+#[utoipa::path(
+    post,
+    path = "/models/{owner}/{name}/predictions",
+    tag = "Replicate",
+    params(
+        ("owner" = String, Path, description = "Who lists the model."), ("name" = String, Path, description = "Its slug."),
+        ("wait" = Option<u32>, Query, description = "Seconds to hold the answer until the prediction has ended, at most 60."),
+        ("Prefer" = Option<String>, Header, description = "`wait` or `wait=N` holds the answer as `?wait` does."),
+        ("Cancel-After" = Option<String>, Header, description = "When to give the prediction up if it has not ended: 5s to 24h, like 30, 90s, 5m or 1h30m45s."),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable characters. A repetition with the same key is answered with the prediction made the first time."),
+    ),
+    request_body = replicate::body::CreatePrediction,
+    responses(
+        (status = 201, description = "The prediction.", body = replicate::Prediction),
+        (status = 202, description = "It did not end in the time it was to be waited for.", body = replicate::Prediction),
+    ),
+    security(("key" = ["predictions:write"])),
+)]
 pub(super) async fn create_of_model(
     State(api): State<Api>,
-    caller: Caller,
+    Creator(caller): Creator,
     NamedModel(model): NamedModel,
     face: FaceUrl,
     terms: Terms,
@@ -68,9 +104,23 @@ pub(super) async fn create_of_model(
 }
 
 /// `GET /predictions/{id}`
+#[utoipa::path(
+    get,
+    path = "/predictions/{id}",
+    tag = "Replicate",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The prediction's id."),
+        ("wait" = Option<u32>, Query, description = "Seconds to hold the answer until the prediction has ended, at most 60."),
+        ("Prefer" = Option<String>, Header, description = "`wait` or `wait=N` holds the answer as `?wait` does."),
+    ),
+    responses(
+        (status = 200, description = "The prediction.", body = replicate::Prediction),
+    ),
+    security(("key" = ["predictions:read"])),
+)]
 pub(super) async fn get(
     State(api): State<Api>,
-    caller: Caller,
+    Reader(caller): Reader,
     KnownId(id): KnownId,
     face: FaceUrl,
     wait: Wait,
@@ -80,9 +130,21 @@ pub(super) async fn get(
 }
 
 /// `POST /predictions/{id}/cancel`. One that has ended stays as it is, which its client learns from the answer.
+#[utoipa::path(
+    post,
+    path = "/predictions/{id}/cancel",
+    tag = "Replicate",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The prediction's id."),
+    ),
+    responses(
+        (status = 200, description = "The prediction. One that has ended stays as it is.", body = replicate::Prediction),
+    ),
+    security(("key" = ["predictions:write"])),
+)]
 pub(super) async fn cancel(
     State(api): State<Api>,
-    caller: Caller,
+    Writer(caller): Writer,
     KnownId(id): KnownId,
     face: FaceUrl,
 ) -> Result<Response, Error> {
@@ -91,9 +153,24 @@ pub(super) async fn cancel(
 }
 
 /// `GET /predictions`
+#[utoipa::path(
+    get,
+    path = "/predictions",
+    tag = "Replicate",
+    params(
+        ("created_after" = Option<chrono::DateTime<chrono::Utc>>, Query, description = "Only later ones."),
+        ("created_before" = Option<chrono::DateTime<chrono::Utc>>, Query, description = "Only earlier ones."),
+        ("source" = Option<String>, Query, description = "`web`: none."),
+        ("cursor" = Option<String>, Query, description = "From the `next` of a page."),
+    ),
+    responses(
+        (status = 200, description = "Some of your predictions, newest first.", body = replicate::Page<replicate::Prediction>),
+    ),
+    security(("key" = ["predictions:read"])),
+)]
 pub(super) async fn list(
     State(api): State<Api>,
-    caller: Caller,
+    Reader(caller): Reader,
     face: FaceUrl,
     query: ListQuery,
 ) -> Result<Response, Error> {
@@ -116,25 +193,71 @@ pub(super) async fn list(
 }
 
 /// `GET /models`
-pub(super) async fn list_models(State(api): State<Api>, _: Caller, face: FaceUrl) -> Response {
+#[utoipa::path(
+    get,
+    path = "/models",
+    tag = "Replicate",
+    responses(
+        (status = 200, description = "Every model.", body = replicate::Page<replicate::Model>),
+    ),
+    security(("key" = ["predictions:read"])),
+)]
+pub(super) async fn list_models(State(api): State<Api>, _: Reader, face: FaceUrl) -> Response {
     let models = api.service.catalog().models().iter().map(|model| replicate::Model::new(model, &face)).collect();
     Json(Page::new(models, None)).into_response()
 }
 
 /// `GET /models/{owner}/{name}`
-pub(super) async fn get_model(_: Caller, NamedModel(model): NamedModel, face: FaceUrl) -> Response {
+#[utoipa::path(
+    get,
+    path = "/models/{owner}/{name}",
+    tag = "Replicate",
+    params(
+        ("owner" = String, Path, description = "Who lists the model."), ("name" = String, Path, description = "Its slug."),
+    ),
+    responses(
+        (status = 200, description = "The model.", body = replicate::Model),
+    ),
+    security(("key" = ["predictions:read"])),
+)]
+pub(super) async fn get_model(_: Reader, NamedModel(model): NamedModel, face: FaceUrl) -> Response {
     Json(replicate::Model::new(&model, &face)).into_response()
 }
 
 /// `GET /models/{owner}/{name}/versions`: the one there is. The vendors' ids for it are other names, not other versions.
-pub(super) async fn list_versions(_: Caller, NamedModel(model): NamedModel) -> Response {
+#[utoipa::path(
+    get,
+    path = "/models/{owner}/{name}/versions",
+    tag = "Replicate",
+    params(
+        ("owner" = String, Path, description = "Who lists the model."), ("name" = String, Path, description = "Its slug."),
+    ),
+    responses(
+        (status = 200, description = "The one there is.", body = replicate::Page<Version>),
+    ),
+    security(("key" = ["predictions:read"])),
+)]
+pub(super) async fn list_versions(_: Reader, NamedModel(model): NamedModel) -> Response {
     Json(Page::new(vec![Version::new(&model, &model.version)], None)).into_response()
 }
 
 /// `GET /models/{owner}/{name}/versions/{id}`
+#[utoipa::path(
+    get,
+    path = "/models/{owner}/{name}/versions/{id}",
+    tag = "Replicate",
+    params(
+        ("owner" = String, Path, description = "Who lists the model."), ("name" = String, Path, description = "Its slug."),
+        ("id" = String, Path, description = "The version's id, ours or a vendor's."),
+    ),
+    responses(
+        (status = 200, description = "The version.", body = Version),
+    ),
+    security(("key" = ["predictions:read"])),
+)]
 pub(super) async fn get_version(
     State(api): State<Api>,
-    _: Caller,
+    _: Reader,
     Path((owner, name, id)): Path<(String, String, String)>,
 ) -> Result<Response, Error> {
     let model = api.service.catalog().find(&format!("{owner}/{name}:{id}")).ok_or(service::Error::NotFound)?;
@@ -142,23 +265,45 @@ pub(super) async fn get_version(
 }
 
 /// `GET /account`
-pub(super) async fn get_account(State(api): State<Api>, caller: Caller) -> Result<Response, Error> {
+#[utoipa::path(
+    get,
+    path = "/account",
+    tag = "Replicate",
+    responses(
+        (status = 200, description = "Whose key it is.", body = Account),
+    ),
+    security(("key" = ["predictions:read"])),
+)]
+pub(super) async fn get_account(State(api): State<Api>, Reader(caller): Reader) -> Result<Response, Error> {
     Ok(Json(Account::new(api.service.account_name(caller).await?)).into_response())
 }
 
 /// `GET /hardware`: there is none to choose from.
-pub(super) async fn list_hardware(_: Caller) -> Response {
+#[utoipa::path(
+    get,
+    path = "/hardware",
+    tag = "Replicate",
+    responses(
+        (status = 200, description = "There is none to choose from.", body = Vec<String>),
+    ),
+    security(("key" = ["predictions:read"])),
+)]
+pub(super) async fn list_hardware(_: Reader) -> Response {
     Json(Vec::<()>::new()).into_response()
 }
 
 /// `GET /collections`: models are few enough without.
-pub(super) async fn list_collections(_: Caller) -> Response {
+#[utoipa::path(
+    get,
+    path = "/collections",
+    tag = "Replicate",
+    responses(
+        (status = 200, description = "There are none.", body = replicate::Page<String>),
+    ),
+    security(("key" = ["predictions:read"])),
+)]
+pub(super) async fn list_collections(_: Reader) -> Response {
     Json(Page::<()>::new(Vec::new(), None)).into_response()
-}
-
-/// `/files`. Being told so, the vendor's JavaScript client sends a file inside the input instead.
-pub(super) async fn no_files(_: Caller) -> Error {
-    Error::NotBuilt("file uploads")
 }
 
 /// What a create says in its headers.

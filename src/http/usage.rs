@@ -12,14 +12,29 @@ use axum::{
 };
 use chrono::{Datelike, NaiveDate, Utc};
 
-use super::{Api, Error, query::Parameters};
+use super::{Api, Error, caller::Auditor, query::Parameters};
 use crate::{
-    domain::{Caller, InvalidInput, UsageGroup, UsageQuery},
+    domain::{InvalidInput, UsageGroup, UsageQuery},
     wire::usage::{Report, csv},
 };
 
 /// `GET /usage?from&to&group_by&format`
-pub(super) async fn get(State(api): State<Api>, caller: Caller, wanted: Wanted) -> Result<Response, Error> {
+#[utoipa::path(
+    get,
+    path = "/usage",
+    tag = "Usage",
+    params(
+        ("from" = Option<chrono::NaiveDate>, Query, description = "The first day (UTC); that of this month if left out."),
+        ("to" = Option<chrono::NaiveDate>, Query, description = "The last day; today if left out."),
+        ("group_by" = Option<String>, Query, description = "`day`, `key` or `model`."),
+        ("format" = Option<String>, Query, description = "`json` or `csv`."),
+    ),
+    responses(
+        (status = 200, description = "What was used and what it cost.", content((Report = "application/json"), (String = "text/csv"))),
+    ),
+    security(("key" = ["usage:read"])),
+)]
+pub(super) async fn get(State(api): State<Api>, Auditor(caller): Auditor, wanted: Wanted) -> Result<Response, Error> {
     let usage = api.service.usage(caller, &wanted.query).await?;
     let headers = [
         (CACHE_CONTROL, HeaderValue::from_static("private, no-store")),

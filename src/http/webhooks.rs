@@ -7,9 +7,15 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{Api, Error, eachlabs::PageQuery, extract::KnownId, query::Parameters};
+use super::{
+    Api, Error,
+    caller::{Reader, Writer},
+    eachlabs::PageQuery,
+    extract::KnownId,
+    query::Parameters,
+};
 use crate::{
-    domain::{Caller, InvalidInput, Prediction, PredictionId, Webhook, WebhookEvent, WebhookLog, WebhookRequest},
+    domain::{InvalidInput, Prediction, PredictionId, Webhook, WebhookEvent, WebhookLog, WebhookRequest},
     service,
     wire::{BaseUrl, FaceUrl, eachlabs, native, webhook},
 };
@@ -23,25 +29,87 @@ pub(super) fn placed(request: WebhookRequest, face: &FaceUrl) -> Webhook {
 }
 
 /// `GET /predictions/{id}/webhook`
-pub(super) async fn get(State(api): State<Api>, caller: Caller, KnownId(id): KnownId) -> Result<Response, Error> {
+#[utoipa::path(
+    get,
+    path = "/predictions/{id}/webhook",
+    tag = "Webhooks",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The prediction's id."),
+    ),
+    responses(
+        (status = 200, description = "Everything told, or to be told, to its receiver.", body = native::Webhook),
+    ),
+    security(("key" = ["predictions:read"])),
+)]
+pub(super) async fn get(
+    State(api): State<Api>,
+    Reader(caller): Reader,
+    KnownId(id): KnownId,
+) -> Result<Response, Error> {
     let log = api.service.webhook_of(caller, id).await?.ok_or(Error::NoWebhook)?;
     Ok(Json(native::Webhook::new(&log)).into_response())
 }
 
 /// `POST /predictions/{id}/webhook/redeliver`
-pub(super) async fn redeliver(State(api): State<Api>, caller: Caller, KnownId(id): KnownId) -> Result<Response, Error> {
+#[utoipa::path(
+    post,
+    path = "/predictions/{id}/webhook/redeliver",
+    tag = "Webhooks",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The prediction's id."),
+    ),
+    responses(
+        (status = 202, description = "The end is told again.", body = native::Webhook),
+    ),
+    security(("key" = ["predictions:write"])),
+)]
+pub(super) async fn redeliver(
+    State(api): State<Api>,
+    Writer(caller): Writer,
+    KnownId(id): KnownId,
+) -> Result<Response, Error> {
     let log = api.service.redeliver_webhook(caller, id).await?.ok_or(Error::NoWebhook)?;
     Ok((StatusCode::ACCEPTED, Json(native::Webhook::new(&log))).into_response())
 }
 
-/// `GET /webhooks/secret`, and Replicate's `GET /webhooks/default/secret`
-pub(super) async fn get_secret(State(api): State<Api>, caller: Caller) -> Result<Response, Error> {
+/// `GET /webhooks/secret`
+#[utoipa::path(
+    get,
+    path = "/webhooks/secret",
+    tag = "Webhooks",
+    responses(
+        (status = 200, description = "What signs your account's webhooks.", body = native::Secret),
+    ),
+    security(("key" = ["predictions:write"])),
+)]
+pub(super) async fn get_secret(State(api): State<Api>, Writer(caller): Writer) -> Result<Response, Error> {
     let secret = api.service.signing_secret(caller).await?;
     Ok((UNCACHED, Json(native::Secret::new(&secret))).into_response())
 }
 
+/// Replicate's `GET /webhooks/default/secret`
+#[utoipa::path(
+    get,
+    path = "/webhooks/default/secret",
+    tag = "Replicate",
+    responses((status = 200, description = "What signs your account's webhooks.", body = native::Secret)),
+    security(("key" = ["predictions:write"])),
+)]
+pub(super) async fn get_default_secret(api: State<Api>, caller: Writer) -> Result<Response, Error> {
+    get_secret(api, caller).await
+}
+
 /// `POST /webhooks/secret/rotate`
-pub(super) async fn rotate_secret(State(api): State<Api>, caller: Caller) -> Result<Response, Error> {
+#[utoipa::path(
+    post,
+    path = "/webhooks/secret/rotate",
+    tag = "Webhooks",
+    responses(
+        (status = 200, description = "A new secret, beside which the old one signs for a day.", body = native::Secret),
+    ),
+    security(("key" = ["predictions:write"])),
+)]
+pub(super) async fn rotate_secret(State(api): State<Api>, Writer(caller): Writer) -> Result<Response, Error> {
     let secret = api.service.rotate_signing_secret(caller).await?;
     Ok((UNCACHED, Json(native::Secret::new(&secret))).into_response())
 }
@@ -71,9 +139,22 @@ impl FromRequestParts<Api> for ExecutionId {
 }
 
 /// `GET /webhooks`, as Eachlabs has it
+#[utoipa::path(
+    get,
+    path = "/webhooks",
+    tag = "Eachlabs",
+    params(
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 100, description = "Entries at most; 50 if left out."),
+        ("offset" = Option<u32>, Query, description = "Entries to leave out from the start."),
+    ),
+    responses(
+        (status = 200, description = "What was told.", body = eachlabs::Webhooks),
+    ),
+    security(("key" = ["predictions:read"])),
+)]
 pub(super) async fn list_log(
     State(api): State<Api>,
-    caller: Caller,
+    Reader(caller): Reader,
     LogQuery(PageQuery { offset, limit }): LogQuery,
 ) -> Result<Response, Error> {
     let log = api.service.webhook_log(caller, offset, limit).await?;
@@ -85,9 +166,22 @@ pub(super) async fn list_log(
 }
 
 /// `GET /webhooks/{execution_id}`, as Eachlabs has it
+#[utoipa::path(
+    get,
+    path = "/webhooks/{execution_id}",
+    tag = "Eachlabs",
+    params(
+        ("execution_id" = uuid::Uuid, Path, description = "The prediction's id."),
+    ),
+    responses(
+        (status = 200, description = "What was told of one.", body = eachlabs::Webhook),
+        (status = 404, description = "Nothing was to be told."),
+    ),
+    security(("key" = ["predictions:read"])),
+)]
 pub(super) async fn get_log(
     State(api): State<Api>,
-    caller: Caller,
+    Reader(caller): Reader,
     ExecutionId(id): ExecutionId,
 ) -> Result<Response, Error> {
     let log = api.service.webhook_of(caller, id).await?.ok_or(Error::NoWebhook)?;

@@ -7,5 +7,5 @@ mod read;
 mod write;
 
 pub use made::Made;
-pub use read::{MAX_BYTES, MAX_SIDE, Unreadable, read};
+pub use read::{MAX_BYTES, MAX_SIDE, MEDIA_TYPES, Unreadable, extension, media_type, read};
 pub use write::{Format, Provenance, write};

@@ -39,6 +39,28 @@ pub enum Unreadable {
     Broken(String),
 }
 
+/// The media types of the files that are taken.
+pub const MEDIA_TYPES: [&str; 3] = ["image/png", "image/jpeg", "image/webp"];
+
+/// The media type of a file, by its first bytes; what its sender calls it does not matter.
+pub fn media_type(bytes: &[u8]) -> Result<&'static str, Unreadable> {
+    match image::guess_format(bytes) {
+        Ok(ImageFormat::Png) => Ok("image/png"),
+        Ok(ImageFormat::Jpeg) => Ok("image/jpeg"),
+        Ok(ImageFormat::WebP) => Ok("image/webp"),
+        _ => Err(Unreadable::UnknownFormat),
+    }
+}
+
+/// What the names of files of this media type end in.
+pub fn extension(media_type: &str) -> &'static str {
+    match media_type {
+        "image/jpeg" => "jpg",
+        "image/webp" => "webp",
+        _ => "png",
+    }
+}
+
 /// Decodes a PNG, JPEG or WebP file, by its bytes and not its name: turned as its EXIF orientation says, and on white where
 /// it is transparent. What is too large is refused before anything is allocated for it.
 pub fn read(bytes: &[u8]) -> Result<RgbImage, Unreadable> {

@@ -5,7 +5,9 @@
 
 pub mod admission;
 mod cache;
+mod error;
 mod estimate;
+pub mod files;
 mod follow;
 mod operator;
 mod request;
@@ -25,17 +27,18 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     artifacts::{self, Artifacts, StoredFile},
     domain::{
-        ApiKey, Caller, Catalog, Dialect, FaceDefaults, Idempotency, Input, InvalidInput, Model, NewPrediction,
-        Prediction, PredictionId, QueuePlace, Scope, Shortage, Status, Webhook,
+        ApiKey, Caller, Catalog, Dialect, FaceDefaults, Idempotency, Input, Model, NewPrediction, Prediction,
+        PredictionId, QueuePlace, Scope, Shortage, Status, Webhook,
     },
     fetch::Fetcher,
     store::{self, Store, StoredKey},
 };
 
+pub use self::error::Error;
 pub use self::estimate::{Basis, Estimate};
 pub use self::follow::{Follow, Sight};
 pub use self::request::{current_request, for_request};
-use self::{admission::Admission, cache::Cache, scrape::Scrape};
+use self::{admission::Admission, cache::Cache, files::UploadLimits, scrape::Scrape};
 pub use crate::store::{Cursor, ListFilter};
 
 /// How long a looked-up key is believed; so long may a revoked one still work.
@@ -67,6 +70,7 @@ struct Shared {
     fetching: Semaphore,
     fetcher: Fetcher,
     scrape: Scrape,
+    uploads: UploadLimits,
     draining: CancellationToken,
 }
 
@@ -138,76 +142,6 @@ pub struct Readiness {
     pub percent: i16,
 }
 
-/// Why a request was not served. The faces put it in their own words.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// No such thing, or it is somebody else's.
-    #[error("not found")]
-    NotFound,
-    /// No key, or not a valid one.
-    #[error("invalid or missing API key")]
-    Unauthorized,
-    /// The key is valid, but not for this.
-    #[error("this API key does not have the scope {0}")]
-    Forbidden(Scope),
-    /// The account or the key may not spend what the prediction may cost.
-    #[error(transparent)]
-    PaymentRequired(Shortage),
-    /// The key asks too often.
-    #[error("this API key makes too many requests; it may ask again in {retry_after} seconds")]
-    TooManyRequests {
-        /// Seconds.
-        retry_after: u64,
-    },
-    /// The account has as many predictions in flight as it may.
-    #[error(transparent)]
-    TooManyInFlight(Shortage),
-    /// Too many predictions wait already.
-    #[error("the queue is too long for another prediction; try again in {retry_after} seconds")]
-    Overloaded {
-        /// Seconds.
-        retry_after: u64,
-    },
-    /// The input cannot be run.
-    #[error(transparent)]
-    InvalidInput(#[from] InvalidInput),
-    /// The catalog has no such model.
-    #[error("there is no model {0:?}")]
-    UnknownModel(String),
-    /// The catalog has no such version, or not of the model named.
-    #[error("there is no version {0:?}")]
-    UnknownVersion(String),
-    /// The id is taken by a different request.
-    #[error("the id {0} is already used by a different prediction")]
-    Conflict(PredictionId),
-    /// The idempotency key belongs to a different request.
-    #[error("the Idempotency-Key was already used for a different request")]
-    KeyReused,
-    /// The database or the artifact store is away; the request may be repeated.
-    #[error("temporarily unavailable")]
-    Unavailable(#[source] anyhow::Error),
-    /// Our fault.
-    #[error("internal error")]
-    Internal(#[source] anyhow::Error),
-}
-
-impl From<store::Error> for Error {
-    fn from(error: store::Error) -> Self {
-        match error {
-            store::Error::Unavailable(_) => Self::Unavailable(error.into()),
-            store::Error::Refused(shortage @ Shortage::InFlight { .. }) => Self::TooManyInFlight(shortage),
-            store::Error::Refused(shortage) => Self::PaymentRequired(shortage),
-            _ => Self::Internal(error.into()),
-        }
-    }
-}
-
-impl From<artifacts::Error> for Error {
-    fn from(error: artifacts::Error) -> Self {
-        Self::Internal(error.into())
-    }
-}
-
 type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl PredictionService {
@@ -218,6 +152,7 @@ impl PredictionService {
         catalog: Catalog,
         fetcher: Fetcher,
         limits: admission::Limits,
+        uploads: UploadLimits,
         draining: CancellationToken,
     ) -> Self {
         let (keys, run_times) = (Cache::new(KEY_CACHE), Cache::new(RUN_TIME_CACHE));
@@ -237,6 +172,7 @@ impl PredictionService {
             fetching,
             fetcher,
             scrape,
+            uploads,
             draining,
         };
         Self { shared: Arc::new(shared) }
@@ -317,7 +253,7 @@ impl PredictionService {
             Value::Null => Value::Object(serde_json::Map::new()),
             input => input,
         };
-        let image = self.shared.take_image(&mut raw_input, &mut input, &model.limits).await?;
+        let image = self.shared.take_image(caller.account_id, &mut raw_input, &mut input, &model.limits).await?;
         let mut new = NewPrediction {
             id: request.id.unwrap_or_else(PredictionId::generate),
             account_id: caller.account_id,

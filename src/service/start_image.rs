@@ -22,35 +22,50 @@ impl Shared {
     /// file's bytes; the raw input keeps a short form of them.
     pub(super) async fn take_image(
         &self,
+        account_id: i64,
         raw: &mut Value,
         input: &mut Input,
         limits: &InputLimits,
     ) -> Result<Option<Vec<u8>>> {
         let Some((field, text)) = ImageSource::take(raw) else { return Ok(None) };
         let refuse = |reason: String| InvalidInput::one(format!("input.{field}"), reason);
-        let source = ImageSource::parse(&text).map_err(refuse)?;
-        raw[field] = source.echo().into();
-        let bytes = match source {
-            ImageSource::Inline { payload, .. } => ImageSource::decode(payload).map_err(refuse)?,
-            ImageSource::Remote(url) => {
-                // The semaphores are never closed.
-                let _place = self.fetching.acquire().await;
-                self.fetcher.get(url, picture::MAX_BYTES).await.map_err(|error| refuse(error.to_string()))?
+        let bytes = match self.own_file(account_id, &text).await? {
+            Some(bytes) => {
+                raw[field] = text.into();
+                bytes.map_err(refuse)?
+            }
+            None => {
+                let source = ImageSource::parse(&text).map_err(refuse)?;
+                raw[field] = source.echo().into();
+                match source {
+                    ImageSource::Inline { payload, .. } => ImageSource::decode(payload).map_err(refuse)?,
+                    ImageSource::Remote(url) => {
+                        // The semaphores are never closed.
+                        let _place = self.fetching.acquire().await;
+                        self.fetcher.get(url, picture::MAX_BYTES).await.map_err(|error| refuse(error.to_string()))?
+                    }
+                }
             }
         };
+        let (size, bytes) = self.check_picture(bytes).await?.map_err(|reason| refuse(reason.to_string()))?;
+        let is_given = |name: &str| raw.get(name).is_some_and(|value| !value.is_null() && value.as_str() != Some(""));
+        let given = (is_given("width").then_some(input.width), is_given("height").then_some(input.height));
+        (input.width, input.height) = size_from_image(size, given, (limits.min_size, limits.max_size));
+        Ok(Some(bytes))
+    }
+
+    /// Decodes a file to see whether a prediction can start from it; returns its size in pixels, and the file again.
+    pub(super) async fn check_picture(
+        &self,
+        bytes: Vec<u8>,
+    ) -> Result<std::result::Result<((u32, u32), Vec<u8>), picture::Unreadable>> {
         // The place is kept until the picture is decoded, even if its client hangs up.
         let place = Arc::clone(&self.decoding).acquire_owned().await;
         let checked = tokio::task::spawn_blocking(move || {
             let _place = place;
             picture::read(&bytes).map(|image| (image.dimensions(), bytes))
-        })
-        .await;
-        let (size, bytes) =
-            checked.map_err(|panic| Error::Internal(panic.into()))?.map_err(|reason| refuse(reason.to_string()))?;
-        let is_given = |name: &str| raw.get(name).is_some_and(|value| !value.is_null() && value.as_str() != Some(""));
-        let given = (is_given("width").then_some(input.width), is_given("height").then_some(input.height));
-        (input.width, input.height) = size_from_image(size, given, (limits.min_size, limits.max_size));
-        Ok(Some(bytes))
+        });
+        checked.await.map_err(|panic| Error::Internal(panic.into()))
     }
 
     /// Stores the image of a prediction about to be created and returns its key.

@@ -1,13 +1,14 @@
 //! Every SQL statement of the program, and the news of what they changed.
 //!
-//! Grouped by who uses them: `predictions`, `keys`, `accounts` and `usage` for the service, `queue` and `workers` for
-//! workers, `changes` and `progress` for both; `ended` is the end of every statement that ends predictions, `ledger` and
+//! Grouped by who uses them: `predictions`, `uploads`, `keys`, `accounts` and `usage` for the service, `queue`, `workers`
+//! and `chores` for workers, `changes` and `progress` for both; `ended` is the end of every statement that ends predictions, `ledger` and
 //! `audit` are about money. One function is one statement, named by the verb of the domain; the table's own constraints (`migrations/`)
 //! stand behind each. Nothing here waits for anything but the database.
 
 mod accounts;
 mod audit;
 mod changes;
+mod chores;
 mod ended;
 mod keys;
 mod ledger;
@@ -21,6 +22,7 @@ mod redelivery;
 mod run_times;
 mod seal;
 mod turns;
+mod uploads;
 mod usage;
 mod webhooks;
 mod workers;
@@ -45,7 +47,7 @@ pub use queue::{Claim, Renewal, Swept};
 pub use recent::Mark;
 pub use redelivery::GivenUp;
 pub use seal::Seal;
-pub use workers::{Phase, WorkerRecord, WorkerSession};
+pub use workers::{Phase, SeenWorker, WorkerRecord, WorkerSession};
 
 /// `migrations/`, built into the program.
 static MIGRATIONS: Migrator = sqlx::migrate!();

@@ -1,6 +1,7 @@
 //! What workers say of themselves, and the lock that says they live.
 
-use sqlx::{ConnectOptions, Connection, PgConnection, Row as _};
+use chrono::{DateTime, Utc};
+use sqlx::{ConnectOptions, Connection, FromRow, PgConnection, Row as _};
 use uuid::Uuid;
 
 use super::{Result, Store};
@@ -45,6 +46,29 @@ pub struct WorkerRecord {
     pub phase: Phase,
     /// Of the phase, 0 to 100.
     pub percent: i16,
+}
+
+/// A worker as the others see it.
+#[derive(Clone, Debug, FromRow)]
+pub struct SeenWorker {
+    /// Chosen at its start.
+    pub id: Uuid,
+    /// Slugs of the models it takes predictions for.
+    pub models: Vec<String>,
+    /// The device in words.
+    pub device: String,
+    /// The machine's name.
+    pub host: String,
+    /// The word of its phase.
+    pub phase: String,
+    /// Of the phase, 0 to 100.
+    pub percent: i16,
+    /// When it came.
+    pub started_at: DateTime<Utc>,
+    /// How long it has said nothing.
+    pub silent_seconds: i64,
+    /// How many predictions it holds now.
+    pub running: i64,
 }
 
 /// The connection whose life is the workers' life: it holds their advisory locks and the database drops them with it.
@@ -109,6 +133,18 @@ impl Store {
                 .execute(&self.pool)
                 .await?;
         Ok(forgotten.rows_affected())
+    }
+
+    /// Every worker that has said something lately, by machine and then by age.
+    pub async fn list_workers(&self) -> Result<Vec<SeenWorker>> {
+        Ok(sqlx::query_as(
+            "select id, models, device, host, phase, percent, started_at,
+                    greatest(0, extract(epoch from now() - seen_at))::bigint as silent_seconds,
+                    (select count(*) from predictions where worker_id = workers.id and status = 'processing') as running
+             from workers order by host, started_at, id",
+        )
+        .fetch_all(&self.pool)
+        .await?)
     }
 
     /// The furthest any worker has got: its phase's word and percent. `None` when there is no worker.

@@ -8,6 +8,14 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Serialize, Serializer, ser::Error};
 use serde_json::value::RawValue;
 
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        ObjectBuilder, RefOr, Schema,
+        schema::{KnownFormat, SchemaFormat, Type},
+    },
+};
+
 use crate::domain::NanoUsd;
 
 /// Seconds with as many of six decimals as it takes, at least one: `2.0`, `1.234567`.
@@ -41,6 +49,29 @@ impl Serialize for Moment {
         serializer.serialize_str(&self.0.to_rfc3339_opts(SecondsFormat::Micros, true))
     }
 }
+
+/// How each is described. All are written out where they stand: a name for them would say less.
+macro_rules! described {
+    ($name:ident, $schema:expr) => {
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                $schema.into()
+            }
+        }
+
+        impl ToSchema for $name {}
+    };
+}
+
+described!(Seconds, ObjectBuilder::new().schema_type(Type::Number).minimum(Some(0.0)).description(Some("Seconds.")));
+described!(
+    Dollars,
+    ObjectBuilder::new().schema_type(Type::Number).description(Some("US dollars, with as many decimals as it takes."))
+);
+described!(
+    Moment,
+    ObjectBuilder::new().schema_type(Type::String).format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
+);
 
 fn number<S: Serializer>(decimal: String, serializer: S) -> Result<S::Ok, S::Error> {
     RawValue::from_string(decimal).map_err(S::Error::custom)?.serialize(serializer)

@@ -8,14 +8,17 @@ mod base_url;
 pub mod cursor;
 pub mod eachlabs;
 mod exact;
+mod form;
 mod input_schema;
 pub mod native;
 pub mod openai;
 mod refusal;
 pub mod replicate;
+pub mod upload;
 pub mod usage;
 pub mod webhook;
 
 pub use base_url::{BaseUrl, FaceUrl, MalformedBaseUrl};
+pub use form::Part;
 pub use input_schema::InputSchema;
 pub use refusal::Refusal;

@@ -2,33 +2,48 @@
 
 use chrono::NaiveDate;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::exact::{Dollars, Seconds};
 use crate::domain::{self, UsageQuery};
 
 /// The answer to a question for usage.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = usage::Report)]
 pub struct Report<'a> {
+    /// The first day.
     from: NaiveDate,
+    /// The last day.
     to: NaiveDate,
+    /// `day`, `key` or `model`.
     group_by: &'static str,
+    /// One for each group.
     results: Vec<Line<'a>>,
+    /// All of them.
     total: Figures,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = usage::Line)]
 struct Line<'a> {
+    /// The day, the key or the model.
     group: &'a str,
     #[serde(flatten)]
     figures: Figures,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = usage::Figures)]
 struct Figures {
+    /// Predictions that did.
     succeeded: u64,
+    /// Predictions that did.
     failed: u64,
+    /// Predictions that were.
     canceled: u64,
+    /// On the device.
     predict_time: Seconds,
+    /// What was paid.
     cost: Dollars,
 }
 

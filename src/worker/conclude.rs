@@ -8,6 +8,7 @@ use super::{
     device::Run,
     encode,
     held::{Held, StopReason},
+    outage::waited_for,
     predictor::{Drawn, PredictError},
     progress::Logs,
 };
@@ -80,7 +81,7 @@ async fn store_images(artifacts: &Artifacts, claim: &Claim, drawn: Drawn) -> any
             safety: Some(drawn.safety),
         };
         let begun = Instant::now();
-        artifacts.put(&key, bytes).await?;
+        waited_for(|| artifacts.put(&key, bytes.clone())).await?;
         metrics::stage_ended(Stage::Store, begun.elapsed());
         output.push(artifact);
     }

@@ -8,7 +8,9 @@
 mod conclude;
 mod device;
 mod encode;
+mod files;
 mod held;
+mod outage;
 mod outlook;
 pub mod predictor;
 mod preview;
@@ -29,6 +31,7 @@ use uuid::Uuid;
 
 pub use self::{
     device::{DevicePhase, DeviceThread, Load, Run},
+    files::{expire_uploads, sweep_files},
     sweep::prune,
 };
 use self::{held::HeldClaims, outlook::Outlook, run::Worker};

@@ -21,7 +21,6 @@ use super::{
     device::{DevicePhase, DeviceThread, Run},
     held::{Held, HeldClaims},
     outlook::{AtDevice, Outlook},
-    predictor::PredictError,
     preview,
     progress::Logs,
     start_image,
@@ -184,9 +183,9 @@ impl Worker {
         let mut changes = self.store.changes().subscribe_since(claim.id, before);
         let seeds: Vec<String> = claim.input.seeds().map(|seed| seed.to_string()).collect();
         logs.note(&format!("Using seed: {}", seeds.join(", ")));
-        let image = match start_image::load(&self.artifacts, &claim.input).await {
+        let image = match start_image::load(&self.artifacts, &claim.input, held).await {
             Ok(image) => image,
-            Err(failure) => return Run { result: Err(PredictError::Failed(failure)), device_time: Duration::ZERO },
+            Err(error) => return Run { result: Err(error), device_time: Duration::ZERO },
         };
         let (sender, mut steps) = mpsc::unbounded_channel();
         let run = self.device.run(claim.input.clone(), image, claim.time_limit, held.stop_token(), sender);

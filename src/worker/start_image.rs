@@ -2,20 +2,29 @@
 
 use image::RgbImage;
 
-use super::predictor;
+use super::{
+    held::Held,
+    outage::waited_for,
+    predictor::{self, PredictError},
+};
 use crate::{
     artifacts::Artifacts,
     domain::{Failure, FailureCode, Input},
 };
 
-/// Loads and decodes it, if there is one, at the size to draw.
-pub(super) async fn load(artifacts: &Artifacts, input: &Input) -> Result<Option<RgbImage>, Failure> {
+/// Loads and decodes it, if there is one, at the size to draw. Waits for a store that is away, unless the run is to stop.
+pub(super) async fn load(artifacts: &Artifacts, input: &Input, held: &Held) -> Result<Option<RgbImage>, PredictError> {
     let Some(key) = &input.image else { return Ok(None) };
     let unreadable = |error: &dyn std::fmt::Display| {
         tracing::error!(%error, "Could not read the image a prediction starts from");
-        Failure { code: FailureCode::Internal, message: "the input image could not be read".to_owned() }
+        let message = "the input image could not be read".to_owned();
+        PredictError::Failed(Failure { code: FailureCode::Internal, message })
     };
-    let bytes = artifacts.load(key).await.map_err(|error| unreadable(&error))?;
+    let stop = held.stop_token();
+    let bytes = tokio::select! {
+        loaded = waited_for(|| artifacts.load(key)) => loaded.map_err(|error| unreadable(&error))?,
+        () = stop.cancelled() => return Err(PredictError::Canceled),
+    };
     let (width, height) = (input.width, input.height);
     let prepared = tokio::task::spawn_blocking(move || predictor::start_image(&bytes, width, height)).await;
     let image = prepared.map_err(|panic| unreadable(&panic))?.map_err(|reason| unreadable(&reason))?;

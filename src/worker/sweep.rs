@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::Settings;
+use super::{Settings, files};
 use crate::{artifacts::Artifacts, store::Store};
 
 /// How often old data is looked for.
@@ -22,7 +22,11 @@ pub(super) async fn keep_tidy(store: Store, artifacts: Artifacts, settings: Sett
     loop {
         tokio::select! {
             _ = sweeps.tick() => sweep(&store, &settings).await,
-            _ = prunes.tick() => prune(&store, &artifacts, settings.retention).await,
+            _ = prunes.tick() => {
+                prune(&store, &artifacts, settings.retention).await;
+                files::expire_uploads(&store, &artifacts).await;
+                files::sweep_now_and_then(&store, &artifacts).await;
+            }
         }
     }
 }

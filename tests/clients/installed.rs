@@ -11,6 +11,7 @@ use crate::here;
 
 static PYTHON: LazyLock<PathBuf> = LazyLock::new(|| python_with("python", "requirements.txt"));
 static PYTHON_BETA: LazyLock<PathBuf> = LazyLock::new(|| python_with("python-beta", "requirements-beta.txt"));
+static FUZZER: LazyLock<PathBuf> = LazyLock::new(|| python_with("schemathesis", "schemathesis.txt"));
 
 static JAVASCRIPT: LazyLock<PathBuf> = LazyLock::new(|| {
     unless_installed("javascript", &here("package-lock.json"), |folder| {
@@ -32,6 +33,13 @@ pub(crate) fn python(program: &Path) -> Command {
 /// A Python program, to be run with the client that Replicate is about to release.
 pub(crate) fn python_beta(program: &Path) -> Command {
     let mut command = Command::new(&*PYTHON_BETA);
+    command.arg(program);
+    command
+}
+
+/// A Python program, to be run with the generator of requests at hand.
+pub(crate) fn fuzzer(program: &Path) -> Command {
+    let mut command = Command::new(&*FUZZER);
     command.arg(program);
     command
 }

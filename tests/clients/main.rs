@@ -2,11 +2,13 @@
 //! Node.js, and these tests install the clients, in the versions that are pinned beside them, under `target`.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod fuzz;
 mod installed;
 #[path = "../it/process.rs"]
 #[expect(dead_code, reason = "only the server is needed here")]
 mod process;
 mod readme;
+mod s3;
 mod webhooks;
 
 use std::{fs, path::Path, process::Command};
@@ -27,13 +29,16 @@ struct Server {
 
 impl Server {
     fn start(pool: &PgPool, step_ms: u32) -> Self {
+        let configuration =
+            format!("[worker]\nmock_step_ms = {step_ms}\n[fetch]\nallowed_networks = [\"127.0.0.1/32\"]\n");
+        Self::start_with(pool, |_| configuration)
+    }
+
+    /// Starts a server with a configuration for its folder.
+    fn start_with(pool: &PgPool, configuration: impl FnOnce(&Path) -> String) -> Self {
         let folder = TestFolder::new();
         let config = folder.0.join("config.toml");
-        fs::write(
-            &config,
-            format!("[worker]\nmock_step_ms = {step_ms}\n[fetch]\nallowed_networks = [\"127.0.0.1/32\"]\n"),
-        )
-        .unwrap();
+        fs::write(&config, configuration(&folder.0)).unwrap();
         let program = Program::serve(&folder.0, Some(&url_of(pool)), &["--config", config.to_str().unwrap()]);
         Self { program, folder }
     }

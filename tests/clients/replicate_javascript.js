@@ -90,3 +90,16 @@ await assert.rejects(client.run("acme/anything", { input: SMALL }), refused(404)
 await assert.rejects(client.predictions.get("nothing"), refused(404));
 const stranger = new Replicate({ auth: "wrong", baseUrl: `${server}/v1` });
 await assert.rejects(stranger.run(MODEL, { input: SMALL }), refused(401));
+
+// A file is sent ahead, whatever it comes as, and its URL put into the input.
+const drawn = await bytes((await client.run(MODEL, { input: SMALL }))[0]);
+for (const image of [drawn, new Blob([drawn]), new File([drawn], "start.png", { type: "image/png" })]) {
+  await assertPictures(await client.run(MODEL, { input: { prompt: "a cat", image } }), 1);
+}
+const sent = await client.files.create(new File([drawn], "start.png"), { of: "a cat" });
+assert.deepEqual([sent.content_type, sent.size, sent.metadata], ["image/png", drawn.length, { of: "a cat" }]);
+assert.equal((await client.files.get(sent.id)).etag, sent.etag);
+assert.equal((await client.files.list()).results[0].id, sent.id);
+await client.files.delete(sent.id);
+await assert.rejects(client.files.get(sent.id), refused(404));
+await assert.rejects(client.files.create(Buffer.from("not a picture")), refused(422));

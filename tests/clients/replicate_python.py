@@ -1,6 +1,9 @@
 """Replicate's own Python client: everything it offers that there is here. Told by the environment where and who."""
 
+import io
 import os
+import pathlib
+import tempfile
 import time
 
 import replicate
@@ -87,3 +90,20 @@ refused(404, lambda: client.run("acme/anything", input=SMALL))
 refused(404, lambda: client.predictions.get("nothing"))
 refused(401, lambda: Client(api_token="wrong", base_url=server).run(MODEL, input=SMALL))
 refused(422, lambda: client.predictions.create(version=VERSION, input=SMALL, webhook="https://10.1.2.3"))
+
+# A file is sent ahead, whatever it comes as, and its URL put into the input.
+drawn = client.run(MODEL, input=SMALL)[0].read()
+path = pathlib.Path(tempfile.mkdtemp()) / "start.png"
+path.write_bytes(drawn)
+for image in (path, io.BytesIO(drawn), path.open("rb")):
+    assert_pictures(client.run(MODEL, input={"prompt": "a cat", "image": image}), 1)
+assert_pictures(client.run(MODEL, input={"prompt": "a cat", "image": path}, file_encoding_strategy="base64"), 1)
+
+sent = client.files.create(path)
+assert (sent.name, sent.content_type, sent.size) == ("start.png", "image/png", len(drawn)), sent
+assert client.files.get(sent.id).checksums == sent.checksums
+assert sent.id in [file.id for file in client.files.list()]
+assert_pictures(client.run(MODEL, input={"prompt": "a cat", "image": sent.urls["get"]}), 1)
+client.files.delete(sent.id)
+refused(404, lambda: client.files.get(sent.id))
+refused(422, lambda: client.files.create(io.BytesIO(b"not a picture")))

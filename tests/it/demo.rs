@@ -85,6 +85,55 @@ async fn every_scheduler_draws_it(pool: PgPool) {
     }
 }
 
+/// How much of what is `object`'s color and what `drawn` says should be (in shorter sides from the middle) is both.
+fn overlap(picture: &RgbImage, object: Rgb<u8>, background: Rgb<u8>, drawn: fn(f64, f64) -> bool) -> f64 {
+    let (width, height) = picture.dimensions();
+    let distance = |Rgb(a): Rgb<u8>, Rgb(b): Rgb<u8>| -> i64 {
+        a.into_iter().zip(b).map(|(a, b)| (i64::from(a) - i64::from(b)).pow(2)).sum()
+    };
+    let (mut both, mut either) = (0, 0);
+    for (x, y, &pixel) in picture.enumerate_pixels() {
+        let from_middle =
+            |at: u32, side: u32| (f64::from(at) + 0.5 - f64::from(side) / 2.0) / f64::from(width.min(height));
+        let wanted = drawn(from_middle(x, width), from_middle(y, height));
+        let found = distance(pixel, object) < distance(pixel, background);
+        both += u32::from(wanted && found);
+        either += u32::from(wanted || found);
+    }
+    f64::from(both) / f64::from(either)
+}
+
+#[sqlx::test]
+async fn shapes_are_whole_at_every_size(pool: PgPool) {
+    let (folder, url) = (TestFolder::new(), url_of(&pool));
+    let server = Program::serve_demo(&folder.0, &url);
+    let client = Client::of(&server, &folder.0);
+    // Extents as in `tools/demo-model/scenes.py`.
+    type Case = (&'static str, Rgb<u8>, Rgb<u8>, fn(f64, f64) -> bool);
+    let circle: Case = ("a red circle on a blue background", RED, BLUE, |x, y| x.hypot(y) < 0.21);
+    let square: Case = ("a large green square, white backdrop", GREEN, WHITE, |x, y| x.abs().max(y.abs()) < 0.264);
+    let diamond: Case = ("a big yellow diamond on black", YELLOW, BLACK, |x, y| x.abs() * 1.35 + y.abs() < 0.33);
+    let cases = [
+        (circle, 256, 256, 0.9),
+        (square, 256, 256, 0.9),
+        (circle, 512, 512, 0.8),
+        (square, 512, 512, 0.8),
+        (diamond, 512, 512, 0.8),
+        (circle, 384, 384, 0.8),
+        (square, 512, 384, 0.6),
+        (diamond, 320, 448, 0.6),
+    ];
+    for (seed, ((prompt, object, background, drawn), width, height, least)) in cases.into_iter().enumerate() {
+        let what = format!("{prompt}, {width} x {height}");
+        let (_, picture) =
+            draw(&client, &json!({"prompt": prompt, "width": width, "height": height, "seed": seed})).await;
+        assert_eq!(picture.dimensions(), (width, height));
+        assert_shows(&picture, object, background, &what);
+        let overlap = overlap(&picture, object, background, drawn);
+        assert!(overlap >= least, "{what}: {overlap:.2} of the shape");
+    }
+}
+
 #[sqlx::test]
 async fn it_never_passes_for_the_model_whose_place_it_takes(pool: PgPool) {
     let (folder, url) = (TestFolder::new(), url_of(&pool));
@@ -134,7 +183,9 @@ async fn an_image_gives_way_to_a_new_prompt_as_far_as_it_is_asked_to(pool: PgPoo
         start.enumerate_pixels().filter(|(.., pixel)| is_object(pixel)).map(|(x, y, _)| (x, y)).collect();
     let kept = object.iter().filter(|(x, y)| is_object(little.get_pixel(*x, *y))).count();
     assert!(kept * 10 >= object.len() * 9, "{kept} of {} pixels are still the object's", object.len());
-    let green = |picture: &RgbImage| picture.get_pixel(128, 128).0[1];
+    let green = |picture: &RgbImage| {
+        object.iter().map(|(x, y)| usize::from(picture.get_pixel(*x, *y).0[1])).sum::<usize>() / object.len()
+    };
     assert!(green(&little) >= green(&start) + 8, "from {} to {}, toward yellow", green(&start), green(&little));
 
     // Much: the new prompt.

@@ -65,8 +65,8 @@ impl Program {
     pub(crate) fn serve_demo(folder: &Path, database_url: &str) -> Self {
         let mut command = program(Some(database_url));
         command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(folder);
-        // Weights that this machine may have are not to be found.
-        command.env("HF_HOME", folder.join("hub")).env_remove("HF_HUB_CACHE");
+        // Weights that this machine may have are not to be found, and nothing of the sources: the model is in the program.
+        command.env("HF_HOME", folder.join("hub")).env_remove("HF_HUB_CACHE").current_dir(folder);
         Self::server(command)
     }
 
@@ -96,7 +96,8 @@ impl Program {
         Self { process, url: String::new() }
     }
 
-    fn server(command: Command) -> Self {
+    /// A command that becomes a server, when it is ready.
+    pub(crate) fn server(command: Command) -> Self {
         let (process, line) = start(command, |line| line.contains("http://"));
         let url = line.split_whitespace().find(|word| word.starts_with("http://")).unwrap();
         Self { process, url: url.trim_end_matches('/').to_owned() }

@@ -303,8 +303,9 @@ async fn every_refusal_is_a_problem_of_replicates_shape(pool: PgPool) {
         (400, "Bad Request", app.post("/v1/predictions").body("{").header("Content-Type", "application/json")),
         (413, "Payload Too Large", create(json!({"version": VERSION, "input": {"prompt": "x".repeat(4096)}}))),
         (415, "Unsupported Media Type", app.post("/v1/predictions").body("{}").header("Content-Type", "text/plain")),
-        // What a client falls back from; see the files of Replicate's JavaScript client.
-        (501, "Not Implemented", app.post("/v1/files").body("")),
+        (501, "Not Implemented", app.get("/v1/files/x/download")),
+        (404, "Not Found", app.get("/v1/files/x")),
+        (415, "Unsupported Media Type", app.post("/v1/files").body("")),
     ];
     for (status, title, request) in cases {
         let what = format!("{request:?}");

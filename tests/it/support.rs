@@ -7,7 +7,7 @@ use fourstep::{
     domain::{ApiKey, Artifact, Caller, Catalog, Outcome},
     fetch::{self, Fetcher},
     http,
-    service::{PredictionService, admission::Limits},
+    service::{PredictionService, admission::Limits, files::UploadLimits},
     store::{Claim, Phase, Store, WorkerRecord},
 };
 use image::{ImageFormat, RgbImage};
@@ -25,6 +25,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 const LEASE: Duration = Duration::from_secs(60);
 /// The one address of this machine that input images may be fetched from.
 pub(crate) const PICTURES: &str = "127.0.0.2/32";
+/// How much may be uploaded.
+pub(crate) const UPLOADS: UploadLimits = UploadLimits { keep: Duration::from_secs(3600), quota: 100_000 };
 /// What every hand-made run takes: $0.00308.
 const DEVICE_TIME: Duration = Duration::from_secs(2);
 
@@ -67,8 +69,8 @@ impl TestApp {
         let fetcher =
             fetch::Settings { allowed_networks: vec![PICTURES.parse().unwrap()], timeout: Duration::from_secs(5) };
         let fetcher = Fetcher::new(fetcher).unwrap();
-        let service =
-            PredictionService::new(store.clone(), artifacts.clone(), catalog, fetcher, limits, draining.clone());
+        let (uploads, stop) = (UPLOADS, draining.clone());
+        let service = PredictionService::new(store.clone(), artifacts.clone(), catalog, fetcher, limits, uploads, stop);
         let mut settings = http::Settings {
             public_url: None,
             max_connections: 10_000,

@@ -134,10 +134,10 @@ impl FakeHub {
         format!("http://{}", self.address)
     }
 
-    /// Puts a file at `owner/name` and a path, at the pinned commit and on the branch `main`.
+    /// Puts a file at `owner/name` and a path, at the pinned commit, at its own, and on the branch `main`.
     pub(crate) fn put(&self, repository: &str, path: &str, file: HubFile) {
         let mut files = self.inner.files.lock().unwrap();
-        for revision in [COMMIT, "main"] {
+        for revision in [COMMIT, "main"].into_iter().chain(file.commit) {
             files.insert(format!("/{repository}/resolve/{revision}/{path}"), file.clone());
         }
     }

@@ -42,7 +42,7 @@ def averaged(state, *names):
 def main(state, folder):
     vocabulary = Vocabulary(f"{state}/tokenizer")
     painter = Painter(vocabulary)
-    painter.load_state_dict(averaged(state, "sizes", "denoiser"))
+    painter.load_state_dict(averaged(state, "paths", "sizes", "denoiser"))
     vae = autoencoder()
     vae.load_state_dict(averaged(state, "encoder", "decoder"))
     first, second = text_encoders(SIZE, START)

@@ -3,6 +3,7 @@
 //! Nothing is changed: a folder that is missing is not made, a database not started, a schema not migrated.
 
 mod database;
+mod files;
 mod machine;
 mod network;
 mod weights;
@@ -82,6 +83,7 @@ async fn examine(config: &Config) -> Vec<Finding> {
         database::programs(config),
     ];
     findings.extend(database::state(config).await);
+    findings.push(files::store(config).await);
     findings.push(network::port(config).await);
     findings.push(weights::files(config));
     findings

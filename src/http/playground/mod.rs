@@ -4,7 +4,7 @@
 //! them for ever and still never mix two versions. Nothing of it needs a key: the page asks its reader for one. It may
 //! load and reach nothing but this server, which its Content-Security-Policy makes sure of.
 
-mod site;
+pub(super) mod site;
 
 use axum::{
     extract::Path,
@@ -26,8 +26,8 @@ use site::{File, SITE};
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 const CROSS_ORIGIN_OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
-const FOR_EVER: &str = "public, max-age=31536000, immutable";
-const ASK_AGAIN: &str = "no-cache";
+pub(super) const FOR_EVER: &str = "public, max-age=31536000, immutable";
+pub(super) const ASK_AGAIN: &str = "no-cache";
 
 /// `GET /`: the page for a browser, where everything is for a program.
 pub(super) async fn root(headers: HeaderMap, base: BaseUrl) -> Result<Response, Error> {
@@ -48,7 +48,8 @@ pub(super) async fn asset(Path((digest, path)): Path<(String, String)>, headers:
     Ok(send(file, &headers, caching, "Accept-Encoding"))
 }
 
-fn send(file: &File, headers: &HeaderMap, caching: &'static str, vary: &'static str) -> Response {
+/// A file, as far as the browser does not have it.
+pub(super) fn send(file: &File, headers: &HeaderMap, caching: &'static str, vary: &'static str) -> Response {
     let (body, encoding) = match &file.gzip {
         Some(gzip) if offers(headers, &ACCEPT_ENCODING, "gzip") => (gzip, Some([(CONTENT_ENCODING, "gzip")])),
         _ => (&file.bytes, None),

@@ -24,57 +24,59 @@ struct Page;
 const DEMO_CARD: (&str, &str) = ("cards/demo-4step.md", include_str!("../../../assets/demo/README.md"));
 
 /// Everything there is, made ready once.
-pub(super) static SITE: LazyLock<Site> = LazyLock::new(Site::load);
+pub(super) static SITE: LazyLock<Site> = LazyLock::new(|| Site::load::<Page>("playground", &[DEMO_CARD]));
 
-/// The page.
-pub(super) struct Site {
+/// A page and its files.
+pub(in crate::http) struct Site {
     digest: String,
     files: BTreeMap<String, File>,
 }
 
 /// One file of it.
-pub(super) struct File {
+pub(in crate::http) struct File {
     pub(super) content_type: String,
     /// Whether a browser may show it as a page of its own.
     pub(super) is_document: bool,
-    pub(super) bytes: Bytes,
+    pub(in crate::http) bytes: Bytes,
     /// The same, compressed; `None` where that is no gain.
     pub(super) gzip: Option<Bytes>,
 }
 
 impl Site {
-    fn load() -> Self {
-        let mut embedded: Vec<_> = Page::iter().filter_map(|path| Some((Page::get(&path)?, path))).collect();
+    /// Makes the files of a folder ready, and some more, which are served below `mount`.
+    pub(in crate::http) fn load<P: Embed>(mount: &str, more: &[(&str, &'static str)]) -> Self {
+        let mut embedded: Vec<_> = P::iter().filter_map(|path| Some((P::get(&path)?, path))).collect();
         embedded.sort_by(|(_, one), (_, other)| one.cmp(other));
         let mut all = Sha256::new();
         for (file, path) in &embedded {
             all.update(path.as_bytes());
             all.update(file.metadata.sha256_hash());
         }
-        let (card_path, card) = DEMO_CARD;
-        all.update(card);
+        more.iter().for_each(|(_, text)| all.update(text));
         let digest: String = all.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
         let files = embedded.into_iter().map(|(file, path)| {
             let bytes = match path.as_ref() {
                 "index.html" => {
                     let html = String::from_utf8_lossy(&file.data);
-                    Bytes::from(html.replace(FOLDER, &format!("playground/{digest}")))
+                    Bytes::from(html.replace(FOLDER, &format!("{mount}/{digest}")))
                 }
                 _ => Bytes::from(file.data.into_owned()),
             };
             (path.into_owned(), File::new(file.metadata.mimetype(), bytes))
         });
-        let card = File::new("text/markdown", Bytes::from_static(card.as_bytes()));
-        Self { files: files.chain([(card_path.to_owned(), card)]).collect(), digest }
+        let more = more
+            .iter()
+            .map(|(path, text)| ((*path).to_owned(), File::new("text/markdown", Bytes::from_static(text.as_bytes()))));
+        Self { files: files.chain(more).collect(), digest }
     }
 
     /// A file by its path in `page/`.
-    pub(super) fn file(&self, path: &str) -> Option<&File> {
+    pub(in crate::http) fn file(&self, path: &str) -> Option<&File> {
         self.files.get(path)
     }
 
     /// Of all files together, for their URLs.
-    pub(super) fn digest(&self) -> &str {
+    pub(in crate::http) fn digest(&self) -> &str {
         &self.digest
     }
 }

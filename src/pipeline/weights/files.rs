@@ -137,7 +137,7 @@ impl MappedFile {
                 let _ = self.map.advise_range(Advice::WillNeed, start, FETCH.min(self.map.len() - start));
             }
         }
-        // By every core: to map pages takes about as long as to copy them.
+        // By every core.
         #[cfg(target_os = "linux")]
         (range.start..range.end).into_par_iter().step_by(POPULATE).for_each(|start| {
             let _ = self.map.advise_range(Advice::PopulateRead, start, POPULATE.min(range.end - start));

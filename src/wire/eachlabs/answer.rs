@@ -1,18 +1,25 @@
 //! The answers to creating, running and canceling: each a word, a sentence and the prediction's id.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{FaceUrl, urls};
 use crate::domain::{self, PredictionId, Status};
 
 /// A prediction was created.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Created)]
 pub struct Created {
+    /// Always `success`.
     status: &'static str,
+    /// For people.
     message: &'static str,
+    /// By which it is asked for.
     #[serde(rename = "predictionID")]
+    #[schema(value_type = uuid::Uuid)]
     prediction_id: PredictionId,
     /// Under the name some clients look for.
+    #[schema(value_type = uuid::Uuid)]
     id: PredictionId,
 }
 
@@ -24,12 +31,18 @@ impl Created {
 }
 
 /// A prediction was created and has ended.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Finished)]
 pub struct Finished<'a> {
+    /// How it ended.
     status: &'static str,
+    /// For people.
     message: &'static str,
+    /// By which it is asked for.
     #[serde(rename = "predictionID")]
+    #[schema(value_type = uuid::Uuid)]
     prediction_id: PredictionId,
+    /// The pictures' URLs, in order.
     output: Option<Vec<String>>,
     /// Empty but for a failure.
     error: &'a str,
@@ -56,17 +69,25 @@ impl<'a> Finished<'a> {
 }
 
 /// A prediction was created and has not ended in time; it goes on, and can be read.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::TimedOut)]
 pub struct TimedOut {
+    /// The HTTP status.
     status: u16,
+    /// In a word.
     error: &'static str,
+    /// For people.
     message: &'static str,
+    /// Which it was.
     details: Details,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::TimedOutDetails)]
 struct Details {
+    /// By which it is asked for.
     #[serde(rename = "predictionID")]
+    #[schema(value_type = uuid::Uuid)]
     prediction_id: PredictionId,
 }
 
@@ -79,11 +100,16 @@ impl TimedOut {
 }
 
 /// A prediction is being canceled.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Canceled)]
 pub struct Canceled {
+    /// Always `cancelled`.
     status: &'static str,
+    /// For people.
     message: &'static str,
+    /// The prediction's id.
     #[serde(rename = "predictionID")]
+    #[schema(value_type = uuid::Uuid)]
     prediction_id: PredictionId,
 }
 

@@ -1,6 +1,7 @@
 //! Executions: the account's predictions as Eachlabs lists them, with what each cost.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::super::{
     BaseUrl,
@@ -26,18 +27,31 @@ pub fn parse_status(word: &str) -> Option<Status> {
 }
 
 /// A prediction in the list.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Execution)]
 pub struct Execution<'a> {
+    /// The prediction's id.
+    #[schema(value_type = uuid::Uuid)]
     id: PredictionId,
+    /// The slug of what ran.
     model: &'a str,
+    /// Always null.
     requested_model: Option<String>,
+    /// How far it is.
     status: &'static str,
+    /// Always null.
     workflow_id: Option<String>,
+    /// Always null.
     workflow_execution_id: Option<String>,
+    /// What it cost.
     execution_cost: Dollars,
+    /// On the device.
     run_time: Seconds,
+    /// When it was accepted.
     created_at: Moment,
+    /// When it was first taken by a worker.
     started_at: Option<Moment>,
+    /// When it ended.
     completed_at: Option<Moment>,
     /// The first image.
     output: Option<String>,
@@ -64,7 +78,8 @@ impl<'a> Execution<'a> {
 }
 
 /// Some of the list.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Executions)]
 pub struct Executions<'a> {
     /// Newest first.
     pub executions: Vec<Execution<'a>>,

@@ -4,14 +4,20 @@
 //! say it in their own words, and creating says `success` before anything has run.
 
 mod answer;
+pub mod body;
 mod create;
 mod execution;
 mod model;
 mod refused;
+mod upload;
 mod webhook;
 
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::{
+    ToSchema,
+    openapi::{Object, ObjectBuilder, schema::Type},
+};
 
 use super::{
     BaseUrl, FaceUrl,
@@ -24,6 +30,7 @@ pub use create::CreatePrediction;
 pub use execution::{Execution, Executions, parse_status};
 pub use model::Model;
 pub use refused::Refused;
+pub use upload::{Presign, Presigned};
 pub use webhook::{Told, Webhook, Webhooks};
 
 /// What Eachlabs fills in, by the page of the hosted model.
@@ -46,37 +53,61 @@ pub const fn status_word(status: Status) -> &'static str {
     }
 }
 
+fn statuses() -> Object {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(Status::ALL.map(status_word)))
+        .description(Some("How far it is."))
+        .build()
+}
+
 /// A prediction as Eachlabs' clients read it. Its error, if it has one, is its output.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Prediction)]
 pub struct Prediction<'a> {
+    /// By which it is asked for.
+    #[schema(value_type = uuid::Uuid)]
     id: PredictionId,
+    /// Its slug.
     model: &'a str,
+    /// As it came; of an inline picture the start.
     input: &'a Value,
+    #[schema(schema_with = statuses)]
     status: &'static str,
+    /// The pictures' URLs, in order, or why there are none.
     output: Option<Output<'a>>,
     /// Nothing but the reason of a failure, which is what the vendor's own samples print.
     logs: Option<&'a str>,
+    /// What it took.
     metrics: Metrics,
+    /// Where to look at it.
     urls: Urls,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
+#[schema(as = eachlabs::Output)]
 enum Output<'a> {
     Images(Vec<String>),
     Error(ErrorEnvelope<'a>),
 }
 
 /// Both zero until the prediction has ended.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Metrics)]
 struct Metrics {
+    /// On the device; what is paid for.
     predict_time: Seconds,
+    /// What it cost.
     cost: Dollars,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Urls)]
 struct Urls {
+    /// To `POST` to.
     cancel: String,
+    /// Itself.
     get: String,
 }
 
@@ -111,24 +142,40 @@ fn urls(files: &[Artifact], server: &BaseUrl) -> Vec<String> {
 }
 
 /// What stands in the place of a failed prediction's output.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::ErrorEnvelope)]
 struct ErrorEnvelope<'a> {
+    /// What kind of failure it is.
     classification: Classification,
+    /// In a word.
     error: &'static str,
+    /// For programs.
     error_code: &'static str,
+    /// For people.
     error_message: &'a str,
+    /// Where it failed.
     error_step: &'static str,
+    /// The prediction's id.
+    #[schema(value_type = uuid::Uuid)]
     execution_id: PredictionId,
+    /// Its slug.
     model_id: &'a str,
+    /// Its slug.
     model_slug: &'a str,
+    /// Always `fourstep`.
     provider: &'static str,
+    /// Whether another try may end better.
     retryable: bool,
+    /// Always `ERROR`.
     status: &'static str,
+    /// Always false.
     success: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Classification)]
 struct Classification {
+    /// In a word.
     category: &'static str,
 }
 

@@ -2,18 +2,24 @@
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::{super::InputSchema, DEFAULTS};
 use crate::domain;
 
 /// A model and what it takes.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Model)]
 pub struct Model<'a> {
+    /// A heading.
     title: &'a str,
+    /// The name for requests.
     slug: &'a str,
     /// Of no meaning any more, and always this.
     version: &'static str,
+    /// Always `array`.
     output_type: &'static str,
+    /// Of the input, as JSON Schema.
     request_schema: Value,
 }
 

@@ -2,24 +2,31 @@
 
 use http::StatusCode;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::super::Refusal;
 use crate::domain::InvalidField;
 
 /// The body of a refusal. Clients look for its text under `error` or under `message`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Refused)]
 pub struct Refused {
+    /// The HTTP status; not there for who asks for a prediction again and again.
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<u16>,
+    /// The vendor's sentence where it has one.
     error: String,
+    /// For people.
     message: String,
+    /// What was wrong where, or a sentence about it.
     #[serde(skip_serializing_if = "Details::is_none")]
     details: Details,
 }
 
 /// A sentence where the vendor has one, and what was wrong where.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(untagged)]
+#[schema(as = eachlabs::Details)]
 enum Details {
     None,
     Sentence(String),
@@ -32,9 +39,12 @@ impl Details {
     }
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Detail)]
 struct Detail {
+    /// Its path in the body.
     field: String,
+    /// What was wrong with it.
     reason: String,
 }
 
@@ -48,6 +58,7 @@ impl Refused {
             "unauthorized" => (status, "Invalid or missing API key".to_owned()),
             "not_found" => (status, "Prediction not found".to_owned()),
             "webhook_not_found" => (status, "webhook not found".to_owned()),
+            "file_not_found" => (status, "file not found".to_owned()),
             "unknown_model" => (StatusCode::NOT_FOUND, "Failed to fetch model: model not found".to_owned()),
             "malformed_body" => (StatusCode::UNPROCESSABLE_ENTITY, "invalid request body".to_owned()),
             "invalid_request" => (StatusCode::BAD_REQUEST, error(&invalid_fields)),
@@ -74,6 +85,9 @@ fn error(fields: &[InvalidField]) -> String {
     }
     if fields.iter().any(|InvalidField { field, .. }| field == "execution_id") {
         return "invalid execution_id".to_owned();
+    }
+    if fields.iter().any(|InvalidField { field, .. }| field == "id") {
+        return "invalid argument".to_owned();
     }
     let sentences: Vec<String> =
         fields.iter().map(|InvalidField { field, reason }| format!("{field} {reason}")).collect();

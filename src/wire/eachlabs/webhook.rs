@@ -3,34 +3,46 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{super::exact::Moment, BaseUrl, urls};
 use crate::domain::{DeliveryState, Prediction, PredictionId, Status, WebhookLog};
 
 /// What a receiver is told when a prediction has ended, in words of its own: not those of the prediction when it is read.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Told)]
 pub struct Told {
+    /// The prediction's id.
+    #[schema(value_type = uuid::Uuid)]
     exec_id: PredictionId,
     /// No prediction belongs to a workflow.
     flow_id: Option<String>,
+    /// How it ended.
     status: &'static str,
+    /// The pictures' URLs, or why there are none.
     output: Output,
     /// Empty, also for a failure: its reason is in the output.
     error: &'static str,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
+#[schema(as = eachlabs::ToldOutput)]
 enum Output {
     Images(Vec<String>),
     Failure([Failed; 1]),
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Failed)]
 struct Failed {
+    /// Always empty.
     id: &'static str,
+    /// Always empty.
     status: &'static str,
+    /// Always empty.
     output: &'static str,
+    /// Why.
     error: String,
 }
 
@@ -50,7 +62,8 @@ impl Told {
 }
 
 /// Some of the log.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Webhooks)]
 pub struct Webhooks<'a> {
     /// Newest first.
     pub webhooks: Vec<Webhook<'a>>,
@@ -61,26 +74,40 @@ pub struct Webhooks<'a> {
 }
 
 /// A webhook in the log.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Webhook)]
 pub struct Webhook<'a> {
+    /// The prediction's id.
+    #[schema(value_type = uuid::Uuid)]
     execution_id: PredictionId,
+    /// Where it is told.
     url: &'a str,
     /// What was sent, or will be.
     request: String,
+    /// Sent along.
     headers: BTreeMap<&'static str, &'static str>,
+    /// Always `prediction`.
     source: &'static str,
+    /// When there was something to tell.
     created_at: Moment,
+    /// The latest last; only where one is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     attempts: Option<Vec<Attempt<'a>>>,
 }
 
 /// How an attempt went.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = eachlabs::Attempt)]
 struct Attempt<'a> {
+    /// Whether it was received.
     status: &'static str,
+    /// The receiver's.
     status_code: Option<u16>,
+    /// The start of what it answered.
     response: Option<&'a str>,
+    /// Why there was no answer.
     error_message: Option<&'a str>,
+    /// When.
     created_at: Moment,
 }
 

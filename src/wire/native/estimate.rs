@@ -1,18 +1,26 @@
 //! What a prediction will take, before it is made.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::super::exact::{Dollars, Seconds};
 use crate::domain::{Model, NanoUsd};
 
 /// The answer to a request that asks what it would take.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = native::Estimate)]
 pub struct Estimate {
+    /// The one that would draw.
     model: String,
+    /// On the device.
     predict_time: Seconds,
+    /// Until a worker begins with it.
     queue_time: Seconds,
+    /// Both together.
     total_time: Seconds,
+    /// Of the time on the device, at the price of now.
     cost: Dollars,
+    /// `measured`: the median of the latest runs of as much work; `scaled`: the latest runs, scaled by work; `catalog`: a figure, for nothing has been measured yet.
     based_on: &'static str,
 }
 

@@ -7,6 +7,7 @@ use std::{fmt, str::FromStr};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     super::exact::{Moment, Seconds},
@@ -125,24 +126,36 @@ impl News {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = native::Queued)]
 struct Queued {
+    /// 1 is the next.
     position: u64,
+    /// When it should be done.
     eta_seconds: Seconds,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = native::Started)]
 struct Started {
+    /// From 1.
     attempt: i32,
+    /// When it was first taken by a worker.
     started_at: Option<Moment>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = native::Step)]
 struct Step {
+    /// Of the picture being drawn.
     step: u32,
+    /// Steps of a picture.
     total: u32,
+    /// Pictures that are done.
     finished_images: u32,
+    /// Since it was started.
     elapsed_seconds: Seconds,
+    /// A JPEG, as a data URI.
     preview: Option<String>,
 }
 

@@ -3,12 +3,18 @@
 //! What is more: the seed of each image, whether they were checked, the place in the queue, the cost, and a code beside each error. Every field is
 //! always there, `null` while it has no value.
 
+pub mod body;
 mod estimate;
 pub mod events;
+mod file;
 mod webhook;
 
 use serde::{Serialize, Serializer};
 use serde_json::Value;
+use utoipa::{
+    ToSchema,
+    openapi::{Object, ObjectBuilder, schema::Type},
+};
 
 use super::{
     BaseUrl, InputSchema, Refusal,
@@ -20,6 +26,7 @@ use crate::domain::{
     WebhookRequest,
 };
 
+pub use file::{CreateFile, File, create_from_form};
 pub use webhook::{Secret, Webhook};
 
 pub use estimate::Estimate;
@@ -106,43 +113,81 @@ impl CreatePrediction {
     }
 }
 
+fn statuses() -> Object {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(Status::ALL.map(status_word)))
+        .description(Some("How far it is."))
+        .build()
+}
+
 /// A prediction as its owner sees it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = native::Prediction)]
 pub struct Prediction<'a> {
+    /// By which it is asked for.
+    #[schema(value_type = uuid::Uuid)]
     id: PredictionId,
+    /// With its owner.
     model: String,
+    /// Of the model.
     version: &'a str,
+    #[schema(schema_with = statuses)]
     status: &'static str,
+    /// As it came; of an inline picture the start.
     input: &'a Value,
+    /// Where the pictures can be read, in order.
     output: Option<Vec<String>>,
+    /// Why it failed.
     error: Option<&'a str>,
+    /// The same for programs.
     error_code: Option<&'static str>,
+    /// Remarks, seeds and progress, in lines.
     logs: &'a str,
+    /// What it took, once it has ended.
     metrics: Option<Metrics>,
+    /// Of each picture: what alone draws it again.
     seeds: Vec<u64>,
+    /// What the safety checker had to do with the pictures.
     safety: Option<&'static str>,
+    /// While it is queued: 1 is the next.
     queue_position: Option<u64>,
+    /// While it is queued: when it should be done.
     eta_seconds: Option<Seconds>,
+    /// When it was accepted.
     created_at: Moment,
+    /// When it was first taken by a worker.
     started_at: Option<Moment>,
+    /// When it ended.
     completed_at: Option<Moment>,
+    /// When it is canceled, if it has not ended.
     deadline: Option<Moment>,
+    /// Whether pictures and logs have been deleted.
     data_removed: bool,
+    /// Always `api`.
     source: &'static str,
+    /// Where to look at it.
     urls: Urls,
 }
 
 /// What a terminal prediction took.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = native::Metrics)]
 struct Metrics {
+    /// On the device; what is paid for.
     predict_time: Seconds,
+    /// From creation to the end.
     total_time: Seconds,
+    /// What it cost.
     cost: Dollars,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = native::Urls)]
 struct Urls {
+    /// Itself.
     get: String,
+    /// To `POST` to.
     cancel: String,
 }
 
@@ -203,7 +248,8 @@ fn metrics(prediction: &domain::Prediction) -> Option<Metrics> {
 }
 
 /// Some of a list, and where the rest is.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = native::Page)]
 pub struct Page<T> {
     /// In order.
     pub results: Vec<T>,
@@ -212,17 +258,29 @@ pub struct Page<T> {
 }
 
 /// A model and how to ask for it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = native::Model)]
 pub struct Model<'a> {
+    /// With its owner.
     name: String,
+    /// The name for requests.
     slug: &'a str,
+    /// A heading.
     title: &'a str,
+    /// A sentence.
     description: &'a str,
+    /// Its id as it is now.
     version: &'a str,
+    /// The slug of the model that draws in its place, because its weights are not here.
     answered_by: Option<&'a str>,
+    /// Of time on the device.
     price_per_second: Dollars,
+    /// Measured here, or the catalog's figure.
     typical_run_seconds: Seconds,
+    /// Of the input, as JSON Schema.
+    #[schema(value_type = Object)]
     input_schema: InputSchema,
+    /// Where this document is.
     url: String,
 }
 
@@ -251,7 +309,8 @@ impl<'a> Model<'a> {
 }
 
 /// Why a request was refused: RFC 9457's `application/problem+json`, with a code for programs and every invalid field.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = native::Problem)]
 pub struct Problem {
     /// There are no pages about our problems, so the standard's own word for "see the status".
     #[serde(rename = "type")]
@@ -266,6 +325,7 @@ pub struct Problem {
     pub code: &'static str,
     /// What was wrong where, if it was the request's content.
     #[serde(serialize_with = "invalid_fields", skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<Field>)]
     pub invalid_fields: Vec<InvalidField>,
     /// By which the server's logs know the request.
     pub request_id: String,
@@ -288,12 +348,16 @@ impl Problem {
     }
 }
 
+#[derive(Serialize, ToSchema)]
+#[schema(as = native::InvalidField)]
+struct Field<'a> {
+    /// Its path in the body, or a header.
+    field: &'a str,
+    /// What was wrong with it.
+    reason: &'a str,
+}
+
 fn invalid_fields<S: Serializer>(fields: &[InvalidField], serializer: S) -> Result<S::Ok, S::Error> {
-    #[derive(Serialize)]
-    struct Field<'a> {
-        field: &'a str,
-        reason: &'a str,
-    }
     serializer.collect_seq(fields.iter().map(|field| Field { field: &field.field, reason: &field.reason }))
 }
 

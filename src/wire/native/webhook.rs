@@ -1,38 +1,59 @@
 //! What was told to a prediction's webhook, and the secret that signs it.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::super::exact::{Moment, Seconds};
 use crate::domain::{DeliveryState, MadeAttempt, PredictionId, SigningSecret, WebhookDelivery, WebhookLog};
 
 /// A webhook and everything told to its receiver.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = native::Webhook)]
 pub struct Webhook<'a> {
+    /// Whose end is told.
+    #[schema(value_type = uuid::Uuid)]
     prediction_id: PredictionId,
+    /// Where it is told.
     url: &'a str,
+    /// When it was asked for.
     created_at: Moment,
+    /// What is told.
     deliveries: Vec<Delivery<'a>>,
 }
 
 /// Something told, or to be told: its id is the `webhook-id` of every attempt.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = native::Delivery)]
 struct Delivery<'a> {
+    /// The message's, as the receiver sees it.
     id: Uuid,
+    /// Of what is told.
     event: &'static str,
+    /// Whether it was received.
     state: &'static str,
+    /// When there was something to tell.
     created_at: Moment,
+    /// When it is tried again.
     next_attempt_at: Option<Moment>,
+    /// The latest last.
     attempts: Vec<Attempt<'a>>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = native::Attempt)]
 struct Attempt<'a> {
+    /// When.
     made_at: Moment,
+    /// How long it took.
     seconds: Seconds,
+    /// Whether it was received.
     succeeded: bool,
+    /// The receiver's.
     status_code: Option<u16>,
+    /// The start of what it answered.
     response: Option<&'a str>,
+    /// Why there was no answer.
     error: Option<&'a str>,
 }
 
@@ -75,8 +96,10 @@ impl<'a> Attempt<'a> {
 }
 
 /// The secret that signs an account's webhooks.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = native::Secret)]
 pub struct Secret {
+    /// `whsec_` and the secret in base64.
     key: String,
 }
 

@@ -2,18 +2,25 @@
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::domain::{self, Artifact, Progress};
 
 /// The pictures of a finished prediction.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = openai::Images)]
 pub struct Images {
     /// When the prediction was made, seconds since 1970.
     created: i64,
+    /// The pictures, in order.
     data: Vec<Image>,
+    /// Of the files.
     output_format: &'static str,
+    /// In pixels, like `1024x1024`.
     size: String,
+    /// Always `opaque`.
     background: &'static str,
+    /// Always `auto`.
     quality: &'static str,
 }
 
@@ -26,12 +33,16 @@ impl Images {
 }
 
 /// One picture, either here or where it can be read, and the seed that alone draws it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = openai::Image)]
 pub struct Image {
+    /// The file in base64.
     #[serde(skip_serializing_if = "Option::is_none")]
     b64_json: Option<String>,
+    /// Where the file can be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     url: Option<String>,
+    /// What alone draws it again.
     seed: u64,
 }
 
@@ -137,17 +148,25 @@ impl Event {
 }
 
 /// A picture on its way.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = openai::Partial)]
 pub struct Partial {
+    /// The event's name.
     #[serde(rename = "type")]
     kind: &'static str,
+    /// The preview in base64.
     b64_json: String,
+    /// Which preview this is, from 0.
     partial_image_index: u32,
+    /// When the prediction was made, seconds since 1970.
     created_at: i64,
+    /// Of the picture in pixels.
     size: String,
     /// Previews are small JPEGs, whatever the picture will be.
     output_format: &'static str,
+    /// Always `opaque`.
     background: &'static str,
+    /// Always `auto`.
     quality: &'static str,
 }
 
@@ -169,32 +188,50 @@ impl Partial {
 }
 
 /// A finished picture.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = openai::Completed)]
 pub struct Completed {
+    /// The event's name.
     #[serde(rename = "type")]
     kind: &'static str,
+    /// The file in base64.
     b64_json: String,
+    /// What alone draws it again.
     seed: u64,
+    /// When the prediction was made, seconds since 1970.
     created_at: i64,
+    /// In pixels.
     size: String,
+    /// Of the file.
     output_format: &'static str,
+    /// Always `opaque`.
     background: &'static str,
+    /// Always `auto`.
     quality: &'static str,
+    /// All zero: no tokens are counted here.
     usage: Usage,
 }
 
 /// Clients insist on it. Nothing is counted in tokens here; the cost is in the prediction.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = openai::Usage)]
 struct Usage {
+    /// Always 0.
     input_tokens: u32,
+    /// All zero.
     input_tokens_details: InputTokens,
+    /// Always 0.
     output_tokens: u32,
+    /// Always 0.
     total_tokens: u32,
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = openai::InputTokens)]
 struct InputTokens {
+    /// Always 0.
     image_tokens: u32,
+    /// Always 0.
     text_tokens: u32,
 }
 
@@ -217,10 +254,13 @@ impl Completed {
 }
 
 /// The event of a prediction that did not come to a picture.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = openai::Failed)]
 pub struct Failed {
+    /// The event's name.
     #[serde(rename = "type")]
     kind: &'static str,
+    /// Why.
     error: super::RefusedError,
 }
 

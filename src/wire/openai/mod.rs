@@ -5,6 +5,7 @@
 //! `user` and the like) is taken and means nothing; what would make another picture than was asked for is refused.
 
 mod answer;
+pub mod body;
 mod create;
 mod model;
 mod refused;

@@ -1,16 +1,21 @@
 //! Models as OpenAI's clients list them.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::domain;
 
 /// A model's name.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = openai::Model)]
 pub struct Model<'a> {
+    /// The name for requests.
     id: &'a str,
+    /// Always `model`.
     object: &'static str,
     /// The catalog knows what a model is and not since when; clients insist on a time.
     created: i64,
+    /// Who lists it.
     owned_by: &'a str,
 }
 
@@ -23,9 +28,12 @@ impl<'a> Model<'a> {
 }
 
 /// All there is to choose from.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = openai::Models)]
 pub struct Models<'a> {
+    /// Always `list`.
     object: &'static str,
+    /// All of them.
     data: Vec<Model<'a>>,
 }
 

@@ -2,25 +2,31 @@
 
 use http::StatusCode;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::super::Refusal;
 use crate::domain::InvalidField;
 
 /// The body of a refusal.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = openai::Refused)]
 pub struct Refused {
     /// All of it.
     pub error: RefusedError,
 }
 
 /// What was wrong.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = openai::RefusedError)]
 pub struct RefusedError {
+    /// For people.
     message: String,
+    /// Whose fault it is.
     #[serde(rename = "type")]
     kind: &'static str,
     /// The first field at fault, by the name this face has for it.
     param: Option<String>,
+    /// For programs.
     code: Option<&'static str>,
 }
 

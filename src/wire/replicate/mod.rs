@@ -3,12 +3,18 @@
 //! Those clients are stricter than the vendor's documentation: `model` and `version` must be texts, no URL may be `null`,
 //! `error` must be `null` and not empty, and there is no status but the five here.
 
+pub mod body;
 mod create;
+mod file;
 mod model;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::{
+    ToSchema,
+    openapi::{Object, ObjectBuilder, schema::Type},
+};
 
 use super::{
     FaceUrl, Refusal,
@@ -17,6 +23,7 @@ use super::{
 use crate::domain::{self, FaceDefaults, InvalidField, PredictionId, Status, UnknownFields};
 
 pub use create::CreatePrediction;
+pub use file::{CreateFile, File};
 pub use model::{Account, Model, Version};
 
 /// What Replicate fills in, as the model's authors have it.
@@ -39,42 +46,75 @@ pub const fn status_word(status: Status) -> &'static str {
     }
 }
 
+fn statuses() -> Object {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(Status::ALL.map(status_word)))
+        .description(Some("How far it is."))
+        .build()
+}
+
 /// A prediction as Replicate's clients read it, with its cost besides.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = replicate::Prediction)]
 pub struct Prediction<'a> {
+    /// By which it is asked for.
+    #[schema(value_type = uuid::Uuid)]
     id: PredictionId,
+    /// With its owner.
     model: String,
+    /// Of the model.
     version: &'a str,
+    /// As it came; of an inline picture the start.
     input: &'a Value,
+    /// Remarks, seeds and progress, in lines.
     logs: &'a str,
+    /// Where the pictures can be read, in order.
     output: Option<Vec<String>>,
+    /// Whether pictures and logs have been deleted.
     data_removed: bool,
+    /// Why it failed.
     error: Option<&'a str>,
+    /// Always `api`.
     source: &'static str,
+    #[schema(schema_with = statuses)]
     status: &'static str,
+    /// When it was accepted.
     created_at: Moment,
+    /// When it was first taken by a worker.
     started_at: Option<Moment>,
+    /// When it ended.
     completed_at: Option<Moment>,
+    /// When it is canceled, if it has not ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     deadline: Option<Moment>,
+    /// What it took.
     metrics: Metrics,
+    /// Where to look at it.
     urls: Urls,
 }
 
 /// Empty until the prediction has ended.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = replicate::Metrics)]
 struct Metrics {
+    /// On the device; what is paid for.
     #[serde(skip_serializing_if = "Option::is_none")]
     predict_time: Option<Seconds>,
+    /// From creation to the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     total_time: Option<Seconds>,
+    /// What it cost.
     #[serde(skip_serializing_if = "Option::is_none")]
     cost: Option<Dollars>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = replicate::Urls)]
 struct Urls {
+    /// Itself.
     get: String,
+    /// To `POST` to.
     cancel: String,
     /// Clients insist on a page for people; the prediction's own URL is the nearest there is.
     web: String,
@@ -134,7 +174,8 @@ pub fn data_uri(content_type: &str, bytes: &[u8]) -> String {
 }
 
 /// Some of a list, and where the rest is.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = replicate::Page)]
 pub struct Page<T> {
     /// The absolute URL of what follows.
     pub next: Option<String>,
@@ -152,20 +193,29 @@ impl<T> Page<T> {
 }
 
 /// Why a request was refused, as Replicate says it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = replicate::Problem)]
 pub struct Problem {
+    /// The status in words.
     title: String,
+    /// For people.
     detail: String,
+    /// The HTTP status.
     status: u16,
+    /// What was wrong where, if it was the request's content.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     invalid_fields: Vec<ProblemField>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = replicate::ProblemField)]
 struct ProblemField {
+    /// In a word.
     #[serde(rename = "type")]
     kind: &'static str,
+    /// Its path in the body.
     field: String,
+    /// What was wrong with it.
     description: String,
 }
 
@@ -175,7 +225,9 @@ impl Problem {
         let Refusal { status, code, detail, invalid_fields } = refusal;
         let (title, detail) = match code {
             "unauthorized" => ("Unauthenticated", "You did not pass a valid authentication token".to_owned()),
-            "not_found" | "unknown_url" => ("Not Found", "The requested resource could not be found.".to_owned()),
+            "not_found" | "file_not_found" | "unknown_url" => {
+                ("Not Found", "The requested resource could not be found.".to_owned())
+            }
             "unknown_version" => (
                 "Invalid version or not permitted",
                 "The specified version does not exist (or perhaps you don't have permission to use it?)".to_owned(),

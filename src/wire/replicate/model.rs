@@ -3,6 +3,7 @@
 use chrono::DateTime;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 
 use super::super::{FaceUrl, InputSchema, exact::Moment};
 use crate::domain;
@@ -12,21 +13,34 @@ use crate::domain;
 const COG_VERSION: &str = "0.14.0";
 
 /// A model and its latest version.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = replicate::Model)]
 pub struct Model<'a> {
+    /// Where this document is.
     url: String,
+    /// Who lists it.
     owner: &'a str,
+    /// Its slug.
     name: &'a str,
+    /// A sentence.
     description: &'a str,
+    /// Always `public`.
     visibility: &'static str,
+    /// Always false.
     is_official: bool,
+    /// Always null.
     github_url: Option<String>,
+    /// Always null.
     paper_url: Option<String>,
+    /// Always null.
     license_url: Option<String>,
     /// Not counted.
     run_count: u64,
+    /// Always null.
     cover_image_url: Option<String>,
+    /// Always null.
     default_example: Option<String>,
+    /// What runs now.
     latest_version: Version<'a>,
 }
 
@@ -52,11 +66,16 @@ impl<'a> Model<'a> {
 }
 
 /// A version of a model: what input it takes.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = replicate::Version)]
 pub struct Version<'a> {
+    /// A digest.
     id: &'a str,
+    /// The start of 1970: when a version was made is not known.
     created_at: Moment,
+    /// Of the format of the schema.
     cog_version: &'static str,
+    /// Of its input and its output, as an OpenAPI document.
     openapi_schema: Value,
 }
 
@@ -109,12 +128,17 @@ fn openapi_schema(model: &domain::Model) -> Value {
 }
 
 /// Who is asking.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = replicate::Account)]
 pub struct Account {
+    /// Always `organization`.
     #[serde(rename = "type")]
     kind: &'static str,
+    /// The account's name.
     username: String,
+    /// The same.
     name: String,
+    /// Always null.
     github_url: Option<String>,
 }
 

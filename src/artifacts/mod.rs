@@ -1,16 +1,21 @@
-//! The bytes of inputs and outputs, behind `object_store`: a local folder, and any other store it knows later.
+//! The bytes of inputs, outputs and uploads, behind `object_store`: in a local folder, or in a bucket (`bucket`).
 //!
 //! A key is `outputs/<prediction>/<attempt>-<random>/out-<n>.png`. The attempt keeps a late worker from overwriting the
 //! winner's files; the random part makes the key, and so the URL, a permission to read. An input's is
-//! `inputs/<prediction>/<random>`, and no permission at all: nobody but a worker reads it.
+//! `inputs/<prediction>/<random>`, and no permission at all: nobody but a worker reads it. An upload's is
+//! `uploads/<upload>/<random>/picture.png`, and a permission like an output's.
 
-use std::{ops::Range, path::Path as FilePath, sync::Arc};
+mod bucket;
+
+use std::{ops::Range, path::Path as FilePath, sync::Arc, time::Duration};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use chrono::Utc;
 use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
 use object_store::{GetOptions, ObjectStore, ObjectStoreExt, PutPayload, local::LocalFileSystem, path::Path};
 
-use crate::domain::PredictionId;
+pub use self::bucket::{Bucket, Credentials};
+use crate::domain::{PredictionId, UploadId};
 
 /// Where inputs and outputs are kept. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -20,6 +25,9 @@ pub struct Artifacts {
 
 /// A key longer than this is none of ours, and no file system's either.
 const KEY_LENGTH: usize = 200;
+
+/// Files in a group of a list.
+const LISTED: usize = 500;
 
 /// A stored file that was found, and may be read.
 #[derive(Clone, Debug)]
@@ -49,6 +57,18 @@ pub enum Error {
     Store(#[from] object_store::Error),
 }
 
+impl Error {
+    /// Whether the store is away, or too busy, and may be back soon. A folder is not: what is wrong with it stays wrong.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Store(object_store::Error::Generic { store: "S3", .. }))
+    }
+
+    /// Whether what was asked for is not there: a file, or the bucket itself.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Store(object_store::Error::NotFound { .. }))
+    }
+}
+
 impl Artifacts {
     /// Keeps outputs in a local folder, which is made if it is missing. With `fsync` a stored file survives a power
     /// loss once `put` has returned, as the row that refers to it does.
@@ -57,6 +77,17 @@ impl Artifacts {
             .map_err(|source| Error::Folder { path: folder.display().to_string(), source })?;
         let store = LocalFileSystem::new_with_prefix(folder)?.with_automatic_cleanup(true).with_fsync(fsync);
         Ok(Self { store: Arc::new(store) })
+    }
+
+    /// Keeps files in a bucket. Nothing is asked of it yet.
+    pub fn in_bucket(bucket: &Bucket) -> Result<Self, Error> {
+        Ok(Self { store: Arc::new(bucket::open(bucket)?) })
+    }
+
+    /// Whether the store answers, and lets us look into it.
+    pub async fn check(&self) -> Result<(), Error> {
+        self.store.list(Some(&Path::from("uploads/check"))).next().await.transpose()?;
+        Ok(())
     }
 
     /// The folder of one attempt's outputs, new and unguessable each time it is asked for.
@@ -68,6 +99,16 @@ impl Artifacts {
     /// not touch each other's.
     pub fn input_key(prediction: PredictionId) -> Result<String, getrandom::Error> {
         Ok(format!("inputs/{prediction}/{}", random_name()?))
+    }
+
+    /// A place for an upload whose file has this ending, new and unguessable each time it is asked for.
+    pub fn upload_key(upload: UploadId, extension: &str) -> Result<String, getrandom::Error> {
+        Ok(format!("uploads/{upload}/{}/picture.{extension}", random_name()?))
+    }
+
+    /// A text that nobody guesses, for URLs.
+    pub fn unguessable() -> Result<String, getrandom::Error> {
+        random_name()
     }
 
     /// Stores a file whole: a reader sees all of it or none.
@@ -87,9 +128,9 @@ impl Artifacts {
         Ok(self.store.get(&path).await?.bytes().await?.into())
     }
 
-    /// Finds a stored output. `None` when there is none, whatever the key looks like.
+    /// Finds a stored output or upload. `None` when there is none, whatever the key looks like.
     pub async fn find(&self, key: &str) -> Result<Option<StoredFile>, Error> {
-        let Some(path) = Path::parse(key).ok().filter(|_| is_output_key(key)) else {
+        let Some(path) = Path::parse(key).ok().filter(|_| is_public_key(key)) else {
             return Ok(None);
         };
         match self.store.head(&path).await {
@@ -126,6 +167,16 @@ impl Artifacts {
         }
     }
 
+    /// Keys of stored files that have not changed for this long and belong to a prediction or an upload, in groups.
+    pub fn list_older(&self, age: Duration) -> BoxStream<'static, Result<Vec<String>, Error>> {
+        let before = Utc::now() - age;
+        let files = self.store.list(None).map_err(Error::from).try_filter_map(move |file| {
+            let key = (file.last_modified < before).then(|| String::from(file.location)).filter(|key| is_owned(key));
+            std::future::ready(Ok(key))
+        });
+        files.try_chunks(LISTED).map_err(|error| error.1).boxed()
+    }
+
     /// Deletes everything stored for a prediction, by any attempt.
     pub async fn delete_prediction(&self, prediction: PredictionId) -> Result<(), Error> {
         for kind in ["inputs", "outputs"] {
@@ -137,6 +188,14 @@ impl Artifacts {
     }
 }
 
+/// Whether a key is one of ours, which have their owner's id in the second place.
+fn is_owned(key: &str) -> bool {
+    let mut parts = key.split('/');
+    let kind = parts.next().unwrap_or_default();
+    let has_owner = parts.next().is_some_and(|id| id.parse::<PredictionId>().is_ok());
+    ["inputs", "outputs", "uploads"].contains(&kind) && has_owner
+}
+
 /// Nobody guesses it.
 fn random_name() -> Result<String, getrandom::Error> {
     let mut random = [0; 16];
@@ -144,11 +203,12 @@ fn random_name() -> Result<String, getrandom::Error> {
     Ok(BASE64_URL_SAFE_NO_PAD.encode(random))
 }
 
-/// Whether a key has the shape of an output's. Only outputs are public; `Path::parse` refuses `..` and empty segments,
-/// and this what a file system might choke on, or mistake for a folder.
-fn is_output_key(key: &str) -> bool {
+/// Whether a key has the shape of an output's or an upload's. Nothing else is public; `Path::parse` refuses `..` and empty
+/// segments, and this what a file system might choke on, or mistake for a folder.
+fn is_public_key(key: &str) -> bool {
     let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte);
-    key.starts_with("outputs/") && key.split('/').count() == 4 && key.len() <= KEY_LENGTH && key.bytes().all(harmless)
+    let is_public = ["outputs/", "uploads/"].iter().any(|kind| key.starts_with(kind));
+    is_public && key.split('/').count() == 4 && key.len() <= KEY_LENGTH && key.bytes().all(harmless)
 }
 
 fn content_type(key: &str) -> &'static str {

@@ -1,10 +1,13 @@
 //! Keys and accounts as their operator reads and writes them.
 
+pub mod body;
+
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::exact::{Dollars, Moment};
 use crate::domain::{
@@ -18,30 +21,45 @@ const OVERLAP_SECONDS: u64 = 24 * 60 * 60;
 const LONGEST_OVERLAP_SECONDS: u64 = 90 * OVERLAP_SECONDS;
 
 /// Some of a list; all of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = admin::Page)]
 pub struct Page<T> {
     /// In order.
     pub results: Vec<T>,
 }
 
 /// A key, without its secret.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = admin::Key)]
 pub struct Key<'a> {
+    /// Its public part.
     key: String,
+    /// Whose it is.
     account: &'a str,
+    /// What it is for.
     name: &'a str,
+    /// What it may do.
     scopes: Vec<&'static str>,
+    /// What it may spend.
     budget: Option<KeyBudget>,
+    /// When it was made.
     created_at: Moment,
+    /// When it stops working.
     expires_at: Option<Moment>,
+    /// When it was revoked.
     revoked_at: Option<Moment>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = admin::KeyBudget)]
 struct KeyBudget {
+    /// In a period.
     amount: Dollars,
+    /// `day` or `month`.
     period: &'static str,
+    /// In this period.
     spent: Dollars,
+    /// What unfinished predictions may still cost.
     held: Dollars,
 }
 
@@ -68,9 +86,12 @@ impl<'a> Key<'a> {
 }
 
 /// A new secret, shown this once.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = admin::Secret)]
 pub struct Secret<'a> {
+    /// Its public part.
     key: String,
+    /// All of it, this once.
     secret: &'a str,
 }
 
@@ -82,13 +103,20 @@ impl<'a> Secret<'a> {
 }
 
 /// An account.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = admin::Account)]
 pub struct Account<'a> {
+    /// What it is called.
     name: &'a str,
+    /// `unlimited` or `prepaid`.
     mode: &'static str,
+    /// What is left of its credits.
     balance: Dollars,
+    /// Of the balance, what unfinished predictions may still cost.
     held: Dollars,
+    /// Predictions at the same time; null for any number.
     max_in_flight: Option<u32>,
+    /// When it was made.
     created_at: Moment,
 }
 

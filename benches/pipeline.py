@@ -1,0 +1,115 @@
+"""pipeline.py WEIGHTS [--peers DIR] [--sizes 512,1024] [--dtypes f32,f16] [--runs 3] [--fourstep PROGRAM]
+
+SDXL on this machine's CPU, ours and diffusers' in one run, as one table. WEIGHTS is a model in the diffusers folder layout;
+`tools/full_size.py` makes one that costs what the real one does; kept in f32 it takes 14 GB here and 18 in diffusers. DIR is a Python environment with diffusers; without it the
+table has our figures alone. `benches/README.md` keeps results.
+"""
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+PROMPT = "a lighthouse on a cliff at sunset"
+# GFLOP of a UNet call and of a VAE decode at these sizes: torch's FlopCounterMode on the full model, two for each
+# multiplication and addition.
+WORK = {512: (1588.8, 2514.5), 1024: (6761.2, 10470.4)}
+
+
+def ours(program, weights, size, dtype, runs):
+    """As many pictures of one process each: what is measured of each is what `--timings` says."""
+    reports = []
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(runs):
+            command = [
+                program, "generate", "--weights", weights, "--prompt", PROMPT, "--seed", str(seed), "--timings",
+                "--width", str(size), "--height", str(size), "--dtype", dtype, "--out", f"{folder}/{seed}.png",
+            ]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            reports.append(json.loads(done.stdout))
+    return {
+        "load_s": statistics.median(report["load_s"] for report in reports),
+        "encode_s": [report["encode_s"] for report in reports],
+        "steps_s": [step for report in reports for step in report["steps_s"]],
+        "decode_s": [report["decode_s"] for report in reports],
+        "image_s": [report["encode_s"] + sum(report["steps_s"]) + report["decode_s"] for report in reports],
+        "peak_rss_mib": max(report["peak_rss_mib"] for report in reports),
+    }
+
+
+def diffusers(environment, weights, size, dtype, runs):
+    python = os.path.join(environment, "bin", "python")
+    names = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+    command = [python, os.path.join(HERE, "peer_diffusers.py"), weights, str(size), names[dtype], str(runs)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def processor():
+    with open("/proc/cpuinfo") as lines:
+        flags = {line.split(":")[0].strip(): line.split(":")[1].strip() for line in lines if ":" in line}
+    matrix = "with" if "amx_bf16" in flags.get("flags", "") else "without"
+    return f"{flags.get('model name', '?')}, {os.cpu_count()} cores, {matrix} matrix units"
+
+
+def row(cells):
+    print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def table(size, columns, peak):
+    """Every stage's median; ratios to diffusers', where it ran, which is the first column."""
+    print(f"\n{size} x {size}, medians; (ratio to diffusers f32, share of {peak:.0f} GFLOP/s)" if peak else f"\n{size} x {size}, medians")
+    names = list(columns)
+    row([""] + names)
+    row(["---"] * (len(names) + 1))
+    reference = columns[names[0]] if peak else None
+    unet, vae = WORK.get(size, (None, None))
+    stages = [
+        ("load", "load_s", None), ("text encoders", "encode_s", None), ("UNet call", "steps_s", unet),
+        ("VAE decode", "decode_s", vae), ("image of four steps", "image_s", 4 * unet + vae if unet else None),
+    ]
+    value = lambda result, key: statistics.median(result[key]) if isinstance(result[key], list) else result[key]
+    for title, key, work in stages:
+        cells = [title]
+        for result in columns.values():
+            seconds = value(result, key)
+            notes = []
+            if reference and result is not reference:
+                notes.append(f"{seconds / value(reference, key):.2f} x")
+            if peak and work:
+                notes.append(f"{work / seconds / peak:.0%}")
+            cells.append(f"{seconds:.2f} s" + (f" ({', '.join(notes)})" if notes else ""))
+        row(cells)
+    cells = ["peak memory"]
+    for result in columns.values():
+        ratio = f" ({result['peak_rss_mib'] / reference['peak_rss_mib']:.2f} x)" if reference and result is not reference else ""
+        cells.append(f"{result['peak_rss_mib'] / 1024:.1f} GiB{ratio}")
+    row(cells)
+
+
+def main():
+    parser = argparse.ArgumentParser(usage=__doc__)
+    parser.add_argument("weights")
+    parser.add_argument("--peers", help="a Python environment with diffusers")
+    parser.add_argument("--sizes", default="512")
+    parser.add_argument("--dtypes", default="f32,f16")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--fourstep", default=os.path.join(HERE, "..", "target", "release", "fourstep"))
+    arguments = parser.parse_args()
+    print(processor())
+    for size in map(int, arguments.sizes.split(",")):
+        columns, peak = {}, None
+        if arguments.peers:
+            columns["diffusers f32"] = diffusers(arguments.peers, arguments.weights, size, "f32", arguments.runs)
+            peak = columns["diffusers f32"]["matrix_gflops"]
+            print(columns["diffusers f32"]["versions"], file=sys.stderr)
+        for dtype in arguments.dtypes.split(","):
+            columns[f"ours, {dtype}"] = ours(arguments.fourstep, arguments.weights, size, dtype, arguments.runs)
+        table(size, columns, peak)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+//! Where the program keeps files: a folder, or a bucket.
+
+use anyhow::Context;
+
+use crate::{
+    artifacts::{Artifacts, Bucket, Credentials},
+    config::Config,
+};
+
+/// The store that the configuration names. A bucket is not asked for anything.
+pub fn open(config: &Config) -> anyhow::Result<Artifacts> {
+    let Some((name, prefix)) = config.bucket() else {
+        return Ok(Artifacts::in_folder(&config.artifacts_folder(), config.artifacts.fsync)?);
+    };
+    let options = &config.artifacts;
+    let credentials = options.access_key_id.clone().zip(options.secret_access_key.as_ref());
+    let credentials = credentials.map(|(id, secret)| Credentials {
+        id,
+        secret: secret.expose().to_owned(),
+        token: options.session_token.as_ref().map(|token| token.expose().to_owned()),
+    });
+    Ok(Artifacts::in_bucket(&Bucket {
+        name: name.to_owned(),
+        prefix: prefix.to_owned(),
+        endpoint: options.endpoint.clone(),
+        region: options.region.clone(),
+        credentials,
+    })?)
+}
+
+/// Opens it and looks whether it answers. One that is away may come back; one that refuses us does not change its mind.
+pub(super) async fn open_checked(config: &Config) -> anyhow::Result<Artifacts> {
+    let artifacts = open(config)?;
+    match artifacts.check().await {
+        Ok(()) => {}
+        Err(error) if error.is_passing() => tracing::warn!(%error, "The artifact store does not answer yet"),
+        Err(error) => {
+            let place = config.artifacts.url.as_deref().unwrap_or("artifacts.folder");
+            return Err(error).with_context(|| format!("{place} cannot be used; see artifacts.* in the configuration"));
+        }
+    }
+    Ok(artifacts)
+}

@@ -1,0 +1,59 @@
+//! `fourstep workers`: who takes predictions, on which machine, for which models.
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use fourstep::store::Store;
+
+use super::{
+    block_on,
+    database::Database,
+    logging::{self, Audience},
+    options::Place,
+    terminal,
+};
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum WorkersCommand {
+    /// List every worker of every process that shares the database
+    List(ListArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    place: Place,
+}
+
+pub(crate) fn run(command: WorkersCommand) -> Result<()> {
+    let WorkersCommand::List(args) = command;
+    let config = args.place.load(Vec::new())?;
+    logging::start(Audience::Caller)?;
+    block_on(async {
+        let database = Database::open_migrated(&config).await?;
+        let result = list(database.store()).await;
+        database.close().await;
+        result
+    })
+}
+
+async fn list(store: &Store) -> Result<()> {
+    let mut rows =
+        vec![["WORKER", "HOST", "DEVICE", "MODELS", "PHASE", "RUNNING", "SINCE", "HEARD"].map(str::to_owned)];
+    for worker in store.list_workers().await? {
+        let phase = match worker.phase.as_str() {
+            "loading" | "warming_up" => format!("{} {} %", worker.phase, worker.percent),
+            phase => phase.to_owned(),
+        };
+        rows.push([
+            worker.id.to_string(),
+            worker.host,
+            worker.device,
+            worker.models.join(","),
+            phase,
+            worker.running.to_string(),
+            worker.started_at.format("%Y-%m-%d %H:%M").to_string(),
+            format!("{} s ago", worker.silent_seconds),
+        ]);
+    }
+    terminal::print(&terminal::table(&rows))
+}

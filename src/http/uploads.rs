@@ -1,0 +1,283 @@
+//! Uploads on every face: sent in a form or as they are, or announced first and sent to a URL of their own.
+
+use axum::{
+    Extension, Json,
+    extract::{FromRequest, Path, Request, State},
+    http::{StatusCode, header::LOCATION},
+    response::{IntoResponse, Response},
+};
+
+use super::{
+    Api, Error,
+    caller::{Reader, Writer},
+    extract::{self, JsonBody, Rest},
+    face::Face,
+    form::{self, Form},
+};
+use crate::{
+    domain::{Dialect, InvalidInput, Upload, UploadId},
+    service::{self, files::NewFile},
+    wire::{
+        BaseUrl, FaceUrl,
+        eachlabs::{self, Presign, Presigned},
+        native::{self, Page},
+        replicate, upload,
+    },
+};
+
+/// `POST /files` of the native face.
+#[utoipa::path(
+    post,
+    path = "/files",
+    operation_id = "send",
+    tag = "Files",
+    request_body(content((upload::NativeForm = "multipart/form-data"), (upload::Picture = "application/octet-stream"))),
+    responses(
+        (status = 201, description = "The upload.", body = native::File),
+    ),
+    security(("key" = ["predictions:write"])),
+)]
+pub(super) async fn create(
+    State(api): State<Api>,
+    Writer(caller): Writer,
+    base: BaseUrl,
+    NativeFile(file): NativeFile,
+) -> Result<Response, Error> {
+    let upload = api.service.upload(caller, file).await?;
+    let location = [(LOCATION, base.file(&upload.key))];
+    Ok((StatusCode::CREATED, location, Json(native::File::new(&upload, &base))).into_response())
+}
+
+/// `GET /files` of the native face: the latest hundred.
+#[utoipa::path(
+    get,
+    path = "/files",
+    operation_id = "list",
+    tag = "Files",
+    responses(
+        (status = 200, description = "Your latest hundred uploads.", body = Page<native::File>),
+    ),
+    security(("key" = ["predictions:read"])),
+)]
+pub(super) async fn list(State(api): State<Api>, Reader(caller): Reader, base: BaseUrl) -> Result<Response, Error> {
+    let uploads = api.service.list_uploads(caller).await?;
+    let results: Vec<_> = uploads.iter().map(|upload| native::File::new(upload, &base)).collect();
+    Ok(Json(Page { results, next: None }).into_response())
+}
+
+/// `DELETE /files/{id}` of the native face.
+#[utoipa::path(
+    delete,
+    path = "/files/{key}",
+    operation_id = "delete",
+    tag = "Files",
+    params(
+        ("key" = uuid::Uuid, Path, description = "The upload's id."),
+    ),
+    responses(
+        (status = 204, description = "It is gone."),
+    ),
+    security(("key" = ["predictions:write"])),
+)]
+pub(super) async fn delete(
+    State(api): State<Api>,
+    Writer(caller): Writer,
+    Rest(id): Rest,
+) -> Result<StatusCode, Error> {
+    api.service.delete_upload(caller, known(&id)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /files` of Replicate's face.
+#[utoipa::path(
+    post,
+    path = "/files",
+    operation_id = "create_file",
+    tag = "Replicate",
+    request_body(content = upload::ReplicateForm, content_type = "multipart/form-data"),
+    responses(
+        (status = 201, description = "The upload.", body = replicate::File),
+    ),
+    security(("key" = ["predictions:write"])),
+)]
+pub(super) async fn create_of_replicate(
+    State(api): State<Api>,
+    Writer(caller): Writer,
+    face: FaceUrl,
+    Form(parts): Form,
+) -> Result<Response, Error> {
+    let replicate::CreateFile { name, metadata, bytes } = replicate::CreateFile::parse(parts)?;
+    let upload = api.service.upload(caller, NewFile { field: "content", name, metadata, bytes }).await?;
+    Ok((StatusCode::CREATED, Json(replicate::File::new(&upload, &face))).into_response())
+}
+
+/// `GET /files` of Replicate's face: the latest hundred.
+#[utoipa::path(
+    get,
+    path = "/files",
+    operation_id = "list_files",
+    tag = "Replicate",
+    responses(
+        (status = 200, description = "Your latest hundred uploads.", body = replicate::Page<replicate::File>),
+    ),
+    security(("key" = ["predictions:read"])),
+)]
+pub(super) async fn list_of_replicate(
+    State(api): State<Api>,
+    Reader(caller): Reader,
+    face: FaceUrl,
+) -> Result<Response, Error> {
+    let uploads = api.service.list_uploads(caller).await?;
+    let files = uploads.iter().map(|upload| replicate::File::new(upload, &face)).collect();
+    Ok(Json(replicate::Page::new(files, None)).into_response())
+}
+
+/// `GET /files/{id}` of Replicate's face.
+#[utoipa::path(
+    get,
+    path = "/files/{id}",
+    operation_id = "get_file",
+    tag = "Replicate",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The upload's id."),
+    ),
+    responses(
+        (status = 200, description = "The upload.", body = replicate::File),
+    ),
+    security(("key" = ["predictions:read"])),
+)]
+pub(super) async fn get_of_replicate(
+    State(api): State<Api>,
+    Reader(caller): Reader,
+    Path(id): Path<String>,
+    face: FaceUrl,
+) -> Result<Response, Error> {
+    let upload: Upload = api.service.find_upload(caller, known(&id)?).await?;
+    Ok(Json(replicate::File::new(&upload, &face)).into_response())
+}
+
+/// `GET /files/{id}/download` of Replicate's face: for its owner to share, signed with a key that there is none of here.
+#[utoipa::path(
+    get,
+    path = "/files/{id}/download",
+    operation_id = "download_file",
+    tag = "Replicate",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The upload's id."),
+    ),
+    responses(
+        (status = 501, description = "There are none here."),
+    ),
+    security(("key" = ["predictions:read"])),
+)]
+pub(super) async fn download_of_replicate(_: Reader) -> Error {
+    Error::NotBuilt("signed downloads")
+}
+
+/// `DELETE /files/{id}` of the vendors' faces. Eachlabs' clients are told that it is gone in any case.
+#[utoipa::path(
+    delete,
+    path = "/files/{id}",
+    operation_id = "delete_file",
+    tag = "Files",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The upload's id."),
+    ),
+    responses(
+        (status = 204, description = "It is gone."),
+    ),
+    security(("key" = ["predictions:write"])),
+)]
+pub(super) async fn delete_of_vendor(
+    State(api): State<Api>,
+    Writer(caller): Writer,
+    Extension(face): Extension<Face>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Error> {
+    let deleted = match (face.dialect(), id.parse()) {
+        (Dialect::Eachlabs, Err(_)) => return Err(InvalidInput::one("id", "must be a UUID").into()),
+        (_, Err(_)) => return Err(service::Error::NoFile.into()),
+        (_, Ok(id)) => api.service.delete_upload(caller, id).await,
+    };
+    match deleted {
+        Err(service::Error::NoFile) if face.dialect() == Dialect::Eachlabs => Ok(StatusCode::NO_CONTENT),
+        deleted => Ok(deleted.map(|()| StatusCode::NO_CONTENT)?),
+    }
+}
+
+/// `POST /upload/presign` of Eachlabs' face.
+#[utoipa::path(
+    post,
+    path = "/upload/presign",
+    operation_id = "presign",
+    tag = "Eachlabs",
+    request_body = upload::Presign,
+    responses(
+        (status = 200, description = "Where to send the bytes, and where they can be read then.", body = eachlabs::Presigned),
+    ),
+    security(("key" = ["predictions:write"])),
+)]
+pub(super) async fn presign(
+    State(api): State<Api>,
+    Writer(caller): Writer,
+    face: FaceUrl,
+    JsonBody(body): JsonBody,
+) -> Result<Response, Error> {
+    let Presign { content_type, keep } = Presign::parse(body)?;
+    let announced = api.service.announce_upload(caller, &content_type, keep).await?;
+    Ok(Json(Presigned::new(&announced.upload, &announced.ticket, &face)).into_response())
+}
+
+/// `PUT /upload/{id}/{ticket}`: the bytes of an announced upload. Whoever knows the URL may send them, once.
+#[utoipa::path(
+    put,
+    path = "/upload/{id}/{ticket}",
+    operation_id = "receive",
+    tag = "Eachlabs",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The upload's id."),
+        ("ticket" = String, Path, description = "What permits to send its bytes, from its URL."),
+    ),
+    request_body(content = upload::Picture, content_type = "application/octet-stream"),
+    responses(
+        (status = 200, description = "It has arrived."),
+    ),
+)]
+pub(super) async fn receive(
+    State(api): State<Api>,
+    Path((id, ticket)): Path<(String, String)>,
+    request: Request,
+) -> Result<StatusCode, Error> {
+    let id = known(&id)?;
+    let bytes = read(request, &api).await?;
+    api.service.receive_upload(id, &ticket, bytes).await?;
+    Ok(StatusCode::OK)
+}
+
+/// A file in a form, or a body that is nothing else.
+pub(super) struct NativeFile(NewFile);
+
+impl FromRequest<Api> for NativeFile {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Error> {
+        if form::is_form(&request) {
+            let Form(parts) = Form::from_request(request, api).await?;
+            let native::CreateFile { name, metadata, bytes } = native::CreateFile::parse(parts)?;
+            return Ok(Self(NewFile { field: "file", name, metadata, bytes }));
+        }
+        let bytes = read(request, api).await?;
+        Ok(Self(NewFile { field: "body", name: None, metadata: serde_json::Map::new(), bytes }))
+    }
+}
+
+async fn read(request: Request, api: &Api) -> Result<Vec<u8>, Error> {
+    let limit = api.settings.body_limit;
+    extract::check_length(request.headers(), limit)?;
+    Ok(extract::read(request.into_body(), limit).await?.into())
+}
+
+/// What is no id is no file's.
+fn known(id: &str) -> Result<UploadId, Error> {
+    id.parse().map_err(|_| service::Error::NoFile.into())
+}

@@ -1,0 +1,41 @@
+//! Regular work that one process does for all, and what it asks about the files it finds.
+
+use std::time::Duration;
+
+use super::{Result, Store, predictions::microseconds};
+
+impl Store {
+    /// Takes on a chore that nobody has begun for this long. Of any number who ask at once, one is told yes.
+    pub async fn take_chore(&self, name: &str, every: Duration) -> Result<bool> {
+        let taken = sqlx::query(
+            "insert into chores (name, begun_at) values ($1, now())
+             on conflict (name) do update set begun_at = now()
+             where chores.begun_at < now() - $2::bigint * interval '1 microsecond'",
+        )
+        .bind(name)
+        .bind(microseconds(every))
+        .execute(&self.pool)
+        .await?;
+        Ok(taken.rows_affected() == 1)
+    }
+
+    /// Which of these stored files no row refers to, nor ever will: an input that is not its prediction's, an output of an
+    /// attempt that did not end its prediction, an upload that was deleted. The keys must have a UUID in their second part.
+    pub async fn unused_files(&self, keys: &[String]) -> Result<Vec<String>> {
+        Ok(sqlx::query_scalar(
+            "select key from unnest($1::text[]) as key
+             where not exists (select from uploads where artifact_key = key)
+               and not exists (
+                   select from predictions
+                   where id = split_part(key, '/', 2)::uuid and data_removed_at is null
+                     and case split_part(key, '/', 1)
+                             when 'inputs' then input ->> 'image' = key
+                             else completed_at is null or output @> jsonb_build_array(jsonb_build_object('key', key))
+                         end
+               )",
+        )
+        .bind(keys)
+        .fetch_all(&self.pool)
+        .await?)
+    }
+}

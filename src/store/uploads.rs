@@ -1,0 +1,206 @@
+//! Uploads. Each goes through three statements, so that its row is there before its bytes and its bytes are counted before
+//! they are stored: begin, make room, finish. What stops in between is swept like what has expired.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::{Result, Store, predictions::microseconds};
+use crate::domain::{Checksums, NewUpload, Upload, UploadId};
+
+/// The columns of [`Row`].
+macro_rules! columns {
+    () => {
+        "id, account_id, name, content_type, size, sha256, md5, metadata, artifact_key, created_at, expires_at"
+    };
+}
+
+#[derive(Debug, FromRow)]
+struct Row {
+    id: Uuid,
+    account_id: i64,
+    name: String,
+    content_type: String,
+    size: i64,
+    sha256: Option<Vec<u8>>,
+    md5: Option<Vec<u8>>,
+    metadata: serde_json::Value,
+    artifact_key: String,
+    created_at: DateTime<Utc>,
+    expires_at: DateTime<Utc>,
+}
+
+impl From<Row> for Upload {
+    fn from(row: Row) -> Self {
+        let hex = |bytes: Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        Self {
+            id: row.id.into(),
+            account_id: row.account_id,
+            name: row.name,
+            content_type: row.content_type,
+            size: row.size.unsigned_abs(),
+            checksums: row.sha256.zip(row.md5).map(|(sha256, md5)| Checksums { sha256: hex(sha256), md5: hex(md5) }),
+            metadata: row.metadata,
+            key: row.artifact_key,
+            created_at: row.created_at,
+            expires_at: row.expires_at,
+        }
+    }
+}
+
+impl Store {
+    /// Begins an upload, which counts for nothing yet.
+    pub async fn begin_upload(&self, new: &NewUpload) -> Result<Upload> {
+        let row: Row = sqlx::query_as(concat!(
+            "with counter as (insert into uploaded_bytes (account_id) values ($2) on conflict do nothing)
+             insert into uploads (id, account_id, name, content_type, metadata, artifact_key, ticket, expires_at)
+             values ($1, $2, $3, $4, $5, $6, $7, now() + $8::bigint * interval '1 microsecond')
+             returning ",
+            columns!()
+        ))
+        .bind(new.id.as_uuid())
+        .bind(new.account_id)
+        .bind(&new.name)
+        .bind(new.content_type)
+        .bind(serde_json::Value::Object(new.metadata.clone()))
+        .bind(&new.key)
+        .bind(new.ticket.as_ref().map(|ticket| &ticket[..]))
+        .bind(microseconds(new.keep))
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(row.into())
+    }
+
+    /// The upload that whoever holds this ticket may send the bytes of, for so long after it was begun.
+    pub async fn find_announced(&self, id: UploadId, ticket: [u8; 32], valid: Duration) -> Result<Option<Upload>> {
+        let row: Option<Row> = sqlx::query_as(concat!(
+            "select ",
+            columns!(),
+            " from uploads
+             where id = $1 and ticket = $2 and stored_at is null
+               and created_at > now() - $3::bigint * interval '1 microsecond'"
+        ))
+        .bind(id.as_uuid())
+        .bind(&ticket[..])
+        .bind(microseconds(valid))
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(row.map(Upload::from))
+    }
+
+    /// Counts the bytes of an upload that are about to be stored. `false` if its account would have more than `quota`; of
+    /// any number who ask at once, no more are told yes than fit.
+    pub async fn make_room(&self, id: UploadId, size: u64, quota: u64) -> Result<bool> {
+        let counted = sqlx::query(
+            "with upload as (
+                 select id as upload_id, account_id as owner, size as before from uploads
+                 where id = $1 and stored_at is null
+                 for update
+             ),
+             counted as (
+                 update uploaded_bytes set bytes = bytes + $2 - before
+                 from upload where account_id = owner and bytes + $2 - before <= $3
+                 returning account_id
+             )
+             update uploads set size = $2 from upload, counted where id = upload_id",
+        )
+        .bind(id.as_uuid())
+        .bind(size.cast_signed())
+        .bind(i64::try_from(quota).unwrap_or(i64::MAX))
+        .execute(&self.pool)
+        .await?;
+        Ok(counted.rows_affected() == 1)
+    }
+
+    /// Finishes an upload whose bytes are stored. `None` if it was finished or swept meanwhile.
+    pub async fn finish_upload(&self, id: UploadId, sha256: [u8; 32], md5: [u8; 16]) -> Result<Option<Upload>> {
+        let row: Option<Row> = sqlx::query_as(concat!(
+            "update uploads set stored_at = now(), sha256 = $2, md5 = $3 where id = $1 and stored_at is null returning ",
+            columns!()
+        ))
+        .bind(id.as_uuid())
+        .bind(&sha256[..])
+        .bind(&md5[..])
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(row.map(Upload::from))
+    }
+
+    /// An account's upload, while it is kept.
+    pub async fn find_upload(&self, account_id: i64, id: UploadId) -> Result<Option<Upload>> {
+        let row: Option<Row> = sqlx::query_as(concat!(
+            "select ",
+            columns!(),
+            " from uploads where id = $1 and account_id = $2 and stored_at is not null and expires_at > now()"
+        ))
+        .bind(id.as_uuid())
+        .bind(account_id)
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(row.map(Upload::from))
+    }
+
+    /// An account's uploads, newest first.
+    pub async fn list_uploads(&self, account_id: i64, limit: u32) -> Result<Vec<Upload>> {
+        let rows: Vec<Row> = sqlx::query_as(concat!(
+            "select ",
+            columns!(),
+            " from uploads where account_id = $1 and stored_at is not null and expires_at > now()
+             order by created_at desc, id desc limit $2"
+        ))
+        .bind(account_id)
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(Upload::from).collect())
+    }
+
+    /// Deletes an upload of an account and returns where its bytes are. `None` if there is no such upload.
+    pub async fn delete_upload(&self, account_id: i64, id: UploadId) -> Result<Option<String>> {
+        Ok(sqlx::query_scalar(
+            "with gone as (
+                 delete from uploads where id = $1 and account_id = $2 returning account_id as owner, size, artifact_key
+             ),
+             counted as (update uploaded_bytes set bytes = bytes - size from gone where account_id = owner)
+             select artifact_key from gone",
+        )
+        .bind(id.as_uuid())
+        .bind(account_id)
+        .fetch_optional(&self.pool)
+        .await?)
+    }
+
+    /// Deletes uploads of one account that have expired, or whose bytes have not come for so long, and returns where their
+    /// bytes are. Of one account, so that those who do this at the same time cannot wait for each other in a circle.
+    pub async fn expire_uploads(&self, unsent: Duration, limit: i64) -> Result<Vec<String>> {
+        Ok(sqlx::query_scalar(
+            "with due as (
+                 select id as due_id, account_id as owner from uploads
+                 where expires_at <= now()
+                    or stored_at is null and created_at <= now() - $1::bigint * interval '1 microsecond'
+             ),
+             chosen as (
+                 select id as chosen_id from uploads
+                 where id in (select due_id from due where owner = (select owner from due limit 1))
+                 limit $2
+                 for update skip locked
+             ),
+             gone as (
+                 delete from uploads using chosen where id = chosen_id
+                 returning account_id as owner, size, artifact_key
+             ),
+             counted as (
+                 update uploaded_bytes set bytes = bytes - total
+                 from (select owner, sum(size)::bigint as total from gone group by owner) as sums
+                 where account_id = owner
+             )
+             select artifact_key from gone",
+        )
+        .bind(microseconds(unsent))
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?)
+    }
+}

@@ -1,0 +1,25 @@
+//! What bodies may say, for documentation: they are read field by field, and tests hold these to what is read.
+
+use utoipa::{ToSchema, openapi::Ref};
+
+fn input() -> Ref {
+    Ref::from_schema_name("VendorInput")
+}
+
+/// A prediction to be made.
+#[derive(ToSchema)]
+#[schema(as = eachlabs::CreatePrediction)]
+#[expect(dead_code, reason = "it is read field by field")]
+pub struct CreatePrediction {
+    /// The model's slug.
+    #[schema(min_length = 1)]
+    model: String,
+    /// Of no meaning any more.
+    version: Option<String>,
+    #[schema(schema_with = input)]
+    input: (),
+    /// Where to tell the end; empty for nowhere.
+    webhook_url: Option<String>,
+    /// Sent along in `X-Webhook-Secret`.
+    webhook_secret: Option<String>,
+}

@@ -1,0 +1,134 @@
+//! What `docs/operations.md` tells an operator to do, done.
+
+use std::{
+    path::Path,
+    process::{Command, Output},
+    time::Duration,
+};
+
+use nix::sys::signal::Signal;
+use sqlx::{AssertSqlSafe, PgPool};
+
+use crate::{
+    process::{Client, Program, TestFolder, url_of},
+    text,
+};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_fourstep");
+
+/// The commands after a mark in the document.
+fn commands(mark: &str) -> String {
+    let document = text("docs/operations.md");
+    let (_, rest) = document.split_once(&format!("<!-- {mark} -->\n```sh\n")).unwrap();
+    rest.split_once("```").unwrap().0.to_owned()
+}
+
+/// Runs commands in a folder, with our program and Postgres's own at hand.
+fn shell(commands: &str, folder: &Path, database_url: Option<&str>) {
+    let postgres = fourstep::postgres::binaries::find().unwrap();
+    let ours = Path::new(PROGRAM).parent().unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let path = format!("{}:{}:{path}", ours.display(), postgres.directory().display());
+    let mut shell = Command::new("sh");
+    shell.args(["-eu", "-c", commands]).current_dir(folder).env("PATH", path).env_remove("DATABASE_URL");
+    if let Some(url) = database_url {
+        shell.env("DATABASE_URL", url);
+    }
+    let output = shell.output().unwrap();
+    assert!(output.status.success(), "{commands}\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
+async fn picture(client: &Client, url: &str, id: &str) -> Vec<u8> {
+    let output = client.terminal(id).await["output"][0].as_str().unwrap().to_owned();
+    let path = &output[output.find("/files/").unwrap()..];
+    let response = reqwest::get(format!("{url}{path}")).await.unwrap().error_for_status().unwrap();
+    response.bytes().await.unwrap().to_vec()
+}
+
+/// Makes a prediction on one server, backs it up, restores it into another, and finds it there, with its picture, by its key.
+async fn survives(from: Option<&str>, to: Option<&str>) {
+    let folder = TestFolder::new();
+    let (data, restored) = (folder.0.join("data"), folder.0.join("restored"));
+    let server = Program::serve(&data, from, &[]);
+    let client = Client::of(&server, &data);
+    let id = client.create().await.unwrap();
+    let before = client.terminal(&id).await;
+    assert_eq!(before["status"], "succeeded");
+    let made = picture(&client, &server.url, &id).await;
+    shell(&commands("back up"), &folder.0, from);
+    stop(server).await;
+
+    let server = Program::serve(&restored, to, &["--workers", "0"]);
+    shell(&commands("restore"), &folder.0, to);
+    stop(server).await;
+    let server = Program::serve(&restored, to, &[]);
+    let client = Client::of(&server, &restored);
+    let after = client.terminal(&id).await;
+    for field in ["status", "input", "metrics", "created_at", "completed_at"] {
+        assert_eq!(after[field], before[field], "{field}");
+    }
+    assert!(picture(&client, &server.url, &id).await == made);
+    // It is a server as any other.
+    let next = client.create().await.unwrap();
+    assert_eq!(client.terminal(&next).await["status"], "succeeded");
+    stop(server).await;
+}
+
+/// Ends a server as a supervisor does, and with it its private Postgres.
+async fn stop(mut server: Program) {
+    server.signal(Signal::SIGTERM);
+    assert!(server.ended_within(Duration::from_secs(60)).await.success());
+}
+
+#[sqlx::test]
+async fn a_backup_of_ones_own_postgres_is_restored_as_documented(pool: PgPool) {
+    let name = format!("restored_{}", uuid::Uuid::new_v4().simple());
+    sqlx::query(AssertSqlSafe(format!("create database {name}"))).execute(&pool).await.unwrap();
+    // Without what only sqlx knows: `pg_dump` reads this URL, too.
+    let from = url_of(&pool).split('?').next().unwrap().to_owned();
+    let database = pool.connect_options().get_database().unwrap().to_owned();
+    let to = from.replacen(&format!("/{database}"), &format!("/{name}"), 1);
+    survives(Some(&from), Some(&to)).await;
+    sqlx::query(AssertSqlSafe(format!("drop database {name} with (force)"))).execute(&pool).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_backup_of_the_private_postgres_is_restored_as_documented() {
+    survives(None, None).await;
+}
+
+fn fourstep(arguments: &[&str], folder: &Path, database_url: &str) -> Output {
+    let mut command = Command::new(PROGRAM);
+    command.args(arguments).arg("--data-dir").arg(folder).env("DATABASE_URL", database_url).env_remove("RUST_LOG");
+    command.output().unwrap()
+}
+
+#[sqlx::test]
+async fn health_is_what_the_server_says_of_itself(pool: PgPool) {
+    let (folder, url) = (TestFolder::new(), url_of(&pool));
+    let server = Program::serve(&folder.0, Some(&url), &["--workers", "0"]);
+    let address = server.url.trim_start_matches("http://").to_owned();
+    let health = |more: &[&str]| fourstep(&[&["health", "--listen", &address], more].concat(), &folder.0, &url);
+    // Nobody would run a prediction.
+    let unready = health(&[]);
+    assert_eq!(unready.status.code(), Some(1), "{unready:?}");
+    assert!(String::from_utf8_lossy(&unready.stdout).contains("\"ready\":false"), "{unready:?}");
+    assert!(health(&["--live"]).status.success());
+
+    let worker = Program::worker(&folder.0, &url, 1);
+    assert!(health(&[]).status.success());
+    drop((worker, server));
+    let gone = health(&["--live"]);
+    assert_eq!(gone.status.code(), Some(1), "{gone:?}");
+    assert!(String::from_utf8_lossy(&gone.stderr).contains("no server answers at http://"), "{gone:?}");
+}
+
+#[sqlx::test]
+async fn workers_are_listed_with_their_machine_and_models(pool: PgPool) {
+    let (folder, url) = (TestFolder::new(), url_of(&pool));
+    let _worker = Program::worker(&folder.0, &url, 1);
+    let listed = fourstep(&["workers", "list"], &folder.0, &url);
+    let text = String::from_utf8(listed.stdout).unwrap();
+    let row = text.lines().find(|line| line.contains("sdxl-lightning-4step")).unwrap_or_else(|| panic!("{text}"));
+    assert!(row.contains("ready"), "{text}");
+}
