@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{ImageSource, Input, InvalidField};
+use super::{ImageSource, Input, InvalidField, OwnFile};
 
 /// Reads fields one by one and collects what is wrong with them. A reader returns `None` for the default.
 pub(super) struct Fields<'a> {
@@ -103,6 +103,8 @@ impl<'a> Fields<'a> {
         let form = match self.object.get(name) {
             None | Some(Value::Null) => return false,
             Some(Value::String(text)) if text.is_empty() => return false,
+            // What names a file of ours is looked for later.
+            Some(Value::String(text)) if OwnFile::named_by(text).is_some() => Ok(()),
             Some(Value::String(text)) => ImageSource::parse(text).map(drop),
             Some(_) => Err("must be a string: an https: URL or a data: URI".to_owned()),
         };

@@ -35,7 +35,10 @@ impl<'a> ImageSource<'a> {
             return Ok(Self::Remote(text));
         }
         if !starts_with("data:") {
-            return Err("must be an https: URL, or a data: URI like data:image/png;base64,iVBORw0…".to_owned());
+            return Err(
+                "must be an https: URL, a data: URI like data:image/png;base64,iVBORw0…, or the id of an upload"
+                    .to_owned(),
+            );
         }
         match text.split_once(',') {
             Some((head, payload)) if head.to_ascii_lowercase().ends_with(";base64") => {

@@ -147,10 +147,14 @@ fn routes() -> Router<Api> {
         .route("/docs/{digest}/{*path}", get(openapi::docs::asset));
 
     // A vendor's client is given its face's own path, or only the server; and some add `/v1` to what they are given.
-    let faces = mounted("/v1", replicate.clone().merge(eachlabs.clone()).merge(openai.clone()))
+    // Of two vendors the same, whose routes may be in one table.
+    let files = Router::new().route("/files/{id}", delete(uploads::delete_of_vendor));
+    let all = replicate.clone().merge(eachlabs.clone()).merge(openai.clone()).merge(files.clone());
+    let replicate = replicate.merge(files.clone());
+    let faces = mounted("/v1", all)
         .merge(mounted("/v1/v1", replicate.clone()))
         .merge(mounted("/replicate/v1", replicate))
-        .merge(mounted("/eachlabs/v1", eachlabs))
+        .merge(mounted("/eachlabs/v1", eachlabs.merge(files)))
         .merge(mounted("/openai/v1", openai));
 
     native.merge(open).merge(faces)
@@ -179,7 +183,7 @@ fn admin_routes() -> Router<Api> {
 
 /// Vendors' faces under a path, which they know for the URLs in their answers; with the one URL all vendors have.
 fn mounted(path: &'static str, faces: Router<Api>) -> Router<Api> {
-    let faces = faces.route("/models", get(face::list_models)).route("/files/{id}", delete(uploads::delete_of_vendor));
+    let faces = faces.route("/models", get(face::list_models));
     Router::new().nest(path, faces.layer(Extension(Mount(path))))
 }
 

@@ -105,7 +105,7 @@ test("what it will take is said before, as the server guesses it", async () => {
     const { predict_time, cost } = await answer.json();
     assert.ok(predict_time > 0 && cost > 0);
     await page.waitForFunction(({ predict_time, cost }) => {
-      const [, time, dollars] = /^About ([\d.]+) s · \$([\d.]+)/.exec(document.querySelector("[data-estimate]").innerText) ?? [];
+      const [, time, dollars] = /^About ([\d.]+) s · \$([\d.]+)/.exec(document.querySelector("[data-estimate]")?.innerText ?? "") ?? [];
       return Math.abs(time - predict_time) <= 0.05 * predict_time + 0.005 && Math.abs(dollars - cost) <= 0.05 * cost;
     }, { predict_time, cost });
   };
@@ -113,7 +113,7 @@ test("what it will take is said before, as the server guesses it", async () => {
   await set(page, { width: 512, height: 512, num_inference_steps: 9 });
   await said({ width: 512, height: 512, num_inference_steps: 9 });
   await set(page, { width: 513 });
-  await page.waitForFunction(() => document.querySelector("[data-estimate]").innerText === "");
+  await page.waitForFunction(() => document.querySelector("[data-estimate]")?.innerText === "");
   await close();
 });
 
