@@ -86,7 +86,13 @@ impl Artifacts {
 
     /// Whether the store answers, and lets us look into it.
     pub async fn check(&self) -> Result<(), Error> {
-        self.store.list(Some(&Path::from("uploads/check"))).next().await.transpose()?;
+        let nothing = Path::from("uploads/check");
+        // Of a list that is refused it is not told why; of a file it is.
+        match self.store.get(&nothing).await {
+            Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.store.list(Some(&nothing)).next().await.transpose()?;
         Ok(())
     }
 
