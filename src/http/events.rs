@@ -43,7 +43,7 @@ const RECONNECT: Duration = Duration::from_secs(1);
         ("Last-Event-ID" = Option<String>, Header, description = "The last event that was heard."),
     ),
     responses(
-        (status = 200, description = "Events `queued`, `started`, `step` and `finished`.", body = String, content_type = "text/event-stream"),
+        (status = 200, description = "Events `queued`, `started`, `step` and `finished`.", body = native::events::ServerSentEvent, content_type = "text/event-stream"),
         (status = 204, description = "Everything has been heard."),
     ),
     security(("key" = ["predictions:read"])),

@@ -33,6 +33,7 @@ use crate::{
     service::{self, CreateRequest, Created, Follow, Sight},
     wire::{
         BaseUrl,
+        native::events::ServerSentEvent,
         openai::{
             self, Answer, Completed, CreateImages, Event, Failed, FormValue, Image, Images, Partial, PartialPlan,
         },
@@ -52,7 +53,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
     ),
     request_body = openai::body::Generation,
     responses(
-        (status = 200, description = "The pictures; with `stream`, server-sent events.", content((openai::Images = "application/json"), (String = "text/event-stream"))),
+        (status = 200, description = "The pictures; with `stream`, server-sent events.", content((openai::Images = "application/json"), (ServerSentEvent = "text/event-stream"))),
         (status = 409, description = "The prediction was canceled."),
     ),
     security(("key" = ["predictions:write"])),
@@ -80,7 +81,7 @@ pub(super) async fn generate(
     ),
     request_body(content = openai::body::Edit, content_type = "multipart/form-data"),
     responses(
-        (status = 200, description = "The pictures; with `stream`, server-sent events.", content((openai::Images = "application/json"), (String = "text/event-stream"))),
+        (status = 200, description = "The pictures; with `stream`, server-sent events.", content((openai::Images = "application/json"), (ServerSentEvent = "text/event-stream"))),
         (status = 409, description = "The prediction was canceled."),
     ),
     security(("key" = ["predictions:write"])),

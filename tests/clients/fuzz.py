@@ -1,7 +1,8 @@
 """Schemathesis over /openapi.json. Told by the environment where, who and how much.
 
-Left out are two of its checks. Not all that fits a schema can be run: a picture's URL may lead to no picture. And some of
-what does not fit is taken all the same: numbers in texts, as the vendors' clients send them. Also left out are the URLs
+Left out are four of its checks. Not all that fits a schema can be run: a picture's URL may lead to no picture. And some of
+what does not fit is taken all the same: numbers in texts, as the vendors' clients send them. A prediction that is deleted
+is canceled and stays to be read, and one that has just been made may have no webhook to be found. Also left out are the URLs
 that say what is not there (501), and the operators' own: their key would revoke itself.
 """
 
@@ -29,7 +30,7 @@ with tempfile.TemporaryDirectory() as folder:
         "--header", f"Authorization: Bearer {secret}",
         "--phases", "examples,coverage,fuzzing,stateful",
         "--checks", "all",
-        "--exclude-checks", "positive_data_acceptance,negative_data_rejection",
+        "--exclude-checks", "positive_data_acceptance,negative_data_rejection,use_after_free,ensure_resource_availability",
         "--exclude-tag", "Admin",
         "--exclude-operation-id", "openai_vary",
         "--exclude-operation-id", "replicate_download_file",
@@ -41,10 +42,9 @@ with tempfile.TemporaryDirectory() as folder:
         "--warnings", "off",
         "--no-color",
     ]
-    if os.environ["SECONDS"]:
-        command += ["--max-time", os.environ["SECONDS"]]
     run = subprocess.run(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 print(run.stdout)
 cases = sum(int(count) for count in re.findall(r"(\d+) generated", run.stdout))
-print(f"{cases} cases")
+if run.returncode == 0 and cases < int(os.environ["LEAST_CASES"]):
+    sys.exit(f"only {cases} cases were generated")
 sys.exit(run.returncode)

@@ -126,6 +126,21 @@ impl News {
     }
 }
 
+/// An event of a stream, as its client reads it off the wire.
+#[derive(ToSchema)]
+#[schema(as = server::Event)]
+#[expect(dead_code, reason = "it is written line by line")]
+pub struct ServerSentEvent {
+    /// What it is called.
+    event: Option<String>,
+    /// To be sent as `Last-Event-ID` by who comes back.
+    id: Option<String>,
+    /// JSON in one line.
+    data: Option<String>,
+    /// How soon to come back, milliseconds.
+    retry: Option<u32>,
+}
+
 #[derive(Serialize, ToSchema)]
 #[schema(as = native::Queued)]
 struct Queued {
@@ -147,9 +162,9 @@ struct Started {
 #[derive(Serialize, ToSchema)]
 #[schema(as = native::Step)]
 struct Step {
-    /// Of the picture being drawn.
+    /// Calls of the UNet that are done, over all pictures.
     step: u32,
-    /// Steps of a picture.
+    /// Calls of the UNet in all.
     total: u32,
     /// Pictures that are done.
     finished_images: u32,
