@@ -1,20 +1,13 @@
 //! `fourstep accounts`: who owns keys and predictions, and what they may spend.
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use fourstep::{
-    config::Config,
     domain::{AccountMode, NanoUsd},
     store::{self, Store},
 };
 
-use super::{
-    block_on,
-    database::Database,
-    logging::{self, Audience},
-    options::Place,
-    terminal,
-};
+use super::{database::with_store, options::Place, terminal};
 
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum AccountsCommand {
@@ -86,21 +79,12 @@ pub(crate) fn run(command: AccountsCommand) -> Result<()> {
         AccountsCommand::Credit(args) => &args.place,
         AccountsCommand::Set(args) => &args.place,
     };
-    let config = place.load(Vec::new())?;
-    logging::start(Audience::Caller)?;
-    block_on(with_database(&config, command))
-}
-
-async fn with_database(config: &Config, command: AccountsCommand) -> Result<()> {
-    let database = Database::open_migrated(config).await?;
-    let result = match command {
-        AccountsCommand::Create(args) => create(database.store(), &args).await,
-        AccountsCommand::List(_) => list(database.store()).await,
-        AccountsCommand::Credit(args) => credit(database.store(), &args).await,
-        AccountsCommand::Set(args) => set(database.store(), &args).await,
-    };
-    database.close().await;
-    result
+    with_store(place, async |store| match &command {
+        AccountsCommand::Create(args) => create(store, args).await,
+        AccountsCommand::List(_) => list(store).await,
+        AccountsCommand::Credit(args) => credit(store, args).await,
+        AccountsCommand::Set(args) => set(store, args).await,
+    })
 }
 
 async fn create(store: &Store, args: &CreateArgs) -> Result<()> {
@@ -141,7 +125,7 @@ async fn credit(store: &Store, args: &CreditArgs) -> Result<()> {
     let amount = if args.debit { NanoUsd::new(-args.amount.get()) } else { args.amount };
     match store.credit(&args.name, amount, args.note.as_deref()).await {
         Ok(true) => {}
-        Ok(false) => bail!("there is no account {:?}; `fourstep accounts list` shows them", args.name),
+        Ok(false) => bail!(no_account(&args.name)),
         Err(store::Error::OverLimit) => bail!("{} does not have ${} that is not held", args.name, args.amount),
         Err(error) => return Err(error.into()),
     }
@@ -158,7 +142,16 @@ async fn set(store: &Store, args: &SetArgs) -> Result<()> {
         known &= store.set_max_in_flight(&args.name, (most > 0).then_some(most)).await?;
     }
     if !known {
-        bail!("there is no account {:?}; `fourstep accounts list` shows them", args.name);
+        bail!(no_account(&args.name));
     }
     terminal::print(&format!("Changed the account {}.\n", args.name))
+}
+
+/// The id of the account of this name. One that is mistyped must not look like one without anything.
+pub(crate) async fn account_id(store: &Store, name: &str) -> Result<i64> {
+    store.find_account(name).await?.ok_or_else(|| anyhow!(no_account(name)))
+}
+
+fn no_account(name: &str) -> String {
+    format!("there is no account {name:?}; `fourstep accounts list` shows them")
 }

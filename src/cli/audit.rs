@@ -5,13 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 
-use super::{
-    block_on,
-    database::Database,
-    logging::{self, Audience},
-    options::Place,
-    terminal,
-};
+use super::{database::with_store, options::Place, terminal};
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct AuditArgs {
@@ -21,27 +15,20 @@ pub(crate) struct AuditArgs {
 
 /// Prints a line for each check, and fails if one of them does not hold.
 pub(crate) fn run(args: AuditArgs) -> Result<ExitCode> {
-    let config = args.place.load(Vec::new())?;
-    logging::start(Audience::Caller)?;
-    block_on(async {
-        let database = Database::open_migrated(&config).await?;
-        let audit = database.store().audit().await;
-        database.close().await;
-        let audit = audit?;
-        let mut report = String::new();
-        for finding in &audit.findings {
-            let verdict = if finding.wrong == 0 { "ok " } else { "BAD" };
-            report += &format!("{verdict}  {} ({} checked)\n", finding.law, finding.checked);
-            for example in &finding.examples {
-                report += &format!("       {example}\n");
-            }
-            let untold = finding.wrong.saturating_sub(finding.examples.len() as u64);
-            if untold > 0 {
-                report += &format!("       and {untold} more\n");
-            }
+    let audit = with_store(&args.place, async |store| Ok(store.audit().await?))?;
+    let mut report = String::new();
+    for finding in &audit.findings {
+        let verdict = if finding.wrong == 0 { "ok " } else { "BAD" };
+        report += &format!("{verdict}  {} ({} checked)\n", finding.law, finding.checked);
+        for example in &finding.examples {
+            report += &format!("       {example}\n");
         }
-        report += if audit.is_clean() { "Everything adds up.\n" } else { "The books do not add up.\n" };
-        terminal::print(&report)?;
-        Ok(if audit.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-    })
+        let untold = finding.wrong.saturating_sub(finding.examples.len() as u64);
+        if untold > 0 {
+            report += &format!("       and {untold} more\n");
+        }
+    }
+    report += if audit.is_clean() { "Everything adds up.\n" } else { "The books do not add up.\n" };
+    terminal::print(&report)?;
+    Ok(if audit.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

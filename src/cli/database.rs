@@ -7,11 +7,29 @@ use fourstep::{
     store::{Seal, Settings, Store},
 };
 
+use super::{
+    block_on,
+    logging::{self, Audience},
+    options::Place,
+};
+
 /// An open database, to be closed with `close`.
 pub(crate) struct Database {
     store: Store,
     /// Started for this command, because no server runs on the data folder.
     started: Option<PrivateCluster>,
+}
+
+/// Does something with the migrated database of a place, and closes it, however that went.
+pub(crate) fn with_store<T>(place: &Place, work: impl AsyncFnOnce(&Store) -> Result<T>) -> Result<T> {
+    let config = place.load(Vec::new())?;
+    logging::start(Audience::Caller)?;
+    block_on(async {
+        let database = Database::open_migrated(&config).await?;
+        let result = work(&database.store).await;
+        database.close().await;
+        result
+    })
 }
 
 impl Database {
@@ -41,7 +59,7 @@ impl Database {
 
     /// Opens a database that the command needs migrated. Only a private one is migrated on the way: another's schema
     /// is changed when its owner says so.
-    pub(crate) async fn open_migrated(config: &Config) -> Result<Self> {
+    async fn open_migrated(config: &Config) -> Result<Self> {
         let database = Self::open(config).await?;
         let ready = async {
             match database.started {

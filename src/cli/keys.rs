@@ -4,18 +4,11 @@ use anyhow::{Result, bail};
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 use fourstep::{
-    config::Config,
     domain::{ApiKey, Budget, NanoUsd, NewKey, Period, Scopes},
     store::Store,
 };
 
-use super::{
-    block_on,
-    database::Database,
-    logging::{self, Audience},
-    options::Place,
-    terminal,
-};
+use super::{database::with_store, options::Place, terminal};
 
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum KeysCommand {
@@ -105,22 +98,13 @@ pub(crate) fn run(command: KeysCommand) -> Result<()> {
         KeysCommand::Budget(args) => &args.place,
         KeysCommand::Revoke(args) => &args.place,
     };
-    let config = place.load(Vec::new())?;
-    logging::start(Audience::Caller)?;
-    block_on(with_database(&config, command))
-}
-
-async fn with_database(config: &Config, command: KeysCommand) -> Result<()> {
-    let database = Database::open_migrated(config).await?;
-    let result = match command {
-        KeysCommand::Create(args) => create(database.store(), &args).await,
-        KeysCommand::List(_) => list(database.store()).await,
-        KeysCommand::Rotate(args) => rotate(database.store(), &args).await,
-        KeysCommand::Budget(args) => budget(database.store(), &args).await,
-        KeysCommand::Revoke(args) => revoke(database.store(), &args.key).await,
-    };
-    database.close().await;
-    result
+    with_store(place, async |store| match &command {
+        KeysCommand::Create(args) => create(store, args).await,
+        KeysCommand::List(_) => list(store).await,
+        KeysCommand::Rotate(args) => rotate(store, args).await,
+        KeysCommand::Budget(args) => budget(store, args).await,
+        KeysCommand::Revoke(args) => revoke(store, &args.key).await,
+    })
 }
 
 async fn create(store: &Store, args: &CreateArgs) -> Result<()> {

@@ -8,13 +8,7 @@ use fourstep::{
     wire,
 };
 
-use super::{
-    block_on,
-    database::Database,
-    logging::{self, Audience},
-    options::Place,
-    terminal,
-};
+use super::{accounts::account_id, database::with_store, options::Place, terminal};
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct UsageArgs {
@@ -38,45 +32,34 @@ pub(crate) struct UsageArgs {
 }
 
 pub(crate) fn run(args: UsageArgs) -> Result<()> {
-    let config = args.place.load(Vec::new())?;
-    logging::start(Audience::Caller)?;
     let to = args.to.unwrap_or_else(|| Utc::now().date_naive());
     let from = args.from.unwrap_or_else(|| to.with_day(1).unwrap_or(to));
     if from > to {
         bail!("--from must not be after --to");
     }
     let query = UsageQuery { from, to, group_by: args.group_by };
-    block_on(async {
-        let database = Database::open_migrated(&config).await?;
-        let usage = async {
-            let account = match &args.account {
-                None => None,
-                Some(name) => match database.store().find_account(name).await? {
-                    None => bail!("there is no account {name:?}; `fourstep accounts list` shows them"),
-                    account => account,
-                },
-            };
-            Ok(database.store().usage(account, &query).await?)
+    let usage = with_store(&args.place, async |store| {
+        let account = match &args.account {
+            None => None,
+            Some(name) => Some(account_id(store, name).await?),
         };
-        let usage = usage.await;
-        database.close().await;
-        let usage = usage?;
-        if args.csv {
-            return terminal::print(&wire::usage::csv(&query, &usage));
-        }
-        let names = [query.group_by.as_str(), "succeeded", "failed", "canceled", "device seconds", "cost"];
-        let mut rows = vec![names.map(str::to_uppercase)];
-        for line in &usage {
-            rows.push([
-                line.group.clone(),
-                line.succeeded.to_string(),
-                line.failed.to_string(),
-                line.canceled.to_string(),
-                format!("{}.{:06}", line.device_time.as_secs(), line.device_time.subsec_micros()),
-                format!("${}", line.cost),
-            ]);
-        }
-        let total: NanoUsd = usage.iter().map(|line| line.cost).sum();
-        terminal::print(&format!("{}Total: ${total}\n", terminal::table(&rows)))
-    })
+        Ok(store.usage(account, &query).await?)
+    })?;
+    if args.csv {
+        return terminal::print(&wire::usage::csv(&query, &usage));
+    }
+    let names = [query.group_by.as_str(), "succeeded", "failed", "canceled", "device seconds", "cost"];
+    let mut rows = vec![names.map(str::to_uppercase)];
+    for line in &usage {
+        rows.push([
+            line.group.clone(),
+            line.succeeded.to_string(),
+            line.failed.to_string(),
+            line.canceled.to_string(),
+            format!("{}.{:06}", line.device_time.as_secs(), line.device_time.subsec_micros()),
+            format!("${}", line.cost),
+        ]);
+    }
+    let total: NanoUsd = usage.iter().map(|line| line.cost).sum();
+    terminal::print(&format!("{}Total: ${total}\n", terminal::table(&rows)))
 }

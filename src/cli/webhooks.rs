@@ -2,15 +2,9 @@
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
-use fourstep::{config::Config, domain::PredictionId, store::Store};
+use fourstep::{domain::PredictionId, store::Store};
 
-use super::{
-    block_on,
-    database::Database,
-    logging::{self, Audience},
-    options::Place,
-    terminal,
-};
+use super::{accounts::account_id, database::with_store, options::Place, terminal};
 
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum WebhooksCommand {
@@ -52,23 +46,16 @@ pub(crate) fn run(command: WebhooksCommand) -> Result<()> {
         WebhooksCommand::Failed(args) => &args.place,
         WebhooksCommand::Redeliver(args) => &args.place,
     };
-    let config = place.load(Vec::new())?;
-    logging::start(Audience::Caller)?;
-    block_on(with_database(&config, command))
-}
-
-async fn with_database(config: &Config, command: WebhooksCommand) -> Result<()> {
-    let database = Database::open_migrated(config).await?;
-    let result = match command {
-        WebhooksCommand::Failed(args) => failed(database.store(), &args).await,
-        WebhooksCommand::Redeliver(args) => redeliver(database.store(), &args).await,
-    };
-    database.close().await;
-    result
+    with_store(place, async |store| match &command {
+        WebhooksCommand::Failed(args) => failed(store, args).await,
+        WebhooksCommand::Redeliver(args) => redeliver(store, args).await,
+    })
 }
 
 async fn failed(store: &Store, args: &FailedArgs) -> Result<()> {
-    check_account(store, args.account.as_deref()).await?;
+    if let Some(name) = &args.account {
+        account_id(store, name).await?;
+    }
     let header = ["PREDICTION", "ACCOUNT", "RECEIVER", "EVENT", "ATTEMPTS", "LAST TRIED", "BECAUSE IT"];
     let mut rows = vec![header.map(str::to_owned)];
     for given_up in store.given_up_webhooks(args.account.as_deref(), args.limit).await? {
@@ -87,7 +74,9 @@ async fn failed(store: &Store, args: &FailedArgs) -> Result<()> {
 
 async fn redeliver(store: &Store, args: &RedeliverArgs) -> Result<()> {
     let Some(id) = args.id else {
-        check_account(store, args.account.as_deref()).await?;
+        if let Some(name) = &args.account {
+            account_id(store, name).await?;
+        }
         let count = store.redeliver_given_up_webhooks(args.account.as_deref()).await?;
         return terminal::print(&format!("Telling {count} again.\n"));
     };
@@ -97,14 +86,4 @@ async fn redeliver(store: &Store, args: &RedeliverArgs) -> Result<()> {
         );
     }
     terminal::print(&format!("Telling the end of {id} again.\n"))
-}
-
-/// A name that is mistyped must not look like an account without trouble.
-async fn check_account(store: &Store, name: Option<&str>) -> Result<()> {
-    if let Some(name) = name
-        && store.account_named(name).await?.is_none()
-    {
-        bail!("there is no account {name:?}; `fourstep accounts list` shows them");
-    }
-    Ok(())
 }

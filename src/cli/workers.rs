@@ -4,13 +4,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use fourstep::store::Store;
 
-use super::{
-    block_on,
-    database::Database,
-    logging::{self, Audience},
-    options::Place,
-    terminal,
-};
+use super::{database::with_store, options::Place, terminal};
 
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum WorkersCommand {
@@ -26,14 +20,7 @@ pub(crate) struct ListArgs {
 
 pub(crate) fn run(command: WorkersCommand) -> Result<()> {
     let WorkersCommand::List(args) = command;
-    let config = args.place.load(Vec::new())?;
-    logging::start(Audience::Caller)?;
-    block_on(async {
-        let database = Database::open_migrated(&config).await?;
-        let result = list(database.store()).await;
-        database.close().await;
-        result
-    })
+    with_store(&args.place, list)
 }
 
 async fn list(store: &Store) -> Result<()> {

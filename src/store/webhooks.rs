@@ -163,11 +163,6 @@ impl Store {
         Ok(secret)
     }
 
-    /// The id of the account of this name.
-    pub async fn account_named(&self, name: &str) -> Result<Option<i64>> {
-        Ok(sqlx::query_scalar("select id from accounts where name = $1").bind(name).fetch_optional(&self.pool).await?)
-    }
-
     /// The secret of a new webhook as it is kept.
     pub(super) fn seal_secret(&self, webhook: &NewWebhook) -> Result<Option<Vec<u8>>> {
         match &webhook.webhook.request.secret {
