@@ -17,7 +17,10 @@ use anyhow::Context;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use self::{artifacts::open as open_artifacts, workers::catalog};
+pub use self::{
+    artifacts::open as open_artifacts,
+    workers::{catalog, open_device},
+};
 use self::{database::Database, observing::Observing, signals::Shutdown, workers::Plan};
 use crate::{
     artifacts::Artifacts,

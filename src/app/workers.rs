@@ -135,7 +135,7 @@ fn load(config: &Config, source: &Source) -> anyhow::Result<Load> {
         Source::Weights(folder) => (folder.clone(), false),
         Source::Demo(parent) => (parent.clone(), true),
     };
-    let device = open(config.worker.device)?;
+    let device = open_device(config.worker.device)?;
     let loras = config.worker.loras.iter().map(|lora| lora.parse());
     let mut options = SdxlOptions {
         weights,
@@ -159,7 +159,7 @@ fn load(config: &Config, source: &Source) -> anyhow::Result<Load> {
 }
 
 /// The device of this choice, if this build can use it.
-fn open(choice: DeviceChoice) -> anyhow::Result<Device> {
+pub fn open_device(choice: DeviceChoice) -> anyhow::Result<Device> {
     match choice {
         DeviceChoice::Auto => Ok(device::auto()),
         DeviceChoice::Cpu => Ok(Device::Cpu),

@@ -14,10 +14,11 @@ use anyhow::{Context, Result, anyhow, bail};
 use candle_core::{DType, Device, DeviceLocation};
 use clap::{Args, ValueEnum};
 use fourstep::{
+    app,
     config::DeviceChoice,
     domain,
     picture::{self, Format, Made, Provenance},
-    pipeline::{Generation, LoraFile, Options, Params, Pipeline, Progress, Safety, SchedulerName, Weights, device},
+    pipeline::{Generation, LoraFile, Options, Params, Pipeline, Progress, Safety, SchedulerName, Weights},
 };
 use image::RgbImage;
 use nix::sys::resource::{UsageWho, getrusage};
@@ -115,14 +116,6 @@ impl From<Precision> for DType {
     }
 }
 
-fn open(choice: DeviceChoice) -> Result<Device> {
-    match choice {
-        DeviceChoice::Auto => Ok(device::auto()),
-        DeviceChoice::Cpu => Ok(Device::Cpu),
-        DeviceChoice::Cuda(number) => device::gpu(number).with_context(|| format!("could not use the GPU {choice}")),
-    }
-}
-
 /// As torch names it.
 fn name_of(device: &Device) -> String {
     match device.location() {
@@ -154,7 +147,7 @@ pub(crate) fn run(args: GenerateArgs) -> Result<()> {
     // A misspelled path is found before the model is loaded, not after it has drawn.
     let format = output_format(&args)?;
     let start = args.image.as_deref().map(read_image).transpose()?;
-    let device = open(args.device)?;
+    let device = app::open_device(args.device)?;
     let pipeline = load(&args, &device)?;
     let load = started.elapsed();
 
