@@ -33,7 +33,7 @@ pub use progress::Progress;
 pub use scope::{Scope, Scopes, UnknownScope};
 pub use shortage::{Period, Shortage};
 pub use start_image::{ImageSource, size_from_image};
-pub use upload::{Checksums, NewUpload, OwnFile, Upload, UploadId};
+pub use upload::{Checksums, NewFile, NewUpload, OwnFile, Upload, UploadId};
 pub use usage::{Usage, UsageGroup, UsageQuery};
 pub use webhook::{NewWebhook, SigningSecret, Webhook, WebhookEvent, WebhookRequest, WebhookSecret, parse_events};
 pub use webhook_log::{DeliveryState, MadeAttempt, WebhookDelivery, WebhookLog};

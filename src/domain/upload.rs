@@ -99,6 +99,19 @@ pub struct Upload {
     pub expires_at: DateTime<Utc>,
 }
 
+/// A file that has arrived.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewFile {
+    /// Where the request has it, for what is wrong with it.
+    pub field: &'static str,
+    /// Its name, for people.
+    pub name: Option<String>,
+    /// What its owner keeps with it.
+    pub metadata: Map<String, Value>,
+    /// All of it.
+    pub bytes: Vec<u8>,
+}
+
 /// Hashes of a file, in lower-case hexadecimal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Checksums {

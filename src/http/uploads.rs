@@ -15,13 +15,13 @@ use super::{
     form::{self, Form},
 };
 use crate::{
-    domain::{Dialect, InvalidInput, Upload, UploadId},
-    service::{self, files::NewFile},
+    domain::{Dialect, InvalidInput, NewFile, Upload, UploadId},
+    service,
     wire::{
         BaseUrl, FaceUrl,
         eachlabs::{self, Presign, Presigned},
         native::{self, Page},
-        replicate, upload,
+        replicate,
     },
 };
 
@@ -31,7 +31,7 @@ use crate::{
     path = "/files",
     operation_id = "send",
     tag = "Files",
-    request_body(content((upload::NativeForm = "multipart/form-data"), (upload::Picture = "application/octet-stream"))),
+    request_body(content((native::body::UploadForm = "multipart/form-data"), (native::body::Picture = "application/octet-stream"))),
     responses(
         (status = 201, description = "The upload.", body = native::File),
     ),
@@ -94,7 +94,7 @@ pub(super) async fn delete(
     path = "/files",
     operation_id = "create_file",
     tag = "Replicate",
-    request_body(content = upload::ReplicateForm, content_type = "multipart/form-data"),
+    request_body(content = replicate::body::UploadForm, content_type = "multipart/form-data"),
     responses(
         (status = 201, description = "The upload.", body = replicate::File),
     ),
@@ -106,8 +106,7 @@ pub(super) async fn create_of_replicate(
     face: FaceUrl,
     Form(parts): Form,
 ) -> Result<Response, Error> {
-    let replicate::CreateFile { name, metadata, bytes } = replicate::CreateFile::parse(parts)?;
-    let upload = api.service.upload(caller, NewFile { field: "content", name, metadata, bytes }).await?;
+    let upload = api.service.upload(caller, replicate::new_file(parts)?).await?;
     Ok((StatusCode::CREATED, Json(replicate::File::new(&upload, &face))).into_response())
 }
 
@@ -211,7 +210,7 @@ pub(super) async fn delete_of_vendor(
     path = "/upload/presign",
     operation_id = "presign",
     tag = "Eachlabs",
-    request_body = upload::Presign,
+    request_body = eachlabs::body::Presign,
     responses(
         (status = 200, description = "Where to send the bytes, and where they can be read then.", body = eachlabs::Presigned),
     ),
@@ -238,7 +237,7 @@ pub(super) async fn presign(
         ("id" = uuid::Uuid, Path, description = "The upload's id."),
         ("ticket" = String, Path, description = "What permits to send its bytes, from its URL."),
     ),
-    request_body(content = upload::Picture, content_type = "application/octet-stream"),
+    request_body(content = native::body::Picture, content_type = "application/octet-stream"),
     responses(
         (status = 200, description = "It has arrived."),
     ),
@@ -263,8 +262,7 @@ impl FromRequest<Api> for NativeFile {
     async fn from_request(request: Request, api: &Api) -> Result<Self, Error> {
         if form::is_form(&request) {
             let Form(parts) = Form::from_request(request, api).await?;
-            let native::CreateFile { name, metadata, bytes } = native::CreateFile::parse(parts)?;
-            return Ok(Self(NewFile { field: "file", name, metadata, bytes }));
+            return Ok(Self(native::new_file(parts)?));
         }
         let bytes = read(request, api).await?;
         Ok(Self(NewFile { field: "body", name: None, metadata: serde_json::Map::new(), bytes }))

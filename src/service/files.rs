@@ -6,13 +6,13 @@
 use std::time::Duration;
 
 use md5::Md5;
-use serde_json::{Map, Value};
+use serde_json::Map;
 use sha2::{Digest, Sha256};
 
 use super::{Error, PredictionService, Result, Shared, complete, internal};
 use crate::{
     artifacts::Artifacts,
-    domain::{Caller, InvalidInput, NewUpload, OwnFile, Upload, UploadId},
+    domain::{Caller, InvalidInput, NewFile, NewUpload, OwnFile, Upload, UploadId},
     picture,
 };
 
@@ -32,19 +32,6 @@ pub struct UploadLimits {
     pub keep: Duration,
     /// Bytes that all uploads of an account may have together.
     pub quota: u64,
-}
-
-/// A file that has arrived.
-#[derive(Clone, Debug)]
-pub struct NewFile {
-    /// Where the request has it, for what is wrong with it.
-    pub field: &'static str,
-    /// Its name, for people.
-    pub name: Option<String>,
-    /// What its owner keeps with it.
-    pub metadata: Map<String, Value>,
-    /// All of it.
-    pub bytes: Vec<u8>,
 }
 
 /// An upload that was announced, with what permits to send its bytes.

@@ -14,7 +14,6 @@ pub mod native;
 pub mod openai;
 mod refusal;
 pub mod replicate;
-pub mod upload;
 pub mod usage;
 pub mod webhook;
 

@@ -23,3 +23,17 @@ pub struct CreatePrediction {
     /// Sent along in `X-Webhook-Secret`.
     webhook_secret: Option<String>,
 }
+
+/// What will be sent.
+#[derive(ToSchema)]
+#[schema(as = upload::Presign)]
+#[expect(dead_code, reason = "it is read field by field")]
+pub struct Presign {
+    /// Its media type: `image/png`, `image/jpeg` or `image/webp`.
+    content_type: String,
+    /// `image`, `video`, `audio` or `other`; it changes nothing.
+    file_type: Option<String>,
+    /// How long to keep it, at most as long as uploads are kept.
+    #[schema(minimum = 60, maximum = 31_536_000)]
+    expires_in_seconds: Option<u64>,
+}

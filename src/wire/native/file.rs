@@ -6,36 +6,23 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::super::{BaseUrl, Part, exact::Moment, form};
-use crate::domain::{Checksums, InvalidInput, Upload, UploadId};
+use crate::domain::{Checksums, InvalidInput, NewFile, Upload, UploadId};
 
 /// Fields of a create's outer object; any other field of a form belongs to the input.
 const OUTER: [&str; 4] = ["model", "version", "webhook", "webhook_secret"];
 /// The same, whose texts are JSON.
 const OUTER_JSON: [&str; 3] = ["input", "priority", "webhook_events_filter"];
 
-/// A form with a file to upload.
-#[derive(Clone, Debug, PartialEq)]
-pub struct CreateFile {
-    /// Its name.
-    pub name: Option<String>,
-    /// What its owner keeps with it.
-    pub metadata: Map<String, Value>,
-    /// All of it.
-    pub bytes: Vec<u8>,
-}
-
-impl CreateFile {
-    /// Reads a form: the part `file`, and perhaps `metadata`.
-    pub fn parse(mut parts: Vec<Part>) -> Result<Self, InvalidInput> {
-        let file = form::take(&mut parts, "file")?.ok_or_else(|| InvalidInput::one("file", "is required"))?;
-        let metadata = form::metadata(form::take(&mut parts, "metadata")?)?;
-        match parts.first() {
-            Some(other) => {
-                let reason = "is not a part of an upload; known are file and metadata";
-                Err(InvalidInput::one(other.name.clone(), reason))
-            }
-            None => Ok(Self { name: file.file_name, metadata, bytes: file.bytes }),
+/// Reads the form of an upload: the part `file`, and perhaps `metadata`.
+pub fn new_file(mut parts: Vec<Part>) -> Result<NewFile, InvalidInput> {
+    let file = form::take(&mut parts, "file")?.ok_or_else(|| InvalidInput::one("file", "is required"))?;
+    let metadata = form::metadata(form::take(&mut parts, "metadata")?)?;
+    match parts.first() {
+        Some(other) => {
+            let reason = "is not a part of an upload; known are file and metadata";
+            Err(InvalidInput::one(other.name.clone(), reason))
         }
+        None => Ok(NewFile { field: "file", name: file.file_name, metadata, bytes: file.bytes }),
     }
 }
 
@@ -164,7 +151,7 @@ mod tests {
             (vec![part("file", None, b""), part("metadata", None, b"[]")], "metadata"),
             (vec![part("file", None, b""), part("content", None, b"")], "content"),
         ] {
-            assert_eq!(CreateFile::parse(parts).expect_err(field).fields[0].field, field);
+            assert_eq!(new_file(parts).expect_err(field).fields[0].field, field);
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::domain::{
     WebhookRequest,
 };
 
-pub use file::{CreateFile, File, create_from_form};
+pub use file::{File, create_from_form, new_file};
 pub use webhook::{Secret, Webhook};
 
 pub use estimate::Estimate;

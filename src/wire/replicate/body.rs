@@ -1,5 +1,6 @@
 //! What bodies may say, for documentation: they are read field by field, and tests hold these to what is read.
 
+use serde_json::Value;
 use utoipa::{ToSchema, openapi::Ref};
 
 fn input() -> Ref {
@@ -21,4 +22,21 @@ pub struct CreatePrediction {
     webhook: Option<String>,
     /// Of what to tell: some of `start`, `output`, `logs`, `completed`.
     webhook_events_filter: Option<Vec<String>>,
+}
+
+/// A form with a file to upload, as Replicate's clients send it.
+#[derive(ToSchema)]
+#[schema(as = upload::ReplicateForm)]
+#[expect(dead_code, reason = "it is read part by part")]
+pub struct UploadForm {
+    /// A PNG, JPEG or WebP.
+    #[schema(format = Binary)]
+    content: String,
+    /// Its name, if that is not the part's.
+    filename: Option<String>,
+    /// A JSON object that is kept with it.
+    #[schema(value_type = Option<String>)]
+    metadata: Option<Value>,
+    /// The media type; the bytes tell it as well.
+    r#type: Option<String>,
 }

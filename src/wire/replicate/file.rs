@@ -1,33 +1,20 @@
 //! Files as Replicate's clients send and read them.
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::super::{FaceUrl, Part, exact::Moment, form};
-use crate::domain::{Checksums, InvalidInput, Upload, UploadId};
+use crate::domain::{Checksums, InvalidInput, NewFile, Upload, UploadId};
 
-/// A form with a file to upload.
-#[derive(Clone, Debug, PartialEq)]
-pub struct CreateFile {
-    /// Its name.
-    pub name: Option<String>,
-    /// What its owner keeps with it.
-    pub metadata: Map<String, Value>,
-    /// All of it.
-    pub bytes: Vec<u8>,
-}
-
-impl CreateFile {
-    /// Reads a form: `content`, and perhaps `filename` and `metadata`, which the JavaScript client sends as a file. What
-    /// `type` says does not matter: the bytes tell.
-    pub fn parse(mut parts: Vec<Part>) -> Result<Self, InvalidInput> {
-        let content = form::take(&mut parts, "content")?.ok_or_else(|| InvalidInput::one("content", "is required"))?;
-        let named = form::take(&mut parts, "filename")?;
-        let named = named.as_ref().map(Part::text).transpose()?.map(str::to_owned);
-        let metadata = form::metadata(form::take(&mut parts, "metadata")?)?;
-        Ok(Self { name: named.or(content.file_name), metadata, bytes: content.bytes })
-    }
+/// Reads the form of an upload: `content`, and perhaps `filename` and `metadata`, which the JavaScript client sends as a file. What
+/// `type` says does not matter: the bytes tell.
+pub fn new_file(mut parts: Vec<Part>) -> Result<NewFile, InvalidInput> {
+    let content = form::take(&mut parts, "content")?.ok_or_else(|| InvalidInput::one("content", "is required"))?;
+    let named = form::take(&mut parts, "filename")?;
+    let named = named.as_ref().map(Part::text).transpose()?.map(str::to_owned);
+    let metadata = form::metadata(form::take(&mut parts, "metadata")?)?;
+    Ok(NewFile { field: "content", name: named.or(content.file_name), metadata, bytes: content.bytes })
 }
 
 /// A file. All of this is read by one client or another; the Python one refuses a file without `name` or `etag`.

@@ -23,7 +23,7 @@ use super::{
 use crate::domain::{self, FaceDefaults, InvalidField, PredictionId, Status, UnknownFields};
 
 pub use create::CreatePrediction;
-pub use file::{CreateFile, File};
+pub use file::{File, new_file};
 pub use model::{Account, Model, Version};
 
 /// What Replicate fills in, as the model's authors have it.
