@@ -45,7 +45,7 @@ const LISTED_DAYS: i64 = 90;
     path = "/prediction",
     tag = "Eachlabs",
     params(
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable characters. A repetition with the same key is answered with the prediction made the first time."),
+        IdempotencyKey,
     ),
     request_body = eachlabs::body::CreatePrediction,
     responses(
@@ -70,7 +70,7 @@ pub(super) async fn create(
     path = "/prediction/run",
     tag = "Eachlabs",
     params(
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable characters. A repetition with the same key is answered with the prediction made the first time."),
+        IdempotencyKey,
     ),
     request_body = eachlabs::body::CreatePrediction,
     responses(

@@ -5,8 +5,12 @@ use axum::{
     http::{HeaderName, HeaderValue, request::Parts},
     response::{IntoResponseParts, ResponseParts},
 };
+use utoipa::{
+    IntoParams,
+    openapi::path::{Parameter, ParameterIn},
+};
 
-use super::{Api, Error};
+use super::{Api, Error, openapi::header};
 use crate::{domain::InvalidInput, service::Created};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -16,6 +20,13 @@ const MAX_LENGTH: usize = 255;
 
 /// The key of a create, if its client gave one: bare, or in quotes as the standard that never was has it.
 pub(super) struct IdempotencyKey(pub(super) Option<String>);
+
+impl IntoParams for IdempotencyKey {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let same = "1 to 255 printable characters. A repetition with the same key is answered with the prediction made the first time.";
+        vec![header("Idempotency-Key", same)]
+    }
+}
 
 impl FromRequestParts<Api> for IdempotencyKey {
     type Rejection = Error;

@@ -147,7 +147,7 @@ fn routes() -> Router<Api> {
         .route("/docs/{digest}/{*path}", get(openapi::docs::asset));
 
     // A vendor's client is given its face's own path, or only the server; and some add `/v1` to what they are given.
-    // Of two vendors the same, whose routes may be in one table.
+    // Two vendors have this URL. At the root both are in one table, where it may stand only once.
     let files = Router::new().route("/files/{id}", delete(uploads::delete_of_vendor));
     let all = replicate.clone().merge(eachlabs.clone()).merge(openai.clone()).merge(files.clone());
     let replicate = replicate.merge(files.clone());

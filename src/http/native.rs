@@ -35,7 +35,6 @@ use crate::{
     wire::{
         BaseUrl, cursor,
         native::{self, CreatePrediction, Page},
-        upload,
     },
 };
 
@@ -47,13 +46,9 @@ const FOURSTEP_MODEL: HeaderName = HeaderName::from_static("fourstep-model");
     path = "/predictions",
     tag = "Predictions",
     params(
-        ("wait" = Option<u32>, Query, description = "Seconds to hold the answer until the prediction has ended, at most 60."),
-        ("Prefer" = Option<String>, Header, description = "`wait` or `wait=N` holds the answer as `?wait` does."),
-        ("Accept" = Option<String>, Header, description = "`image/png`, `image/jpeg` or `image/webp` first: the picture itself is the answer."),
-        ("Cancel-After" = Option<String>, Header, description = "When to give the prediction up if it has not ended: 5s to 24h, like 30, 90s, 5m or 1h30m45s."),
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable characters. A repetition with the same key is answered with the prediction made the first time."),
+        Wait, Wanted, CancelAfter, IdempotencyKey,
     ),
-    request_body(content((native::body::CreatePrediction = "application/json"), (upload::CreateForm = "multipart/form-data"))),
+    request_body(content((native::body::CreatePrediction = "application/json"), (native::body::CreateForm = "multipart/form-data"))),
     responses(
         (status = 200, description = "The prediction, or the picture that was asked for.", content((native::Prediction = "application/json"), (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))),
         (status = 201, description = "The prediction, or the picture that was asked for.", content((native::Prediction = "application/json"), (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))),
@@ -84,12 +79,9 @@ pub(super) async fn create(
     tag = "Predictions",
     params(
         ("id" = uuid::Uuid, Path, description = "A UUID of your own."),
-        ("wait" = Option<u32>, Query, description = "Seconds to hold the answer until the prediction has ended, at most 60."),
-        ("Prefer" = Option<String>, Header, description = "`wait` or `wait=N` holds the answer as `?wait` does."),
-        ("Accept" = Option<String>, Header, description = "`image/png`, `image/jpeg` or `image/webp` first: the picture itself is the answer."),
-        ("Cancel-After" = Option<String>, Header, description = "When to give the prediction up if it has not ended: 5s to 24h, like 30, 90s, 5m or 1h30m45s."),
+        Wait, Wanted, CancelAfter,
     ),
-    request_body(content((native::body::CreatePrediction = "application/json"), (upload::CreateForm = "multipart/form-data"))),
+    request_body(content((native::body::CreatePrediction = "application/json"), (native::body::CreateForm = "multipart/form-data"))),
     responses(
         (status = 200, description = "The prediction, or the picture that was asked for.", content((native::Prediction = "application/json"), (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))),
         (status = 201, description = "The prediction, or the picture that was asked for.", content((native::Prediction = "application/json"), (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))),
@@ -121,8 +113,7 @@ pub(super) async fn create_with_id(
     tag = "Predictions",
     params(
         ("id" = uuid::Uuid, Path, description = "The prediction's id."),
-        ("wait" = Option<u32>, Query, description = "Seconds to hold the answer until the prediction has ended, at most 60."),
-        ("Prefer" = Option<String>, Header, description = "`wait` or `wait=N` holds the answer as `?wait` does."),
+        Wait,
         ("If-None-Match" = Option<String>, Header, description = "The ETag of an earlier answer."),
     ),
     responses(

@@ -49,7 +49,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
     path = "/images/generations",
     tag = "OpenAI",
     params(
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable characters. A repetition with the same key is answered with the prediction made the first time."),
+        IdempotencyKey,
     ),
     request_body = openai::body::Generation,
     responses(
@@ -77,7 +77,7 @@ pub(super) async fn generate(
     path = "/images/edits",
     tag = "OpenAI",
     params(
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable characters. A repetition with the same key is answered with the prediction made the first time."),
+        IdempotencyKey,
     ),
     request_body(content = openai::body::Edit, content_type = "multipart/form-data"),
     responses(

@@ -42,10 +42,7 @@ const PAGE: u32 = 100;
     path = "/predictions",
     tag = "Replicate",
     params(
-        ("wait" = Option<u32>, Query, description = "Seconds to hold the answer until the prediction has ended, at most 60."),
-        ("Prefer" = Option<String>, Header, description = "`wait` or `wait=N` holds the answer as `?wait` does."),
-        ("Cancel-After" = Option<String>, Header, description = "When to give the prediction up if it has not ended: 5s to 24h, like 30, 90s, 5m or 1h30m45s."),
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable characters. A repetition with the same key is answered with the prediction made the first time."),
+        Wait, CancelAfter, IdempotencyKey,
     ),
     request_body = replicate::body::CreatePrediction,
     responses(
@@ -78,10 +75,7 @@ pub(super) async fn create(
     tag = "Replicate",
     params(
         ("owner" = String, Path, description = "Who lists the model."), ("name" = String, Path, description = "Its slug."),
-        ("wait" = Option<u32>, Query, description = "Seconds to hold the answer until the prediction has ended, at most 60."),
-        ("Prefer" = Option<String>, Header, description = "`wait` or `wait=N` holds the answer as `?wait` does."),
-        ("Cancel-After" = Option<String>, Header, description = "When to give the prediction up if it has not ended: 5s to 24h, like 30, 90s, 5m or 1h30m45s."),
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable characters. A repetition with the same key is answered with the prediction made the first time."),
+        Wait, CancelAfter, IdempotencyKey,
     ),
     request_body = replicate::body::CreatePrediction,
     responses(
@@ -110,8 +104,7 @@ pub(super) async fn create_of_model(
     tag = "Replicate",
     params(
         ("id" = uuid::Uuid, Path, description = "The prediction's id."),
-        ("wait" = Option<u32>, Query, description = "Seconds to hold the answer until the prediction has ended, at most 60."),
-        ("Prefer" = Option<String>, Header, description = "`wait` or `wait=N` holds the answer as `?wait` does."),
+        Wait,
     ),
     responses(
         (status = 200, description = "The prediction.", body = replicate::Prediction),

@@ -8,8 +8,17 @@ use axum::{
     http::{HeaderMap, HeaderName, request::Parts},
     response::{IntoResponseParts, ResponseParts},
 };
+use utoipa::{
+    IntoParams, PartialSchema,
+    openapi::path::{Parameter, ParameterIn},
+};
 
-use super::{Api, Error, hangup::Client, query::Parameters};
+use super::{
+    Api, Error,
+    hangup::Client,
+    openapi::{header, parameter},
+    query::Parameters,
+};
 use crate::{
     domain::{Caller, InvalidInput, Prediction},
     service::PredictionService,
@@ -34,6 +43,16 @@ pub(super) struct Wait {
     /// Whether it was asked for in a `Prefer` header, which is told what became of it.
     preferred: bool,
     client: Client,
+}
+
+impl IntoParams for Wait {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let held = "Seconds to hold the answer until the prediction has ended, at most 60.";
+        vec![
+            parameter(ParameterIn::Query, "wait", held, u32::schema()),
+            header("Prefer", "`wait` or `wait=N` holds the answer as `?wait` does."),
+        ]
+    }
 }
 
 impl Wait {
@@ -146,6 +165,13 @@ fn wait_seconds(text: &str) -> Option<u64> {
 /// `Cancel-After`: when to give a new prediction up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct CancelAfter(pub(super) Option<Duration>);
+
+impl IntoParams for CancelAfter {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let when = "When to give the prediction up if it has not ended: 5s to 24h, like 30, 90s, 5m or 1h30m45s.";
+        vec![header("Cancel-After", when)]
+    }
+}
 
 impl FromRequestParts<Api> for CancelAfter {
     type Rejection = Error;

@@ -5,8 +5,12 @@ use axum::{
     http::{HeaderMap, header::ACCEPT, request::Parts},
 };
 use serde_json::{Map, Value};
+use utoipa::{
+    IntoParams,
+    openapi::path::{Parameter, ParameterIn},
+};
 
-use super::{Api, Error};
+use super::{Api, Error, openapi::header};
 use crate::domain::{InvalidInput, OutputFormat};
 
 /// A picture if that is the first thing the client names, and else the document.
@@ -15,6 +19,13 @@ pub(super) enum Wanted {
     Document,
     /// In this format; in any, if it does not say.
     Picture(Option<OutputFormat>),
+}
+
+impl IntoParams for Wanted {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let first = "`image/png`, `image/jpeg` or `image/webp` first: the picture itself is the answer.";
+        vec![header("Accept", first)]
+    }
 }
 
 impl FromRequestParts<Api> for Wanted {

@@ -15,7 +15,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::Value;
-use utoipa::OpenApi;
+use utoipa::{
+    OpenApi,
+    openapi::{
+        ObjectBuilder, RefOr, Required, Schema,
+        path::{Parameter, ParameterBuilder, ParameterIn},
+        schema::{SchemaType, Type},
+    },
+};
 
 use super::{
     Api, admin, eachlabs, estimate, events, files, metrics, native, openai, probes, replicate, uploads, usage, webhooks,
@@ -120,6 +127,23 @@ pub fn document(catalog: &Catalog) -> Value {
     let mut document = common::joined(faces, catalog);
     examples::put(&mut document, catalog);
     document
+}
+
+/// A header that may be left out, for what reads it to describe itself.
+pub(super) fn header(name: &str, words: &str) -> Parameter {
+    let text = ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::String, Type::Null]));
+    parameter(ParameterIn::Header, name, words, text)
+}
+
+/// The same of the query or wherever, and of any type.
+pub(super) fn parameter(place: ParameterIn, name: &str, words: &str, schema: impl Into<RefOr<Schema>>) -> Parameter {
+    ParameterBuilder::new()
+        .parameter_in(place)
+        .name(name)
+        .required(Required::False)
+        .description(Some(words))
+        .schema(Some(schema))
+        .build()
 }
 
 /// `GET /openapi.json`
