@@ -25,23 +25,17 @@ static JAVASCRIPT: LazyLock<PathBuf> = LazyLock::new(|| {
 
 /// A Python program, to be run with the clients at hand.
 pub(crate) fn python(program: &Path) -> Command {
-    let mut command = Command::new(&*PYTHON);
-    command.arg(program);
-    command
+    run_by(&PYTHON, program)
 }
 
 /// A Python program, to be run with the client that Replicate is about to release.
 pub(crate) fn python_beta(program: &Path) -> Command {
-    let mut command = Command::new(&*PYTHON_BETA);
-    command.arg(program);
-    command
+    run_by(&PYTHON_BETA, program)
 }
 
 /// A Python program, to be run with the generator of requests at hand.
 pub(crate) fn fuzzer(program: &Path) -> Command {
-    let mut command = Command::new(&*FUZZER);
-    command.arg(program);
-    command
+    run_by(&FUZZER, program)
 }
 
 /// A JavaScript program, to be run with the clients at hand: Node.js looks for them where the program is.
@@ -50,6 +44,13 @@ pub(crate) fn javascript(program: &Path) -> Command {
     fs::copy(program, &copy).unwrap();
     let mut command = Command::new("node");
     command.arg(copy);
+    command
+}
+
+/// A program and who runs it. Nothing is written beside the sources.
+fn run_by(python: &Path, program: &Path) -> Command {
+    let mut command = Command::new(python);
+    command.arg("-B").arg(program);
     command
 }
 

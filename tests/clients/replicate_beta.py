@@ -6,21 +6,9 @@ import replicate
 from replicate import Replicate
 from replicate.lib._files import FileOutput
 
-MODEL = "bytedance/sdxl-lightning-4step"
+from pictures import MODEL, SMALL, THREE_SECONDS, VERSION, assert_pictures, key, server
+
 OWNER, NAME = MODEL.split("/")
-VERSION = "5599ed30703defd1d160a25a63321b4dec97101d98b4674bcc56e41f62f35637"
-SMALL = {"prompt": "a cat", "width": 256, "height": 256}
-# Thirty steps of a tenth of a second.
-THREE_SECONDS = {**SMALL, "num_outputs": 3, "num_inference_steps": 10}
-
-server, key = os.environ["FOURSTEP_URL"], os.environ["FOURSTEP_KEY"]
-
-
-def assert_pictures(output, count):
-    assert isinstance(output, list) and len(output) == count, output
-    for picture in output:
-        assert isinstance(picture, FileOutput), type(picture)
-        assert picture.read().startswith(b"\x89PNG\r\n"), "not a PNG"
 
 
 def refused(error, call):
@@ -33,13 +21,13 @@ def refused(error, call):
 
 # The module itself reads its token and its base URL from the environment.
 os.environ["REPLICATE_API_TOKEN"], os.environ["REPLICATE_BASE_URL"] = key, f"{server}/v1"
-assert_pictures(replicate.run(MODEL, input=SMALL), 1)
+assert_pictures(replicate.run(MODEL, input=SMALL), 1, FileOutput)
 
 for base_url in (f"{server}/v1", f"{server}/replicate/v1"):
     client = Replicate(bearer_token=key, base_url=base_url)
-    assert_pictures(client.run(MODEL, input={**SMALL, "num_outputs": 2}), 2)
-    assert_pictures(client.run(f"{MODEL}:{VERSION}", input=SMALL), 1)
-    assert_pictures(client.run(MODEL, input=THREE_SECONDS, wait=1), 3)
+    assert_pictures(client.run(MODEL, input={**SMALL, "num_outputs": 2}), 2, FileOutput)
+    assert_pictures(client.run(f"{MODEL}:{VERSION}", input=SMALL), 1, FileOutput)
+    assert_pictures(client.run(MODEL, input=THREE_SECONDS, wait=1), 3, FileOutput)
 
 prediction = client.predictions.create(version=VERSION, input=SMALL)
 assert prediction.status == "starting" and prediction.model == MODEL

@@ -11,20 +11,7 @@ from replicate.client import Client
 from replicate.exceptions import ReplicateError
 from replicate.helpers import FileOutput
 
-MODEL = "bytedance/sdxl-lightning-4step"
-VERSION = "5599ed30703defd1d160a25a63321b4dec97101d98b4674bcc56e41f62f35637"
-SMALL = {"prompt": "a cat", "width": 256, "height": 256}
-# Thirty steps of a tenth of a second.
-THREE_SECONDS = {**SMALL, "num_outputs": 3, "num_inference_steps": 10}
-
-server, key = os.environ["FOURSTEP_URL"], os.environ["FOURSTEP_KEY"]
-
-
-def assert_pictures(output, count):
-    assert isinstance(output, list) and len(output) == count, output
-    for picture in output:
-        assert isinstance(picture, FileOutput), type(picture)
-        assert picture.read().startswith(b"\x89PNG\r\n"), "not a PNG"
+from pictures import MODEL, SMALL, THREE_SECONDS, VERSION, assert_pictures, key, server
 
 
 def refused(status, call):
@@ -38,19 +25,19 @@ def refused(status, call):
 
 # The module itself reads its token and its base URL from the environment.
 os.environ["REPLICATE_API_TOKEN"], os.environ["REPLICATE_BASE_URL"] = key, f"{server}/replicate"
-assert_pictures(replicate.run(MODEL, input={**SMALL, "num_outputs": 2}), 2)
+assert_pictures(replicate.run(MODEL, input={**SMALL, "num_outputs": 2}), 2, FileOutput)
 
 # The client adds /v1 to whatever it is given.
 for base_url in (server, f"{server}/v1", f"{server}/replicate"):
     client = Client(api_token=key, base_url=base_url)
-    assert_pictures(client.run(MODEL, input=SMALL), 1)
-    assert_pictures(client.run(f"{MODEL}:{VERSION}", input=SMALL), 1)
+    assert_pictures(client.run(MODEL, input=SMALL), 1, FileOutput)
+    assert_pictures(client.run(f"{MODEL}:{VERSION}", input=SMALL), 1, FileOutput)
 
 # A wait that runs out becomes a poll, and neither times out nor returns nothing.
 begun = time.monotonic()
-assert_pictures(client.run(MODEL, input=THREE_SECONDS, wait=1), 3)
+assert_pictures(client.run(MODEL, input=THREE_SECONDS, wait=1), 3, FileOutput)
 assert time.monotonic() - begun > 2.5, "the wait cannot have run out"
-assert_pictures(client.run(MODEL, input=SMALL, wait=False), 1)
+assert_pictures(client.run(MODEL, input=SMALL, wait=False), 1, FileOutput)
 
 prediction = client.predictions.create(version=VERSION, input=SMALL)
 assert prediction.status == "starting" and prediction.model == MODEL and prediction.version == VERSION
@@ -96,14 +83,14 @@ drawn = client.run(MODEL, input=SMALL)[0].read()
 path = pathlib.Path(tempfile.mkdtemp()) / "start.png"
 path.write_bytes(drawn)
 for image in (path, io.BytesIO(drawn), path.open("rb")):
-    assert_pictures(client.run(MODEL, input={"prompt": "a cat", "image": image}), 1)
-assert_pictures(client.run(MODEL, input={"prompt": "a cat", "image": path}, file_encoding_strategy="base64"), 1)
+    assert_pictures(client.run(MODEL, input={"prompt": "a cat", "image": image}), 1, FileOutput)
+assert_pictures(client.run(MODEL, input={"prompt": "a cat", "image": path}, file_encoding_strategy="base64"), 1, FileOutput)
 
 sent = client.files.create(path)
 assert (sent.name, sent.content_type, sent.size) == ("start.png", "image/png", len(drawn)), sent
 assert client.files.get(sent.id).checksums == sent.checksums
 assert sent.id in [file.id for file in client.files.list()]
-assert_pictures(client.run(MODEL, input={"prompt": "a cat", "image": sent.urls["get"]}), 1)
+assert_pictures(client.run(MODEL, input={"prompt": "a cat", "image": sent.urls["get"]}), 1, FileOutput)
 client.files.delete(sent.id)
 refused(404, lambda: client.files.get(sent.id))
 refused(422, lambda: client.files.create(io.BytesIO(b"not a picture")))
