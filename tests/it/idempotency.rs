@@ -47,6 +47,33 @@ async fn a_hundred_creates_with_one_key_at_once_make_one_prediction(pool: PgPool
 }
 
 #[sqlx::test]
+async fn a_hundred_clients_with_the_same_hundred_keys_make_a_hundred_predictions(pool: PgPool) {
+    const CLIENTS: usize = 100;
+    const KEYS: usize = 100;
+    let app = TestApp::start(pool).await;
+    let [(path, body), ..] = creates();
+    let clients = (0..CLIENTS).map(|client| {
+        // Each begins with another key, so that all keys are contended all the time.
+        let keys = (0..KEYS).map(move |index| (client + index) % KEYS);
+        let requests: Vec<_> = keys.map(|key| keyed(&app, path, &format!("key {key}"), &body)).collect();
+        tokio::spawn(async move {
+            let mut new = 0;
+            for request in requests {
+                let response = request.send().await.unwrap();
+                assert!(response.status().is_success(), "{}", response.status());
+                new += usize::from(!response.headers().contains_key("idempotent-replayed"));
+            }
+            new
+        })
+    });
+    let mut new = 0;
+    for client in clients.collect::<Vec<_>>() {
+        new += client.await.unwrap();
+    }
+    assert_eq!((new, count(&app.pool).await), (KEYS, KEYS as i64));
+}
+
+#[sqlx::test]
 async fn a_repetition_returns_what_became_of_the_first(pool: PgPool) {
     let app = TestApp::start(pool).await;
     for (path, body) in creates() {
