@@ -146,6 +146,11 @@ export async function bytesOf({ output }) {
 
 /** The color at a place of what is seen of an element, both sides from 0 to 1. */
 export async function colorAt(page, locator, x, y) {
+  // What fades in is looked at when it is there.
+  await locator.evaluate((seen) => {
+    const ends = seen.getAnimations({ subtree: true }).filter(({ effect }) => Number.isFinite(effect.getComputedTiming().endTime));
+    return Promise.allSettled(ends.map(({ finished }) => finished));
+  });
   const shot = (await locator.screenshot()).toString("base64");
   return page.evaluate(async ({ shot, x, y }) => {
     const image = Object.assign(new Image(), { src: `data:image/png;base64,${shot}` });
