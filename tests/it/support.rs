@@ -224,7 +224,7 @@ pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool)
     }
 }
 
-fn black_png(width: u32, height: u32) -> Vec<u8> {
+pub(crate) fn black_png(width: u32, height: u32) -> Vec<u8> {
     let mut png = std::io::Cursor::new(Vec::new());
     RgbImage::new(width, height).write_to(&mut png, ImageFormat::Png).unwrap();
     png.into_inner()

@@ -174,6 +174,7 @@ const operation = (method, path, item) => {
     content.append(
       ...[
         item["x-also-at"] && node("p", { className: "about" }, `Also at ${item["x-also-at"].join(", ")}`),
+        described.description && node("p", {}, described.description),
         described.security && node("p", { className: "about" }, `Needs an API key with the scope ${described.security[0].key[0]}.`),
         described.parameters && node("h3", {}, "Parameters"),
         ...(described.parameters ?? []).map((parameter) =>
@@ -192,7 +193,7 @@ const operation = (method, path, item) => {
       ].filter(Boolean),
     );
   });
-  whole.dataset.words = `${method} ${path} ${described.operationId} ${about}`.toLowerCase();
+  whole.dataset.words = `${method} ${path} ${described.operationId} ${described.summary} ${about}`.toLowerCase();
   return { tag: described.tags[0], whole };
 };
 
