@@ -114,6 +114,10 @@ pub(super) struct Discovery {
     openai: String,
     /// For load balancers.
     ready: String,
+    /// All of it, for people.
+    docs: String,
+    /// The same for programs.
+    openapi: String,
 }
 
 /// `GET /`: where everything is.
@@ -137,6 +141,8 @@ pub(super) async fn discover(base: BaseUrl) -> Result<Response, Error> {
         eachlabs: url("eachlabs/v1"),
         openai: url("openai/v1"),
         ready: url("readyz"),
+        docs: url("docs"),
+        openapi: url("openapi.json"),
     };
     Ok(uncached(StatusCode::OK, discovery))
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use fourstep::worker::prune;
+use fourstep::{
+    domain::{Failure, FailureCode, Outcome},
+    worker::prune,
+};
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -79,4 +82,50 @@ async fn a_server_that_ends_answers_those_who_wait_on_every_face(pool: PgPool) {
     let queued: i64 =
         sqlx::query_scalar("select count(*) from predictions where status = 'queued'").fetch_one(&pool).await.unwrap();
     assert_eq!(queued, 5);
+}
+
+#[sqlx::test]
+async fn what_every_face_says_a_prediction_cost_is_what_the_ledger_has(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let eachlabs = json!({"model": "sdxl-lightning-4step", "input": {}});
+    let replicate = json!({"input": {}});
+    let creates = [
+        ("/predictions", json!({"input": {}})),
+        ("/v1/models/bytedance/sdxl-lightning-4step/predictions", replicate),
+        ("/v1/prediction", eachlabs),
+    ];
+    let mut said = Vec::new();
+    for (turn, outcome) in ["succeeded", "failed", "canceled"].into_iter().enumerate() {
+        for (path, body) in &creates {
+            let made = id(&json(app.post(path).json(body).send().await.unwrap()).await);
+            let claim = app.claim().await;
+            // No round number, and another every time.
+            let device_time = Duration::from_micros(1_234_567 + said.len() as u64 * 111 + turn as u64);
+            let failure = Failure { code: FailureCode::OutOfMemory, message: "in vain".to_owned() };
+            match outcome {
+                "failed" => app.end(&claim, Outcome::Failed { failure, device_time }).await,
+                "canceled" => {
+                    app.post(&format!("/predictions/{made}/cancel")).send().await.unwrap();
+                    app.end(&claim, Outcome::Canceled { device_time }).await;
+                }
+                _ => app.finish_in(&claim, device_time).await,
+            }
+            let cost = |document: &Value| document["metrics"]["cost"].to_string();
+            let of = async |path: String| cost(&json(app.get(&path).send().await.unwrap()).await);
+            let told = of(format!("/predictions/{made}")).await;
+            for face in [format!("/v1/predictions/{made}"), format!("/v1/prediction/{made}")] {
+                assert_eq!(of(face.clone()).await, told, "{outcome} by {path}, {face}");
+            }
+            said.push(told);
+        }
+    }
+    // Added up as whole numbers: a sum of floats would be off.
+    let nanos = |text: &String| {
+        let (whole, part) = text.split_once('.').unwrap();
+        whole.parse::<i64>().unwrap() * 1_000_000_000 + format!("{part:0<9}").parse::<i64>().unwrap()
+    };
+    let charged: i64 =
+        sqlx::query_scalar("select sum(amount_nano)::bigint from ledger").fetch_one(&app.pool).await.unwrap();
+    assert!(charged > 0);
+    assert_eq!(said.iter().map(nanos).sum::<i64>(), charged, "{said:?}");
 }
