@@ -30,7 +30,7 @@ test("the page leads to the reference, where every operation says what it does a
   const { id, input } = await server.latest();
   assert.ok((await create.innerText()).includes(id));
   assert.equal(input.prompt, "a lighthouse at dusk");
-  await create.getByText("invalid input: input.width").first().waitFor({ state: "attached" });
+  await create.getByText("there is no model").first().waitFor({ state: "attached" });
   await close();
 });
 
