@@ -29,7 +29,7 @@ mod usage;
 mod webhooks;
 mod workers;
 
-use std::{str::FromStr, time::Duration};
+use std::{str::FromStr, sync::LazyLock, time::Duration};
 
 use sqlx::{
     ConnectOptions as _, Connection as _, PgPool,
@@ -55,8 +55,13 @@ pub use redelivery::GivenUp;
 pub use seal::Seal;
 pub use workers::{Phase, SeenWorker, WorkerRecord, WorkerSession};
 
-/// `migrations/`, built into the program.
-static MIGRATIONS: Migrator = sqlx::migrate!();
+/// `migrations/`, built into the program. Others may have been applied: while a site is upgraded, this version starts beside
+/// a newer one, whose migrations leave it everything it knows.
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
+    let mut migrations = sqlx::migrate!();
+    migrations.set_ignore_missing(true);
+    migrations
+});
 
 /// For how long after its last use a connection is taken for alive.
 const BELIEVED: Duration = Duration::from_secs(1);

@@ -1,8 +1,9 @@
 //! Many hosts, really: servers, workers, Postgres and a bucket on machines of their own, as far as a kernel can pretend
-//! (`network`), with the checker of `tests/it` at the end.
+//! (`network`); two versions of the program at once; and both for long. The checker of `tests/it` has the last word.
 //!
 //! `make test` runs a short form. The long form is `FOURSTEP_FAULTS=long cargo test --test hosts -- --nocapture`.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![expect(clippy::print_stdout, reason = "the long forms are run for their figures")]
 
 #[path = "../it/checker.rs"]
 mod checker;
@@ -11,6 +12,7 @@ mod faults;
 #[path = "../clients/installed.rs"]
 #[expect(dead_code, reason = "only the S3 server is needed here")]
 mod installed;
+mod load;
 mod network;
 #[path = "../it/process.rs"]
 #[expect(dead_code, reason = "only servers and workers are needed here")]
@@ -20,6 +22,7 @@ mod process;
 mod receiver;
 mod s3;
 mod site;
+mod upgrade;
 
 use std::path::{Path, PathBuf};
 

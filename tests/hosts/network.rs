@@ -58,7 +58,7 @@ fn isolated() -> Command {
     unshare
 }
 
-/// Whether the kernel lets us make namespaces: CAP_SYS_ADMIN is bit 21.
+/// Whether the kernel lets us make namespaces: `CAP_SYS_ADMIN` is bit 21.
 fn may_make_namespaces() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
