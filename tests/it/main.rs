@@ -8,6 +8,7 @@ mod architecture;
 mod auth;
 mod checker;
 mod command_line;
+mod delivering;
 mod demo;
 mod eachlabs;
 mod estimate;
