@@ -2,10 +2,10 @@
 
 use std::{
     arch::x86_64::{
-        __m512, __m512i, _mm256_loadu_si256, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps,
-        _mm512_loadu_ps, _mm512_loadu_si512, _mm512_permutexvar_epi16, _mm512_setzero_si512, _mm512_shuffle_i32x4,
-        _mm512_slli_epi32, _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
-        _mm512_unpacklo_epi64,
+        __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_loadu_si256, _mm512_castsi512_ps, _mm512_cvtepu16_epi32,
+        _mm512_cvtph_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_permutexvar_epi16, _mm512_setzero_si512,
+        _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
+        _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
     },
     ops::Range,
 };
@@ -20,6 +20,8 @@ use super::{
 
 /// Columns that the innermost loop takes at once.
 pub(super) const COLUMNS: usize = 2 * TILE;
+/// How many numbers of a row are asked for before they are needed.
+const AHEAD: usize = 4 * STEP;
 /// Numbers in a tile.
 const TILE_NUMBERS: usize = TILE * STEP;
 
@@ -165,9 +167,16 @@ impl Panel {
     fn pack_vectors<T: Number, const N: usize>(&mut self, right: &Right<'_, T>) {
         let Depth { start, len, parts } = self.depth;
         let steps = self.depth.steps();
-        for (number, target) in self.tiles.chunks_exact_mut(N * 2 * TILE_NUMBERS).enumerate() {
-            let (block, part, step) = (number / steps / parts, number / steps % parts, number % steps);
-            let depth = start + part * len;
+        let (blocks, steps_of_all) = (self.columns.len().div_ceil(COLUMNS), steps * parts);
+        let size = N * 2 * TILE_NUMBERS;
+        for number in 0..blocks * steps_of_all {
+            // As the numbers lie in memory.
+            let (block, step) = match right.order {
+                Order::Outputs => (number / steps_of_all, number % steps_of_all),
+                Order::Depths => (number % blocks, number / blocks),
+            };
+            let target = &mut self.tiles[(block * steps_of_all + step) * size..][..size];
+            let (depth, step) = (start + step / steps * len, step % steps);
             for half in 0..2 {
                 let column = self.columns.start + block * COLUMNS + half * TILE;
                 let place =
@@ -201,7 +210,11 @@ fn from_outputs<T: Number, const N: usize>(right: &Right<'_, T>, place: &Place) 
     let mut rows = [[_mm512_setzero_si512(); TILE]; N];
     let there = place.depth_end.saturating_sub(place.depth).min(STEP);
     for number in 0..TILE.min(place.column_end.saturating_sub(place.column)) {
-        let row = &right.values[(place.column + number) * right.row_stride + place.depth..][..there];
+        let start = (place.column + number) * right.row_stride + place.depth;
+        let row = &right.values[start..][..there];
+        // Sixteen rows at once are more than the processor foresees by itself.
+        prefetch(right.values, start + AHEAD);
+        prefetch(right.values, start + AHEAD + STEP / 2);
         let pieces: [_; N] = pieces_of(match row.as_chunks::<TILE>() {
             ([first, second], []) => [widened(first), widened(second)],
             _ => {
@@ -258,6 +271,15 @@ fn from_depths<T: Number, const N: usize>(right: &Right<'_, T>, place: &Place) -
         }
     }
     rows
+}
+
+/// Asks for the cache line of this number.
+#[inline(always)]
+fn prefetch<T>(values: &[T], number: usize) {
+    #[expect(unsafe_code, reason = "a hint, which may name any address")]
+    unsafe {
+        _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().wrapping_add(number).cast());
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
