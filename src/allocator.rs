@@ -1,9 +1,9 @@
 //! Where the program's memory comes from.
 //!
 //! A picture on the CPU takes thousands of short-lived buffers of up to hundreds of megabytes. The system's allocator
-//! gives each back and has the kernel clear it again for the next, a fifth of the time of a UNet call; jemalloc keeps
-//! them for ten seconds. In pages of two megabytes matrix products are faster by a quarter, since their operands are
-//! read at many places at once (`benches/README.md` has the figures).
+//! gives each back and has the kernel clear it again for the next; jemalloc keeps them for ten seconds. In pages of two
+//! megabytes matrix products are faster, since their operands are read at many places at once (`benches/README.md` has the
+//! figures).
 
 #[cfg(target_os = "linux")]
 #[global_allocator]
