@@ -1,14 +1,15 @@
 //! Every SQL statement of the program, and the news of what they changed.
 //!
 //! Grouped by who uses them: `predictions`, `uploads`, `keys`, `accounts` and `usage` for the service, `queue`, `workers`
-//! and `chores` for workers, `changes` and `progress` for both; `ended` is the end of every statement that ends predictions, `ledger` and
-//! `audit` are about money. One function is one statement, named by the verb of the domain; the table's own constraints (`migrations/`)
+//! and `chores` for workers, `changes` and `progress` for both; `ended` is the end of every statement that ends predictions, `durable`
+//! says when they are safe, `ledger` and `audit` are about money. One function is one statement, named by the verb of the domain; the table's own constraints (`migrations/`)
 //! stand behind each. Nothing here waits for anything but the database.
 
 mod accounts;
 mod audit;
 mod changes;
 mod chores;
+mod durable;
 mod ended;
 mod keys;
 mod ledger;
@@ -35,7 +36,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use self::turns::Turns;
+use self::{durable::Durability, turns::Turns};
 use crate::domain::Shortage;
 
 pub use audit::{Audit, Finding};
@@ -62,6 +63,7 @@ pub struct Store {
     options: PgConnectOptions,
     changes: Changes,
     turns: Turns,
+    durability: Durability,
     seal: Seal,
 }
 
@@ -160,13 +162,22 @@ impl Store {
                 })
             })
             .connect_lazy_with(options.clone());
-        Ok(Self { pool, options, changes: Changes::default(), turns: Turns::default(), seal: settings.seal.clone() })
+        let seal = settings.seal.clone();
+        Ok(Self {
+            pool,
+            options,
+            changes: Changes::default(),
+            turns: Turns::default(),
+            durability: Durability::default(),
+            seal,
+        })
     }
 
     /// A store over an existing pool: for tests, which get a database each.
     pub fn with_pool(pool: PgPool) -> Self {
         let options = (*pool.connect_options()).clone();
-        Self { pool, options, changes: Changes::default(), turns: Turns::default(), seal: Seal::default() }
+        let (changes, turns, durability) = (Changes::default(), Turns::default(), Durability::default());
+        Self { pool, options, changes, turns, durability, seal: Seal::default() }
     }
 
     /// Connects once, outside the pool. The pool repeats a refused connection until its patience ends and then tells

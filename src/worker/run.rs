@@ -139,7 +139,7 @@ impl Worker {
         let mut logs = Logs::continuing(claim.logs.clone());
         let run = self.run_on_device(&claim, before, &held, at_device, &mut logs).await;
         conclude(&self.store, &self.artifacts, &claim, &held, logs, run).await;
-        self.held.release(&claim);
+        self.held.release(&held);
         drop(place);
     }
 
