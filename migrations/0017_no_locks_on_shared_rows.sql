@@ -19,11 +19,11 @@ begin
     raise exception 'accounts and keys are never deleted, nor given another number';
 end $$;
 
-create trigger accounts_are_kept before delete on accounts
+create trigger accounts_are_kept before delete or truncate on accounts
     for each statement execute function who_owns_and_pays_is_kept();
 create trigger accounts_keep_their_number before update of id on accounts
     for each statement execute function who_owns_and_pays_is_kept();
-create trigger keys_are_kept before delete on api_keys
+create trigger keys_are_kept before delete or truncate on api_keys
     for each statement execute function who_owns_and_pays_is_kept();
 create trigger keys_keep_their_number before update of id, account_id on api_keys
     for each statement execute function who_owns_and_pays_is_kept();

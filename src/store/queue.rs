@@ -364,9 +364,7 @@ impl Store {
             }
             self.changes.announce_changed(id);
         }
-        if !swept.requeued.is_empty() {
-            self.changes.announce_queued();
-        }
+        swept.requeued.iter().for_each(|_| self.changes.announce_queued());
         Ok(swept)
     }
 
