@@ -10,6 +10,7 @@ mod checker;
 mod command_line;
 mod demo;
 mod eachlabs;
+mod durable;
 mod estimate;
 mod events;
 mod fairness;

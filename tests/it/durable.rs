@@ -1,0 +1,62 @@
+//! What is told is on the disk, whoever wrote it.
+
+use fourstep::{
+    domain::{Idempotency, NewPrediction, Prediction, Status},
+    postgres::{Options, PrivateCluster},
+    store::{ListFilter, Store},
+};
+use sqlx::{PgPool, postgres::PgPoolOptions};
+
+use crate::{process::TestFolder, queue::Queue};
+
+/// Ends a prediction as another process does, which has not waited for the disk yet. Returns where the log ends by then.
+async fn end_elsewhere(prediction: &Prediction, pool: &PgPool) -> String {
+    let mut elsewhere = pool.begin().await.unwrap();
+    sqlx::query("set local synchronous_commit = off").execute(&mut *elsewhere).await.unwrap();
+    sqlx::query(
+        "update predictions set status = 'canceled', completed_at = now(), cost_nano = 0, device_us = 0 where id = $1",
+    )
+    .bind(prediction.id.as_uuid())
+    .execute(&mut *elsewhere)
+    .await
+    .unwrap();
+    elsewhere.commit().await.unwrap();
+    sqlx::query_scalar("select pg_current_wal_insert_lsn()::text").fetch_one(pool).await.unwrap()
+}
+
+/// On a database of its own that waits for the disk, which that of other tests does not.
+#[tokio::test]
+async fn an_end_that_another_process_has_just_written_is_told_only_when_it_is_saved() {
+    let place = TestFolder::new();
+    let database = PrivateCluster::start(&place.0.join("data"), Options::default()).await.unwrap();
+    let pool = PgPoolOptions::new().max_connections(3).connect(database.url()).await.unwrap();
+    Store::with_pool(pool.clone()).migrate().await.unwrap();
+    let queue = Queue::new(pool.clone()).await;
+    let account = queue.caller.account_id;
+    let idempotency = Idempotency { key: "once".to_owned(), request_hash: [7; 32] };
+    let saved = async |end: String| -> bool {
+        let saved = sqlx::query_scalar("select pg_current_wal_flush_lsn() >= $1::pg_lsn");
+        saved.bind(end).fetch_one(&pool).await.unwrap()
+    };
+
+    let read = queue.create().await;
+    let end = end_elsewhere(&read, &pool).await;
+    assert_eq!(queue.get(read.id).await.status, Status::Canceled);
+    assert!(saved(end).await, "read");
+
+    let listed = queue.create().await;
+    let end = end_elsewhere(&listed, &pool).await;
+    let filter = ListFilter { limit: 10, ..ListFilter::default() };
+    assert_eq!(queue.store.list(account, &filter).await.unwrap()[0].status, Status::Canceled);
+    assert!(saved(end).await, "listed");
+
+    let new = NewPrediction { idempotency: Some(idempotency.clone()), ..queue.new_prediction() };
+    let repeated = queue.store.create(&new).await.unwrap().unwrap();
+    let end = end_elsewhere(&repeated, &pool).await;
+    let found = queue.store.find_repeated(account, &idempotency).await.unwrap().unwrap();
+    assert_eq!(found.status, Status::Canceled);
+    assert!(saved(end).await, "repeated");
+
+    pool.close().await;
+    database.stop().await;
+}
