@@ -392,7 +392,11 @@ impl Store {
         .await?;
         match row {
             Some(row) => {
-                self.until_end_is_safe(id).await?;
+                match row.ended_lately {
+                    true => self.until_end_is_safe(id).await?,
+                    // It goes on, and its end is yet to be saved by whoever writes it.
+                    false => self.until_durable().await?,
+                }
                 self.changes.announce_changed(id);
                 let prediction = Prediction::try_from(row)?;
                 if prediction.status.is_terminal() {
