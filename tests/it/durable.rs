@@ -1,20 +1,27 @@
 //! What is told is on the disk, whoever wrote it.
 
+use std::time::Duration;
+
 use fourstep::{
     domain::{Idempotency, NewPrediction, Prediction, Status},
     postgres::{Options, PrivateCluster},
     store::{ListFilter, Store},
 };
 use sqlx::{PgPool, postgres::PgPoolOptions};
+use uuid::Uuid;
 
-use crate::{process::TestFolder, queue::Queue};
+use crate::{
+    process::TestFolder,
+    queue::{MODEL, Queue},
+};
 
 /// Ends a prediction as another process does, which has not waited for the disk yet. Returns where the log ends by then.
 async fn end_elsewhere(prediction: &Prediction, pool: &PgPool) -> String {
     let mut elsewhere = pool.begin().await.unwrap();
     sqlx::query("set local synchronous_commit = off").execute(&mut *elsewhere).await.unwrap();
     sqlx::query(
-        "update predictions set status = 'canceled', completed_at = now(), cost_nano = 0, device_us = 0 where id = $1",
+        "update predictions set status = 'canceled', completed_at = now(), cost_nano = 0, device_us = 0, lease_until = null
+         where id = $1",
     )
     .bind(prediction.id.as_uuid())
     .execute(&mut *elsewhere)
@@ -56,6 +63,14 @@ async fn an_end_that_another_process_has_just_written_is_told_only_when_it_is_sa
     let found = queue.store.find_repeated(account, &idempotency).await.unwrap().unwrap();
     assert_eq!(found.status, Status::Canceled);
     assert!(saved(end).await, "repeated");
+
+    // That it shall end was said here, and is saved; that it has is not.
+    let running = queue.create().await;
+    queue.store.claim(MODEL, Uuid::new_v4(), Duration::from_secs(60)).await.unwrap().unwrap();
+    queue.store.request_cancel(account, running.id).await.unwrap().unwrap();
+    let end = end_elsewhere(&running, &pool).await;
+    assert_eq!(queue.get(running.id).await.status, Status::Canceled);
+    assert!(saved(end).await, "asked to end");
 
     pool.close().await;
     database.stop().await;
