@@ -7,12 +7,14 @@
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
+    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use sqlx::{
-    ConnectOptions, PgConnection, PgPool,
+    ConnectOptions, PgConnection,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
 use tokio::sync::{Notify, mpsc, watch};
@@ -20,6 +22,8 @@ use uuid::Uuid;
 
 use super::{
     Result, Store,
+    connections::Connections,
+    pulse::{HEARTBEAT, Pulse, promptly},
     recent::{Mark, Recent},
 };
 use crate::{domain::PredictionId, metrics};
@@ -262,7 +266,7 @@ impl Store {
         // Both keep their connection for good, so they do not take it from the pool that answers requests.
         tokio::join!(
             send_notifications(&self.options, self.changes.shared.process, inbox),
-            listen(&self.options, &self.changes),
+            listen(&self.options, &self.changes, &self.pulse),
             read_again(&self.pool, &self.changes),
         );
     }
@@ -290,7 +294,7 @@ async fn send_notifications(options: &PgConnectOptions, process: Uuid, mut inbox
             (PREDICTION_CHANGED, (posted || !changed.is_empty()).then(|| payload(&changed))),
             (PREDICTION_PROGRESSED, (!progressed.is_empty()).then(|| payload(&progressed))),
         ];
-        if let Err(error) = notify(&options, &mut connection, payloads).await {
+        if let Err(error) = promptly(notify(&options, &mut connection, payloads)).await {
             // Not worth keeping: whoever waits reads again soon.
             tracing::debug!(%error, "A notification was lost");
             metrics::notification_lost();
@@ -305,7 +309,7 @@ async fn notify(
     options: &PgConnectOptions,
     connection: &mut Option<PgConnection>,
     [(queued, to_queued), (changed, to_changed), (progressed, to_progressed)]: [(&str, Option<String>); 3],
-) -> Result<()> {
+) -> Result<(), sqlx::Error> {
     let connection = match connection {
         Some(connection) => connection,
         None => connection.insert(options.connect().await?),
@@ -326,40 +330,51 @@ async fn notify(
     Ok(())
 }
 
-async fn listen(options: &PgConnectOptions, changes: &Changes) {
+async fn listen(options: &PgConnectOptions, changes: &Changes, pulse: &Pulse) {
     loop {
-        if let Err(error) = listen_until_lost(options, changes).await {
-            tracing::warn!(%error, "Lost the connection that listens for changes; waiting clients are polled for");
-            metrics::notification_lost();
+        let error = listen_until_lost(options, changes).await;
+        // Whoever waits on another connection is let go if this one had no answer.
+        if matches!(&error, sqlx::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut) {
+            pulse.stopped();
         }
+        tracing::warn!(%error, "Lost the connection that listens for changes; waiting clients are polled for");
+        metrics::notification_lost();
         tokio::time::sleep(RECONNECT).await;
     }
 }
 
-async fn listen_until_lost(options: &PgConnectOptions, changes: &Changes) -> Result<()> {
-    let pool = PgPoolOptions::new()
-        .max_connections(1)
-        .max_lifetime(None)
-        .idle_timeout(None)
-        .connect_lazy_with(options.clone());
-    let mut listener = PgListener::connect_with(&pool).await?;
-    listener.listen_all([PREDICTION_CHANGED, PREDICTION_QUEUED, PREDICTION_PROGRESSED]).await?;
-    loop {
-        match listener.try_recv().await? {
-            Some(notification) => changes.hear(notification.channel(), notification.payload()),
-            // The connection was lost and is back; what was said meanwhile was not heard. `read_again` catches up
-            // with the predictions; work may wait, too.
-            None => {
-                metrics::notification_lost();
-                changes.wake_workers();
-                changes.shared.posted.send_replace(());
+/// Returns why it hears nothing any more.
+async fn listen_until_lost(options: &PgConnectOptions, changes: &Changes) -> sqlx::Error {
+    let hear = async || -> Result<Infallible, sqlx::Error> {
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .max_lifetime(None)
+            .idle_timeout(None)
+            .connect_lazy_with(options.clone());
+        let mut listener = promptly(PgListener::connect_with(&pool)).await?;
+        listener.eager_reconnect(false);
+        promptly(listener.listen_all([PREDICTION_CHANGED, PREDICTION_QUEUED, PREDICTION_PROGRESSED])).await?;
+        // What was said before was not heard. `read_again` catches up with the predictions; work may wait, too.
+        changes.wake_workers();
+        changes.shared.posted.send_replace(());
+        loop {
+            match tokio::time::timeout(HEARTBEAT, listener.try_recv()).await {
+                Ok(Ok(Some(notification))) => changes.hear(notification.channel(), notification.payload()),
+                Ok(Ok(None)) => return Err(io::Error::from(io::ErrorKind::ConnectionAborted).into()),
+                Ok(Err(error)) => return Err(error),
+                // Nothing is said, or the line is cut: only a question tells.
+                Err(_) => {
+                    promptly(sqlx::query("select 1").execute(&mut listener)).await?;
+                }
             }
         }
-    }
+    };
+    let Err(error) = hear().await;
+    error
 }
 
 /// The floor under all news: whatever got lost, it is noticed here.
-async fn read_again(pool: &PgPool, changes: &Changes) {
+async fn read_again(pool: &Connections, changes: &Changes) {
     let mut ticks = tokio::time::interval(READ_AGAIN);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

@@ -2,13 +2,14 @@
 //!
 //! Grouped by who uses them: `predictions`, `uploads`, `keys`, `accounts` and `usage` for the service, `queue`, `workers`
 //! and `chores` for workers, `changes` and `progress` for both; `ended` is the end of every statement that ends predictions, `durable`
-//! says when they are safe, `ledger` and `audit` are about money. One function is one statement, named by the verb of the domain; the table's own constraints (`migrations/`)
+//! says when they are safe, `ledger` and `audit` are about money. `connections` is what statements run on, `pulse` what tells when the database has fallen silent. One function is one statement, named by the verb of the domain; the table's own constraints (`migrations/`)
 //! stand behind each. Nothing here waits for anything but the database.
 
 mod accounts;
 mod audit;
 mod changes;
 mod chores;
+mod connections;
 mod durable;
 mod ended;
 mod keys;
@@ -16,6 +17,7 @@ mod ledger;
 mod outbox;
 mod predictions;
 mod progress;
+mod pulse;
 mod queue;
 mod queue_facts;
 mod recent;
@@ -28,7 +30,7 @@ mod usage;
 mod webhooks;
 mod workers;
 
-use std::{str::FromStr, time::Duration};
+use std::{str::FromStr, sync::LazyLock, time::Duration};
 
 use sqlx::{
     ConnectOptions as _, Connection as _, PgPool,
@@ -36,7 +38,12 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use self::{durable::Durability, turns::Turns};
+use self::{
+    connections::Connections,
+    durable::Durability,
+    pulse::{Pulse, promptly},
+    turns::Turns,
+};
 use crate::domain::Shortage;
 
 pub use audit::{Audit, Finding};
@@ -50,17 +57,35 @@ pub use redelivery::GivenUp;
 pub use seal::Seal;
 pub use workers::{Phase, SeenWorker, WorkerRecord, WorkerSession};
 
-/// `migrations/`, built into the program.
-static MIGRATIONS: Migrator = sqlx::migrate!();
+/// `migrations/`, built into the program. Others may have been applied: while a site is upgraded, this version starts beside
+/// a newer one, whose migrations leave it everything it knows.
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
+    let mut migrations = sqlx::migrate!();
+    migrations.set_ignore_missing(true);
+    migrations
+});
 
 /// For how long after its last use a connection is taken for alive.
 const BELIEVED: Duration = Duration::from_secs(1);
+/// How long a statement of a test's store may run.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long it may take to prove that it is.
+const PROOF: Duration = Duration::from_secs(2);
+/// How the database finds out that a client is gone that could not say so, and frees its locks and its place: after 25 s
+/// of silence, or 20 s of answers that do not arrive. Nothing of it applies to a unix socket.
+const MISS_US: [(&str, &str); 4] = [
+    ("tcp_keepalives_idle", "10"),
+    ("tcp_keepalives_interval", "5"),
+    ("tcp_keepalives_count", "3"),
+    ("tcp_user_timeout", "20000"),
+];
 
 /// The database, and the process's ear and mouth for changes in it.
 #[derive(Clone, Debug)]
 pub struct Store {
-    pool: PgPool,
+    pool: Connections,
     options: PgConnectOptions,
+    pulse: Pulse,
     changes: Changes,
     turns: Turns,
     durability: Durability,
@@ -145,6 +170,7 @@ impl Store {
             // A transaction left open by a bug would hold back vacuum and with it the whole queue.
             ("idle_in_transaction_session_timeout", "30s".to_owned()),
         ]);
+        let options = options.options(MISS_US);
         let pool = PgPoolOptions::new()
             // A pool that shrinks and grows pays for connections exactly when it is busy.
             .min_connections(settings.pool_size)
@@ -155,42 +181,41 @@ impl Store {
             .test_before_acquire(false)
             .before_acquire(|connection, meta| {
                 Box::pin(async move {
-                    if meta.idle_for > BELIEVED {
-                        connection.ping().await?;
+                    if meta.idle_for <= BELIEVED {
+                        return Ok(true);
                     }
-                    Ok(true)
+                    let proof = tokio::time::timeout(PROOF, connection.ping()).await;
+                    proof.unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut)).map(|()| true)
                 })
             })
             .connect_lazy_with(options.clone());
-        let seal = settings.seal.clone();
-        Ok(Self {
-            pool,
-            options,
-            changes: Changes::default(),
-            turns: Turns::default(),
-            durability: Durability::default(),
-            seal,
-        })
+        Ok(Self { seal: settings.seal.clone(), ..Self::over(pool, options, settings.statement_timeout) })
     }
 
     /// A store over an existing pool: for tests, which get a database each.
     pub fn with_pool(pool: PgPool) -> Self {
         let options = (*pool.connect_options()).clone();
-        let (changes, turns, durability) = (Changes::default(), Turns::default(), Durability::default());
-        Self { pool, options, changes, turns, durability, seal: Seal::default() }
+        Self::over(pool, options, STATEMENT_TIMEOUT)
+    }
+
+    fn over(pool: PgPool, options: PgConnectOptions, statement_timeout: Duration) -> Self {
+        let pulse = Pulse::default();
+        let pool = Connections::new(pool, pulse.clone(), statement_timeout);
+        let (changes, turns, seal) = (Changes::default(), Turns::default(), Seal::default());
+        Self { pool, options, pulse, changes, turns, durability: Durability::default(), seal }
     }
 
     /// Connects once, outside the pool. The pool repeats a refused connection until its patience ends and then tells
     /// only that; this tells why.
     pub async fn try_connection(&self) -> Result<()> {
-        let patience = self.pool.options().get_acquire_timeout();
+        let patience = self.pool.pool().options().get_acquire_timeout();
         let connection = tokio::time::timeout(patience, self.options.connect()).await;
         Ok(connection.map_err(|_| sqlx::Error::PoolTimedOut)??.close().await?)
     }
 
     /// Brings the schema up to date. Safe to run from several processes at once.
     pub async fn migrate(&self) -> Result<()> {
-        Ok(MIGRATIONS.run(&self.pool).await?)
+        Ok(MIGRATIONS.run(self.pool.pool()).await?)
     }
 
     /// How many migrations the schema is behind this program. Changes nothing.
@@ -219,6 +244,6 @@ impl Store {
 
     /// Closes the pool; statements under way finish first.
     pub async fn close(&self) {
-        self.pool.close().await;
+        self.pool.pool().close().await;
     }
 }

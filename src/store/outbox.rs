@@ -6,7 +6,7 @@
 
 use std::{fmt, time::Duration};
 
-use sqlx::FromRow;
+use sqlx::{Connection, FromRow};
 use uuid::Uuid;
 
 use super::{Error, Result, Store, durable::without_waiting, predictions::microseconds};
@@ -200,70 +200,76 @@ impl Store {
         per_account: u32,
         lease: Duration,
     ) -> Result<Vec<DueWebhook>> {
-        let mut transaction = self.pool.begin().await?;
-        // In a statement of its own: the next one sees what was committed before the lock was had.
-        sqlx::query("select pg_advisory_xact_lock($1)").bind(CLAIMING).execute(&mut *transaction).await?;
-        let rows: Vec<DueRow> = sqlx::query_as(
-            "with recursive waiting as (
-                 -- Jumps through the index from receiver to receiver, however much each has waiting.
-                 (select receiver from webhook_deliveries where state = 'pending' order by receiver limit 1)
-                 union all
-                 select (select next.receiver from webhook_deliveries as next
-                         where next.state = 'pending' and next.receiver > waiting.receiver
-                         order by next.receiver limit 1)
-                 from waiting where waiting.receiver is not null
-             ),
-             busy as materialized (
-                 select account_id, count(*) as count
-                 from webhook_deliveries join webhooks using (prediction_id)
-                 where lease_until > now() group by account_id
-             ),
-             free as (
-                 select due.id, due.place, due.due_at, due.account_id,
-                        row_number() over (partition by due.account_id order by due.place, due.due_at, due.id) as turn
-                 from waiting
-                 cross join lateral (
-                     select count(*) as count from webhook_deliveries as other
-                     where other.receiver = waiting.receiver and other.lease_until > now()
-                 ) as under_way
-                 cross join lateral (
-                     select first.id, first.due_at, webhooks.account_id,
-                            row_number() over (order by first.due_at, first.id) as place
-                     from (
-                         select id, due_at, prediction_id from webhook_deliveries as one
-                         where one.receiver = waiting.receiver and one.state = 'pending' and one.due_at <= now()
-                         order by due_at, id limit $2
-                     ) as first
-                     join webhooks using (prediction_id)
-                 ) as due
-                 where waiting.receiver is not null and due.place + under_way.count <= $2
-             ),
-             chosen as materialized (
-                 select free.id from free left join busy using (account_id)
-                 where free.turn + coalesce(busy.count, 0) <= $4
-                 order by free.place, free.due_at
-                 limit $1
-             )
-             update webhook_deliveries as delivery set
-                 attempt = delivery.attempt + 1,
-                 -- Should this process die, it is due again by itself.
-                 due_at = now() + $3::bigint * interval '1 microsecond',
-                 lease_until = now() + $3::bigint * interval '1 microsecond'
-             from chosen
-             join webhook_deliveries as due on due.id = chosen.id
-             join webhooks on webhooks.prediction_id = due.prediction_id
-             join predictions on predictions.id = due.prediction_id
-             where delivery.id = chosen.id and delivery.state = 'pending' and delivery.due_at <= now()
-             returning delivery.id, delivery.attempt, delivery.failures, delivery.event, delivery.prediction_id,
-                       webhooks.account_id, url, delivery.receiver, secret, server_url, mount, dialect",
-        )
-        .bind(i64::from(limit))
-        .bind(i64::from(per_receiver))
-        .bind(microseconds(lease))
-        .bind(i64::from(per_account))
-        .fetch_all(&mut *transaction)
-        .await?;
-        transaction.commit().await?;
+        let mut lent = self.pool.lend().await?;
+        let claiming = async {
+            let mut transaction = lent.begin().await?;
+            // In a statement of its own: the next one sees what was committed before the lock was had.
+            sqlx::query("select pg_advisory_xact_lock($1)").bind(CLAIMING).execute(&mut *transaction).await?;
+            let rows = sqlx::query_as(
+                "with recursive waiting as (
+                     -- Jumps through the index from receiver to receiver, however much each has waiting.
+                     (select receiver from webhook_deliveries where state = 'pending' order by receiver limit 1)
+                     union all
+                     select (select next.receiver from webhook_deliveries as next
+                             where next.state = 'pending' and next.receiver > waiting.receiver
+                             order by next.receiver limit 1)
+                     from waiting where waiting.receiver is not null
+                 ),
+                 busy as materialized (
+                     select account_id, count(*) as count
+                     from webhook_deliveries join webhooks using (prediction_id)
+                     where lease_until > now() group by account_id
+                 ),
+                 free as (
+                     select due.id, due.place, due.due_at, due.account_id,
+                            row_number() over (partition by due.account_id order by due.place, due.due_at, due.id) as turn
+                     from waiting
+                     cross join lateral (
+                         select count(*) as count from webhook_deliveries as other
+                         where other.receiver = waiting.receiver and other.lease_until > now()
+                     ) as under_way
+                     cross join lateral (
+                         select first.id, first.due_at, webhooks.account_id,
+                                row_number() over (order by first.due_at, first.id) as place
+                         from (
+                             select id, due_at, prediction_id from webhook_deliveries as one
+                             where one.receiver = waiting.receiver and one.state = 'pending' and one.due_at <= now()
+                             order by due_at, id limit $2
+                         ) as first
+                         join webhooks using (prediction_id)
+                     ) as due
+                     where waiting.receiver is not null and due.place + under_way.count <= $2
+                 ),
+                 chosen as materialized (
+                     select free.id from free left join busy using (account_id)
+                     where free.turn + coalesce(busy.count, 0) <= $4
+                     order by free.place, free.due_at
+                     limit $1
+                 )
+                 update webhook_deliveries as delivery set
+                     attempt = delivery.attempt + 1,
+                     -- Should this process die, it is due again by itself.
+                     due_at = now() + $3::bigint * interval '1 microsecond',
+                     lease_until = now() + $3::bigint * interval '1 microsecond'
+                 from chosen
+                 join webhook_deliveries as due on due.id = chosen.id
+                 join webhooks on webhooks.prediction_id = due.prediction_id
+                 join predictions on predictions.id = due.prediction_id
+                 where delivery.id = chosen.id and delivery.state = 'pending' and delivery.due_at <= now()
+                 returning delivery.id, delivery.attempt, delivery.failures, delivery.event, delivery.prediction_id,
+                           webhooks.account_id, url, delivery.receiver, secret, server_url, mount, dialect",
+            )
+            .bind(i64::from(limit))
+            .bind(i64::from(per_receiver))
+            .bind(microseconds(lease))
+            .bind(i64::from(per_account))
+            .fetch_all(&mut *transaction)
+            .await?;
+            transaction.commit().await?;
+            Ok(rows)
+        };
+        let rows: Vec<DueRow> = self.pool.awaited::<_, Error>(claiming).await?;
+        lent.answered();
         rows.into_iter().map(DueRow::into_due).collect()
     }
 

@@ -30,7 +30,8 @@ impl Store {
 
     /// The connections of this process, without asking the database.
     pub fn pool_facts(&self) -> Pool {
-        let (open, idle) = (self.pool.size(), self.pool.num_idle() as u32);
-        Pool { idle, used: open.saturating_sub(idle), most: self.pool.options().get_max_connections() }
+        let pool = self.pool.pool();
+        let (open, idle) = (pool.size(), pool.num_idle() as u32);
+        Pool { idle, used: open.saturating_sub(idle), most: pool.options().get_max_connections() }
     }
 }

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{ConnectOptions, Connection, FromRow, PgConnection, Row as _};
 use uuid::Uuid;
 
-use super::{Result, Store};
+use super::{Result, Store, promptly};
 
 /// How far a worker has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,24 +78,35 @@ pub struct WorkerSession {
 }
 
 impl WorkerSession {
-    /// Takes the lock that says this worker lives. `false` while another session holds it.
-    pub async fn try_hold(&mut self, worker_id: Uuid) -> Result<bool> {
-        Ok(sqlx::query_scalar("select pg_try_advisory_lock(hashtextextended($1::text, 0))")
-            .bind(worker_id.to_string())
-            .fetch_one(&mut self.connection)
-            .await?)
+    /// Takes the lock that says this worker lives, if it is not taken yet. Only a session of this worker's own can have it,
+    /// one that the database does not know to be dead: that is ended, and its lock handed over in the same moment, so that
+    /// nobody finds the worker without.
+    pub async fn hold(&mut self, worker_id: Uuid) -> Result<()> {
+        let held = sqlx::query(
+            "with ghost as materialized (
+                 select pg_terminate_backend(pid) from pg_locks
+                 where locktype = 'advisory' and objsubid = 1 and granted and pid <> pg_backend_pid()
+                   and database = (select oid from pg_database where datname = current_database())
+                   and classid::bigint << 32 | objid::bigint = hashtextextended($1::text, 0)
+             )
+             select pg_advisory_lock(hashtextextended($1::text, 0)) from (select count(*) from ghost) as ended",
+        )
+        .bind(worker_id.to_string())
+        .execute(&mut self.connection);
+        promptly(held).await?;
+        Ok(())
     }
 
     /// Whether the session, and with it every lock, is still there.
     pub async fn check(&mut self) -> Result<()> {
-        Ok(self.connection.ping().await?)
+        Ok(promptly(self.connection.ping()).await?)
     }
 }
 
 impl Store {
     /// Opens a session for workers' locks, outside the pool.
     pub async fn worker_session(&self) -> Result<WorkerSession> {
-        Ok(WorkerSession { connection: self.options.connect().await? })
+        Ok(WorkerSession { connection: promptly(self.options.connect()).await? })
     }
 
     /// Writes a worker's row as it is now, and how long it has had its device: the audit compares that with what was billed.

@@ -3,7 +3,7 @@
 //! When the process dies the database drops the session and its locks within milliseconds, and any sweep sees it. The
 //! session lives outside the pool, so that nothing else can close it.
 
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -27,14 +27,10 @@ pub(super) async fn show_life(store: Store, workers: Vec<Uuid>, alive: watch::Se
 
 async fn hold_until_lost(store: &Store, workers: &[Uuid], alive: &watch::Sender<bool>) -> Result<()> {
     let mut session: WorkerSession = store.worker_session().await?;
-    let mut missing: HashSet<Uuid> = workers.iter().copied().collect();
+    for worker in workers {
+        session.hold(*worker).await?;
+    }
     loop {
-        for worker in missing.clone() {
-            // Our own last session may still hold it, if the database has not noticed its end: as good for now.
-            if session.try_hold(worker).await? {
-                missing.remove(&worker);
-            }
-        }
         session.check().await?;
         alive.send_replace(true);
         tokio::time::sleep(CHECK_EVERY).await;

@@ -1,12 +1,12 @@
 // An S3 server of its own, with one bucket in a folder and one account that may use it. Told by its arguments: the folder,
-// the port, 0 for a free one. Says on its first line where it listens, and ends with its standard input.
+// the port, 0 for a free one, and the address, this machine alone if there is none. Says on its first line where it listens, and ends with its standard input.
 
 import { createServer } from "node:http";
 
 import aws4 from "aws4";
 import S3rver from "s3rver";
 
-const [directory, port] = process.argv.slice(2);
+const [directory, port, address = "127.0.0.1"] = process.argv.slice(2);
 const account = { accessKeyId: "S3RVER", secretAccessKey: "S3RVER" };
 const s3 = new S3rver({ directory, silent: true, configureBuckets: [{ name: "pictures", configs: [] }] });
 
@@ -36,6 +36,6 @@ const server = createServer((request, response) => {
     response.end("<Error><Code>SignatureDoesNotMatch</Code></Error>");
   }
 });
-server.listen(Number(port), "127.0.0.1", () => console.log(`http://127.0.0.1:${server.address().port}`));
+server.listen(Number(port), address, () => console.log(`http://${address}:${server.address().port}`));
 process.stdin.resume();
 process.stdin.on("end", () => process.exit());

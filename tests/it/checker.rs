@@ -6,11 +6,10 @@
 
 use std::{
     collections::HashMap,
-    path::Path,
     time::{Duration, Instant},
 };
 
-use fourstep::{domain::ApiKey, store::Store};
+use fourstep::{artifacts::Artifacts, domain::ApiKey, store::Store};
 use reqwest::StatusCode;
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -61,7 +60,7 @@ impl History {
     }
 
     /// Every law at rest. `patience` is for what was acknowledged to end.
-    pub(crate) async fn check(&mut self, pool: &PgPool, outputs: &Path, patience: Duration) {
+    pub(crate) async fn check(&mut self, pool: &PgPool, outputs: &Artifacts, patience: Duration) {
         self.all_end(pool, patience).await;
         self.look(pool).await;
         one_prediction_per_key(pool).await;
@@ -209,7 +208,7 @@ async fn one_charge_each(pool: &PgPool) {
 }
 
 /// I5: what a result names is there, whole, and of the attempt that ended the prediction: no other wrote into it.
-async fn outputs_exist(pool: &PgPool, outputs: &Path) {
+async fn outputs_exist(pool: &PgPool, outputs: &Artifacts) {
     let succeeded: Vec<(Uuid, i32, serde_json::Value)> = sqlx::query_as(
         "select id, attempt, output from predictions where status = 'succeeded' and data_removed_at is null",
     )
@@ -222,8 +221,8 @@ async fn outputs_exist(pool: &PgPool, outputs: &Path) {
         for artifact in output.as_array().unwrap() {
             let key = artifact["key"].as_str().unwrap();
             assert!(key.starts_with(&folder), "I5: {key} is not of attempt {attempt}");
-            let file = std::fs::metadata(outputs.join(key)).unwrap_or_else(|error| panic!("I5: {key}: {error}"));
-            assert_eq!(Some(file.len()), artifact["bytes"].as_u64(), "I5: {key} is not whole");
+            let file = outputs.find(key).await.unwrap().unwrap_or_else(|| panic!("I5: {key} is not there"));
+            assert_eq!(Some(file.size), artifact["bytes"].as_u64(), "I5: {key} is not whole");
         }
     }
 }

@@ -14,6 +14,7 @@ use std::{
 };
 
 use fourstep::{
+    artifacts::Artifacts,
     domain::ApiKey,
     postgres::{Options, PrivateCluster},
     store::Store,
@@ -108,6 +109,11 @@ fn serve_api(folder: &Path, url: &str) -> Program {
     Program::serve_logging(folder, url, &variables, &folder.join(format!("server-{}.log", Uuid::new_v4())))
 }
 
+/// The outputs of a server with this data folder.
+fn outputs_of(folder: &Path) -> Artifacts {
+    Artifacts::in_folder(&folder.join("artifacts"), false).unwrap()
+}
+
 /// A client of another account.
 async fn another(client: &Client, pool: &PgPool) -> Client {
     let key = ApiKey::generate().unwrap();
@@ -194,7 +200,7 @@ async fn killed_and_stopped_workers_lose_nothing_and_charge_nothing_twice(pool: 
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
-    history.check(&pool, &folder.0.join("artifacts"), PATIENCE).await;
+    history.check(&pool, &outputs_of(&folder.0), PATIENCE).await;
     history.check_webhooks(&pool, &mut receiver, PATIENCE).await;
     history.check_owners(&pool, &clients).await;
     let (succeeded, retried, most): (i64, i64, i16) = sqlx::query_as(
@@ -322,7 +328,7 @@ async fn a_server_killed_in_the_middle_of_creates_makes_one_prediction_per_key(p
                 ended.unwrap();
             }
             let mut history = history.lock().await;
-            history.check(&pool, &data.join("artifacts"), PATIENCE).await;
+            history.check(&pool, &outputs_of(&data), PATIENCE).await;
             history.check_webhooks(&pool, &mut receiver, PATIENCE).await;
             history.check_owners(&pool, &both).await;
         } else {
@@ -416,7 +422,7 @@ async fn a_crashed_database_costs_no_acknowledged_prediction_and_is_found_again_
     }
     let pool = PgPoolOptions::new().max_connections(2).connect(&url).await.unwrap();
     let mut history = history.lock().await;
-    history.check(&pool, &folder.0.join("artifacts"), PATIENCE).await;
+    history.check(&pool, &outputs_of(&folder.0), PATIENCE).await;
     history.check_webhooks(&pool, &mut receiver, PATIENCE).await;
     history.check_owners(&pool, &clients).await;
     println!(

@@ -75,8 +75,7 @@ impl Program {
         let mut command = program(Some(database_url));
         command.args(["worker", "--predictor", "mock", "--data-dir"]).arg(folder);
         command.env("FOURSTEP_MOCK_STEP_MS", step_ms.to_string());
-        let (process, _) = start(command, |line| line.contains("ready"));
-        Self { process, url: String::new() }
+        Self::workers(command)
     }
 
     /// `fourstep serve` with the mock predictor, these variables, and its log in a file.
@@ -92,8 +91,7 @@ impl Program {
         let mut command = program(Some(database_url));
         command.args(["worker", "--predictor", "mock", "--data-dir"]).arg(folder);
         command.envs(variables.iter().copied()).stderr(std::fs::File::create(log).unwrap());
-        let (process, _) = start(command, |line| line.contains("ready"));
-        Self { process, url: String::new() }
+        Self::workers(command)
     }
 
     /// A command that becomes a server, when it is ready.
@@ -101,6 +99,12 @@ impl Program {
         let (process, line) = start(command, |line| line.contains("http://"));
         let url = line.split_whitespace().find(|word| word.starts_with("http://")).unwrap();
         Self { process, url: url.trim_end_matches('/').to_owned() }
+    }
+
+    /// A command that becomes workers, when they are ready.
+    pub(crate) fn workers(command: Command) -> Self {
+        let (process, _) = start(command, |line| line.contains("ready"));
+        Self { process, url: String::new() }
     }
 
     pub(crate) fn is_running(&mut self) -> bool {
@@ -160,7 +164,7 @@ fn start(mut command: Command, is_ready: impl Fn(&str) -> bool) -> (Child, Strin
 /// A client of a running server.
 #[derive(Clone)]
 pub(crate) struct Client {
-    http: reqwest::Client,
+    pub(crate) http: reqwest::Client,
     url: String,
     pub(crate) key: String,
     /// Where it wants to be told what becomes of its small predictions.

@@ -86,7 +86,7 @@ impl Queue {
     async fn live_worker(&self) -> LiveWorker {
         let id = Uuid::new_v4();
         let mut session = self.store.worker_session().await.unwrap();
-        assert!(session.try_hold(id).await.unwrap());
+        session.hold(id).await.unwrap();
         LiveWorker { id, _session: session }
     }
 

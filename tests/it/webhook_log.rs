@@ -13,8 +13,9 @@ use sqlx::PgPool;
 
 use crate::{
     command_line::{fourstep, stderr, stdout},
+    delivering::impatient,
     process::{TestFolder, url_of},
-    receiver::{Receiver, Reply, impatient},
+    receiver::{Receiver, Reply},
     support::{TestApp, eventually, json},
 };
 

@@ -18,7 +18,8 @@ use tokio::{
 };
 
 use crate::{
-    receiver::{Receiver, Reply, SECRET, impatient},
+    delivering::impatient,
+    receiver::{Receiver, Reply, SECRET},
     support::{PATIENCE, TestApp, eventually, id},
 };
 
