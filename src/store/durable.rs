@@ -13,10 +13,12 @@
 
 use std::{
     collections::VecDeque,
+    io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 use super::{Result, Store, predictions::Row};
@@ -24,6 +26,9 @@ use crate::domain::PredictionId;
 
 /// So many ends of this process's own are known to be safe. Whoever waits for one reads it at once.
 const REMEMBERED: usize = 512;
+
+/// A disk that takes longer is as good as away.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A column of a statement's last `select` or `returning`, which makes its transaction, and no other, commit without
 /// waiting for the disk. In a statement that yields no row it does nothing.
@@ -92,7 +97,10 @@ impl Store {
             sqlx::query("select pg_logical_emit_message(true, 'fourstep', '')").execute(&self.pool).await?;
             Ok(())
         };
-        self.durability.wait(flush).await
+        // Whoever comes is let go by itself: behind one who waits for a database that has fallen silent come others, who would
+        // wait for it one after the other.
+        let saved = tokio::time::timeout(PATIENCE, self.durability.wait(flush)).await;
+        saved.unwrap_or_else(|_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into()).into()))
     }
 
     /// Returns when the end of a prediction, whose statement has returned, may be told to anybody.
@@ -102,10 +110,10 @@ impl Store {
         Ok(())
     }
 
-    /// Returns when what these rows say may be told to anybody. An end can be read a moment before it is safe.
-    pub(super) async fn until_safe_to_tell(&self, rows: &[Row]) -> Result<()> {
-        let mut ended = rows.iter().filter(|row| row.ended_lately);
-        if ended.any(|row| !self.durability.remembers(row.id.into())) {
+    /// Returns when what is read of a prediction by its id may be told to anybody. An end can be read a moment before it is
+    /// safe; that it was made cannot, since nobody knows the id before.
+    pub(super) async fn until_safe_to_tell(&self, row: Option<&Row>) -> Result<()> {
+        if row.is_some_and(|row| row.ended_lately && !self.durability.remembers(row.id.into())) {
             self.until_durable().await?;
         }
         Ok(())
@@ -151,7 +159,7 @@ mod tests {
     async fn a_flush_that_fails_or_is_given_up_serves_nobody() {
         let durability = Durability::default();
         durability.wait(async { Err(Error::LeaseLost) }).await.expect_err("failed");
-        let given_up = tokio::time::timeout(std::time::Duration::ZERO, durability.wait(pending())).await;
+        let given_up = tokio::time::timeout(Duration::ZERO, durability.wait(pending())).await;
         given_up.expect_err("still waiting");
         assert_eq!(*durability.shared.served.lock().await, 0);
         durability.wait(async { Ok(()) }).await.expect("durable");

@@ -299,7 +299,10 @@ impl Store {
         .bind(&idempotency.request_hash[..])
         .fetch_optional(&self.pool)
         .await?;
-        self.until_safe_to_tell(row.as_slice()).await?;
+        // Whoever makes it may be waiting for the disk yet.
+        if row.is_some() {
+            self.until_durable().await?;
+        }
         row.map(Prediction::try_from).transpose()
     }
 
@@ -311,7 +314,7 @@ impl Store {
                 .bind(account_id)
                 .fetch_optional(&self.pool)
                 .await?;
-        self.until_safe_to_tell(row.as_slice()).await?;
+        self.until_safe_to_tell(row.as_ref()).await?;
         row.map(Prediction::try_from).transpose()
     }
 
@@ -337,7 +340,10 @@ impl Store {
         .bind(i64::from(filter.offset))
         .fetch_all(&self.pool)
         .await?;
-        self.until_safe_to_tell(&rows).await?;
+        // Those who make or end some of them may be waiting for the disk yet.
+        if !rows.is_empty() {
+            self.until_durable().await?;
+        }
         rows.into_iter().map(Prediction::try_from).collect()
     }
 

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use fourstep::{
-    domain::{Idempotency, NewPrediction, Prediction, Status},
+    domain::{Idempotency, NewPrediction, Prediction, PredictionId, Status},
     postgres::{Options, PrivateCluster},
     store::{ListFilter, Store},
 };
-use sqlx::{PgPool, postgres::PgPoolOptions};
+use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
 use uuid::Uuid;
 
 use crate::{
@@ -15,25 +15,38 @@ use crate::{
     queue::{MODEL, Queue},
 };
 
-/// Ends a prediction as another process does, which has not waited for the disk yet. Returns where the log ends by then.
-async fn end_elsewhere(prediction: &Prediction, pool: &PgPool) -> String {
+/// Does something to a prediction as another process does, which has not waited for the disk yet. Returns where the log ends by then.
+async fn elsewhere(statement: &str, id: PredictionId, pool: &PgPool) -> String {
     let mut elsewhere = pool.begin().await.unwrap();
     sqlx::query("set local synchronous_commit = off").execute(&mut *elsewhere).await.unwrap();
-    sqlx::query(
-        "update predictions set status = 'canceled', completed_at = now(), cost_nano = 0, device_us = 0, lease_until = null
-         where id = $1",
-    )
-    .bind(prediction.id.as_uuid())
-    .execute(&mut *elsewhere)
-    .await
-    .unwrap();
+    sqlx::query(AssertSqlSafe(statement)).bind(id.as_uuid()).execute(&mut *elsewhere).await.unwrap();
     elsewhere.commit().await.unwrap();
     sqlx::query_scalar("select pg_current_wal_insert_lsn()::text").fetch_one(pool).await.unwrap()
 }
 
+async fn end_elsewhere(prediction: &Prediction, pool: &PgPool) -> String {
+    let end = "update predictions set
+                   status = 'canceled', completed_at = now(), cost_nano = 0, device_us = 0, lease_until = null
+               where id = $1";
+    elsewhere(end, prediction.id, pool).await
+}
+
+/// Makes another like this one, with this idempotency key.
+async fn make_elsewhere(prediction: &Prediction, key: &str, pool: &PgPool) -> String {
+    let make = format!(
+        "insert into predictions
+         select (jsonb_populate_record(predictions, jsonb_build_object(
+                     'id', gen_random_uuid(), 'idempotency_key', '{key}', 'request_hash', '\\x{hash}', 'created_at', now()
+                 ))).*
+         from predictions where id = $1",
+        hash = "07".repeat(32)
+    );
+    elsewhere(&make, prediction.id, pool).await
+}
+
 /// On a database of its own that waits for the disk, which that of other tests does not.
 #[tokio::test]
-async fn an_end_that_another_process_has_just_written_is_told_only_when_it_is_saved() {
+async fn what_another_process_has_just_written_is_told_only_when_it_is_saved() {
     let place = TestFolder::new();
     let database = PrivateCluster::start(&place.0.join("data"), Options::default()).await.unwrap();
     let pool = PgPoolOptions::new().max_connections(3).connect(database.url()).await.unwrap();
@@ -71,6 +84,15 @@ async fn an_end_that_another_process_has_just_written_is_told_only_when_it_is_sa
     let end = end_elsewhere(&running, &pool).await;
     assert_eq!(queue.get(running.id).await.status, Status::Canceled);
     assert!(saved(end).await, "asked to end");
+
+    let end = make_elsewhere(&queue.create().await, "made elsewhere", &pool).await;
+    let idempotency = Idempotency { key: "made elsewhere".to_owned(), ..idempotency };
+    assert!(queue.store.find_repeated(account, &idempotency).await.unwrap().is_some());
+    assert!(saved(end).await, "made by the same request");
+
+    let end = make_elsewhere(&queue.create().await, "listed", &pool).await;
+    assert!(!queue.store.list(account, &filter).await.unwrap().is_empty());
+    assert!(saved(end).await, "listed when it was just made");
 
     pool.close().await;
     database.stop().await;
