@@ -390,6 +390,9 @@ async fn a_crashed_database_costs_no_acknowledged_prediction_and_is_found_again_
                     Ok(id) => {
                         history.lock().await.acknowledged(&id, &client, Some(&key));
                         acknowledged.fetch_add(1, SeqCst);
+                        if let Ok(prediction) = client.get(&id, 1).await {
+                            history.lock().await.shown(&prediction);
+                        }
                     }
                     // Until the database is back; not as fast as it can be.
                     Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
@@ -427,10 +430,12 @@ async fn a_crashed_database_costs_no_acknowledged_prediction_and_is_found_again_
     history.check_webhooks(&pool, &mut receiver, PATIENCE).await;
     history.check_owners(&pool, &clients).await;
     println!(
-        "{} restarts, {} predictions; found again after {slowest:?} at most",
+        "{} restarts, {} predictions, {} of whose ends clients had been told; found again after {slowest:?} at most",
         scale.database_restarts,
-        history.len()
+        history.len(),
+        history.ends_told()
     );
+    assert!(history.ends_told() * 2 > history.len(), "most ends were told: {}", history.ends_told());
     pool.close().await;
     server.signal(Signal::SIGTERM);
     assert!(server.ended_within(Duration::from_secs(35)).await.success());

@@ -42,6 +42,7 @@ mod support;
 mod uploads;
 mod usage;
 mod webhook_log;
+mod webhook_neighbours;
 mod webhook_retries;
 mod webhook_secrets;
 mod webhooks;
