@@ -35,6 +35,8 @@
 //! - Subscribe, then read. The other way round a change falls in between.
 //! - No transaction is open while a device works, and no connection is held by a client that waits.
 //! - A worker finishes only the attempt it claimed; whatever comes later is dropped. Terminal states never change.
+//! - Nobody is told of a create or an end before it is on the disk, and nobody's row is locked while one waits for the disk
+//!   (`store/durable.rs`).
 //! - Money is whole nano-dollars and device time whole microseconds, never a float.
 //! - Whatever ends a prediction goes through `store/ended.rs`: it charges, gives back what was held, and adds up usage.
 //! - A bad request is an HTTP error that names the field; a failed prediction is data, with status 200.

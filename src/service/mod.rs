@@ -284,6 +284,8 @@ impl PredictionService {
             match service.shared.store.create(&new).await {
                 Ok(Some(created)) => return Ok(Created::New(created)),
                 Ok(None) => {}
+                // Perhaps it is there all the same, and wants its image; if not, that is swept away like any lost file.
+                Err(error @ store::Error::Unavailable(_)) => return Err(error.into()),
                 Err(error) => {
                     service.shared.artifacts.delete(new.input.image.take().into_iter().collect()).await;
                     if let store::Error::Refused(shortage @ Shortage::InFlight { .. }) = error {

@@ -51,6 +51,8 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
+        // What they spent may not be on the disk yet.
+        self.until_durable().await?;
         Ok(rows.into_iter().map(AccountRecord::from).collect())
     }
 

@@ -17,7 +17,7 @@ use sqlx::{
     ConnectOptions, PgConnection,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use uuid::Uuid;
 
 use super::{
@@ -57,7 +57,7 @@ struct Shared {
     /// One entry per prediction somebody waits for, and another if somebody watches how it goes.
     watched: Mutex<Watched>,
     recent: Mutex<Recent>,
-    queued: watch::Sender<()>,
+    queued: Notify,
     posted: watch::Sender<()>,
     outbox: mpsc::UnboundedSender<News>,
     /// Taken by `run`.
@@ -100,7 +100,7 @@ impl Default for Changes {
                 process: Uuid::new_v4(),
                 watched: Mutex::default(),
                 recent: Mutex::default(),
-                queued: watch::Sender::new(()),
+                queued: Notify::new(),
                 posted: watch::Sender::new(()),
                 outbox,
                 inbox: Mutex::new(Some(inbox)),
@@ -155,9 +155,10 @@ impl Changes {
         Subscription { key: (id, topic), shared: Arc::clone(&self.shared), receiver: Some(receiver) }
     }
 
-    /// Wakes on new work for any model.
-    pub fn subscribe_queued(&self) -> watch::Receiver<()> {
-        self.shared.queued.subscribe()
+    /// Returns when there may be new work for any model, also if that was said before this call and nobody was there to
+    /// hear it. What is queued in this process wakes one of those who wait here: it is work for one.
+    pub async fn queued(&self) {
+        self.shared.queued.notified().await;
     }
 
     /// Wakes when there may be something to tell to a webhook's receiver.
@@ -170,9 +171,9 @@ impl Changes {
         self.shared.watched().len()
     }
 
-    /// Spreads that there is work to claim. Call after the commit.
+    /// Spreads that there is a prediction to claim. Call after the commit, once for each.
     pub(super) fn announce_queued(&self) {
-        self.shared.queued.send_replace(());
+        self.shared.queued.notify_one();
         // The receiver is gone only while the process ends.
         let _ = self.shared.outbox.send(News::Queued);
     }
@@ -197,6 +198,12 @@ impl Changes {
         let _ = self.shared.outbox.send(News::Progressed(id));
     }
 
+    /// There may be work for all who wait for it, or for the one who comes next.
+    fn wake_workers(&self) {
+        self.shared.queued.notify_waiters();
+        self.shared.queued.notify_one();
+    }
+
     fn wake(&self, id: PredictionId) {
         // Remembered before anybody is woken: who subscribes in between hears of it twice, and not never.
         self.shared.recent().add(id);
@@ -216,9 +223,7 @@ impl Changes {
             return;
         }
         match channel {
-            PREDICTION_QUEUED => {
-                self.shared.queued.send_replace(());
-            }
+            PREDICTION_QUEUED => self.wake_workers(),
             PREDICTION_PROGRESSED => {
                 let ids = words.filter_map(|word| word.parse().ok());
                 ids.for_each(|id| self.wake_topic(id, Topic::Progress));
@@ -350,7 +355,7 @@ async fn listen_until_lost(options: &PgConnectOptions, changes: &Changes) -> sql
         listener.eager_reconnect(false);
         promptly(listener.listen_all([PREDICTION_CHANGED, PREDICTION_QUEUED, PREDICTION_PROGRESSED])).await?;
         // What was said before was not heard. `read_again` catches up with the predictions; work may wait, too.
-        changes.shared.queued.send_replace(());
+        changes.wake_workers();
         changes.shared.posted.send_replace(());
         loop {
             match tokio::time::timeout(HEARTBEAT, listener.try_recv()).await {

@@ -1,8 +1,8 @@
 //! Every SQL statement of the program, and the news of what they changed.
 //!
 //! Grouped by who uses them: `predictions`, `uploads`, `keys`, `accounts` and `usage` for the service, `queue`, `workers`
-//! and `chores` for workers, `changes` and `progress` for both; `ended` is the end of every statement that ends predictions, `ledger` and
-//! `audit` are about money. `connections` is what statements run on, `pulse` what tells when the database has fallen silent. One function is one statement, named by the verb of the domain; the table's own constraints (`migrations/`)
+//! and `chores` for workers, `changes` and `progress` for both; `ended` is the end of every statement that ends predictions, `durable`
+//! says when they are safe, `ledger` and `audit` are about money. `connections` is what statements run on, `pulse` what tells when the database has fallen silent. One function is one statement, named by the verb of the domain; the table's own constraints (`migrations/`)
 //! stand behind each. Nothing here waits for anything but the database.
 
 mod accounts;
@@ -10,6 +10,7 @@ mod audit;
 mod changes;
 mod chores;
 mod connections;
+mod durable;
 mod ended;
 mod keys;
 mod ledger;
@@ -39,6 +40,7 @@ use sqlx::{
 
 use self::{
     connections::Connections,
+    durable::Durability,
     pulse::{Pulse, promptly},
     turns::Turns,
 };
@@ -86,6 +88,7 @@ pub struct Store {
     pulse: Pulse,
     changes: Changes,
     turns: Turns,
+    durability: Durability,
     seal: Seal,
 }
 
@@ -199,7 +202,7 @@ impl Store {
         let pulse = Pulse::default();
         let pool = Connections::new(pool, pulse.clone(), statement_timeout);
         let (changes, turns, seal) = (Changes::default(), Turns::default(), Seal::default());
-        Self { pool, options, pulse, changes, turns, seal }
+        Self { pool, options, pulse, changes, turns, durability: Durability::default(), seal }
     }
 
     /// Connects once, outside the pool. The pool repeats a refused connection until its patience ends and then tells

@@ -9,7 +9,7 @@ use std::{fmt, time::Duration};
 use sqlx::{Connection, FromRow};
 use uuid::Uuid;
 
-use super::{Error, Result, Store, predictions::microseconds};
+use super::{Error, Result, Store, durable::without_waiting, predictions::microseconds};
 use crate::domain::{Dialect, PredictionId, UnknownWord, WebhookEvent, WebhookSecret};
 
 /// Keeps the webhook of a prediction about to be created: a part of the statement that creates it, after one called
@@ -191,6 +191,8 @@ impl Store {
     /// Takes up to `limit` deliveries that are due, under a lease. Receivers take turns, and to none are more than
     /// `per_receiver` under way at a time, in all processes together: one that does not answer holds up only itself. Nor are
     /// more than `per_account` of one account's: with many receivers that do not answer it holds up only itself.
+    ///
+    /// Waits for the disk, and so for everything it has seen: nothing is told of what a crash could still take away.
     pub async fn claim_webhooks(
         &self,
         limit: u32,
@@ -277,7 +279,7 @@ impl Store {
     }
 
     /// Notes how an attempt went and what follows, in one statement. Returns `false`, and has changed nothing, if the lease
-    /// was lost to another process meanwhile.
+    /// was lost to another process meanwhile. A note that a crash of the database takes away is a receiver told twice.
     pub async fn settle_webhook(
         &self,
         due: &DueWebhook,
@@ -288,7 +290,7 @@ impl Store {
             WebhookVerdict::Again(pause) => Some(microseconds(pause)),
             _ => None,
         };
-        let settled: i64 = sqlx::query_scalar(
+        let settled: i64 = sqlx::query_scalar(concat!(
             "with settled as (
                  update webhook_deliveries set
                      state = $3,
@@ -311,8 +313,10 @@ impl Store {
                  where $9 and other.prediction_id = settled.prediction_id and other.id <> settled.id
                    and other.state = 'pending'
              )
-             select count(*) from settled",
-        )
+             select count(*), ",
+            without_waiting!(),
+            " from settled",
+        ))
         .bind(due.id)
         .bind(due.attempt)
         .bind(verdict.state())

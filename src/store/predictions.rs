@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::{
     Error, Result, Store,
+    durable::without_waiting,
     ended::{ended_columns, when_ended},
     outbox::keep_webhook,
 };
@@ -23,7 +24,8 @@ macro_rules! columns {
     () => {
         "id, account_id, dialect, model, version, raw_input, input, status, attempt, cancel_requested_at, price_nano, \
          device_us, cost_nano, output, failure_code, failure_message, logs, created_at, started_at, completed_at, \
-         deadline, data_removed_at, time_limit_us, key_id, request_id"
+         deadline, data_removed_at, time_limit_us, key_id, request_id, \
+         coalesce(completed_at > now() - interval '1 minute', false) as ended_lately"
     };
 }
 pub(super) use columns;
@@ -67,6 +69,8 @@ pub(super) struct Row {
     time_limit_us: Option<i64>,
     pub(super) key_id: i64,
     pub(super) request_id: Option<String>,
+    /// So lately that it may not be on the disk: the database saves within seconds what nobody waits for.
+    pub(super) ended_lately: bool,
 }
 
 impl Row {
@@ -153,6 +157,7 @@ impl Store {
         loop {
             match self.insert(new, turn).await {
                 Ok(Some(row)) => {
+                    self.until_durable().await?;
                     self.changes.announce_queued();
                     return Prediction::try_from(row).map(Some);
                 }
@@ -162,6 +167,8 @@ impl Store {
             }
             // Why not? If there is no reason left, there is room again.
             if self.is_taken(new).await? {
+                // By one who may be waiting for the disk yet.
+                self.until_durable().await?;
                 return Ok(None);
             }
             if let Some(shortage) = self.shortage(new).await? {
@@ -171,7 +178,8 @@ impl Store {
     }
 
     /// Who pays is looked at twice: first without a lock, so that most refusals leave no trace, then by the updates at the
-    /// end, which lock what they change for the shortest time and undo the whole statement if there is too little.
+    /// end, which lock what they change for the shortest time and undo the whole statement if there is too little. It does
+    /// not wait for the disk with these locks in its hands.
     async fn insert(&self, new: &NewPrediction, turn: i64) -> Result<Option<Row>> {
         let webhook = new.webhook.as_ref().map(|webhook| &webhook.webhook.request);
         let logs: String = new.notes.iter().map(|note| format!("{note}\n")).collect();
@@ -232,6 +240,8 @@ impl Store {
             keep_webhook!(),
             "select ",
             columns!(),
+            ", ",
+            without_waiting!(),
             " from created"
         ))
         .bind(new.id.as_uuid())
@@ -289,6 +299,10 @@ impl Store {
         .bind(&idempotency.request_hash[..])
         .fetch_optional(&self.pool)
         .await?;
+        // Whoever makes it may be waiting for the disk yet.
+        if row.is_some() {
+            self.until_durable().await?;
+        }
         row.map(Prediction::try_from).transpose()
     }
 
@@ -300,6 +314,7 @@ impl Store {
                 .bind(account_id)
                 .fetch_optional(&self.pool)
                 .await?;
+        self.until_safe_to_tell(row.as_ref()).await?;
         row.map(Prediction::try_from).transpose()
     }
 
@@ -325,6 +340,10 @@ impl Store {
         .bind(i64::from(filter.offset))
         .fetch_all(&self.pool)
         .await?;
+        // Those who make or end some of them may be waiting for the disk yet.
+        if !rows.is_empty() {
+            self.until_durable().await?;
+        }
         rows.into_iter().map(Prediction::try_from).collect()
     }
 
@@ -369,6 +388,8 @@ impl Store {
             when_ended!(),
             "select ",
             columns!(),
+            ", ",
+            without_waiting!(),
             " from canceled"
         ))
         .bind(id.as_uuid())
@@ -377,6 +398,11 @@ impl Store {
         .await?;
         match row {
             Some(row) => {
+                match row.ended_lately {
+                    true => self.until_end_is_safe(id).await?,
+                    // It goes on, and its end is yet to be saved by whoever writes it.
+                    false => self.until_durable().await?,
+                }
                 self.changes.announce_changed(id);
                 let prediction = Prediction::try_from(row)?;
                 if prediction.status.is_terminal() {

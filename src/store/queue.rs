@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::{
     Error, Result, Store,
+    durable::without_waiting,
     ended::{ended_columns, when_ended},
     outbox::{post_logs, post_started},
     predictions::{Row, columns, microseconds},
@@ -68,6 +69,9 @@ impl Store {
     ///
     /// The choice is made in a materialized CTE: without that fence the planner may run the locking subquery more than
     /// once and claim more rows than one.
+    ///
+    /// A crash of the database may forget the claim: then the row is queued again, as if the worker had been lost. The next
+    /// claim may have the same number, but not the same worker; if it has, either run may finish it, and only one does.
     pub async fn claim(&self, model: &str, worker_id: Uuid, lease: Duration) -> Result<Option<Claim>> {
         let row = sqlx::query(concat!(
             "with next as materialized (
@@ -92,7 +96,9 @@ impl Store {
             post_started!(),
             "select ",
             columns!(),
-            ", exists (select from posted) as is_posted from claimed"
+            ", exists (select from posted) as is_posted, ",
+            without_waiting!(),
+            " from claimed"
         ))
         .bind(model)
         .bind(worker_id)
@@ -148,12 +154,13 @@ impl Store {
     ) -> Result<Vec<Renewal>> {
         let (ids, attempts): (Vec<Uuid>, Vec<i32>) =
             claims.iter().map(|(id, attempt)| (id.as_uuid(), *attempt)).unzip();
-        let renewed: Vec<(Uuid, bool)> = sqlx::query_as(
+        let renewed: Vec<(Uuid, bool)> = sqlx::query_as(concat!(
             "update predictions set lease_until = now() + $4::bigint * interval '1 microsecond'
              from unnest($2::uuid[], $3::int[]) as claim (claimed_id, claimed_attempt)
              where id = claimed_id and attempt = claimed_attempt and worker_id = $1 and status = 'processing'
-             returning id, cancel_requested_at is not null",
-        )
+             returning id, cancel_requested_at is not null, ",
+            without_waiting!()
+        ))
         .bind(worker_id)
         .bind(ids)
         .bind(attempts)
@@ -172,7 +179,8 @@ impl Store {
                  returning id
              )",
             post_logs!(),
-            "select (select count(*) from recorded), (select count(*) from posted)"
+            "select (select count(*) from recorded), (select count(*) from posted), ",
+            without_waiting!()
         ))
         .bind(claim.id.as_uuid())
         .bind(claim.attempt)
@@ -216,7 +224,9 @@ impl Store {
             ended_columns!(),
             ")",
             when_ended!(),
-            "select count(*) from ended",
+            "select count(*), ",
+            without_waiting!(),
+            " from ended",
         ))
         .bind(claim.id.as_uuid())
         .bind(claim.attempt)
@@ -235,6 +245,7 @@ impl Store {
         if finished == 0 {
             return Err(Error::LeaseLost);
         }
+        self.until_end_is_safe(claim.id).await?;
         metrics::prediction_ended(outcome.status().as_str());
         metrics::charged(&claim.model, claim.key_id, cost.get());
         self.changes.announce_changed(claim.id);
@@ -353,9 +364,7 @@ impl Store {
             }
             self.changes.announce_changed(id);
         }
-        if !swept.requeued.is_empty() {
-            self.changes.announce_queued();
-        }
+        swept.requeued.iter().for_each(|_| self.changes.announce_queued());
         Ok(swept)
     }
 

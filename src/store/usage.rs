@@ -24,7 +24,7 @@ macro_rules! grouped_by {
 }
 
 impl Store {
-    /// The usage of an account, or of all.
+    /// The usage of an account, or of all, with nothing in it that a crash could still take away.
     pub async fn usage(&self, account_id: Option<i64>, query: &UsageQuery) -> Result<Vec<Usage>> {
         let statement = match query.group_by {
             UsageGroup::Day => grouped_by!("day::text"),
@@ -33,6 +33,7 @@ impl Store {
         };
         let rows: Vec<Row> =
             sqlx::query_as(statement).bind(account_id).bind(query.from).bind(query.to).fetch_all(&self.pool).await?;
+        self.until_durable().await?;
         let usage = |(group, succeeded, failed, canceled, device_us, cost): Row| Usage {
             group,
             succeeded: succeeded.unsigned_abs(),

@@ -70,10 +70,10 @@ impl HeldClaims {
     }
 
     /// Lets a concluded claim go. A later claim of the same prediction stays.
-    pub(super) fn release(&self, claim: &Claim) {
+    pub(super) fn release(&self, concluded: &Held) {
         let mut held = self.lock();
-        if held.get(&claim.id).is_some_and(|held| held.claim.attempt == claim.attempt) {
-            held.remove(&claim.id);
+        if held.get(&concluded.claim.id).is_some_and(|held| Arc::ptr_eq(&held.claim, &concluded.claim)) {
+            held.remove(&concluded.claim.id);
         }
     }
 

@@ -103,8 +103,6 @@ impl Worker {
         self.ready.send_replace(true);
         let under_way = TaskTracker::new();
         let places = Arc::new(Semaphore::new(CONCLUDING_AT_ONCE));
-        // Subscribed before the first look at the queue: what is queued after it wakes us.
-        let mut queued = self.store.changes().subscribe_queued();
         while !self.stop_claiming.is_cancelled() {
             // The semaphore is never closed.
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
@@ -114,7 +112,7 @@ impl Worker {
             }
             // What is said of the prediction before we know that it is ours is not lost.
             let before = self.store.changes().mark();
-            let Some(claim) = self.claim_or_wait(&mut queued).await else { continue };
+            let Some(claim) = self.claim_or_wait().await else { continue };
             if claim.attempt == 1 {
                 metrics::prediction_started(&claim.model, claim.waited);
             }
@@ -139,13 +137,12 @@ impl Worker {
         let mut logs = Logs::continuing(claim.logs.clone());
         let run = self.run_on_device(&claim, before, &held, at_device, &mut logs).await;
         conclude(&self.store, &self.artifacts, &claim, &held, logs, run).await;
-        self.held.release(&claim);
+        self.held.release(&held);
         drop(place);
     }
 
     /// The next prediction, or `None` after waiting for news, for the time between two polls, or for the stop.
-    async fn claim_or_wait(&self, queued: &mut watch::Receiver<()>) -> Option<Claim> {
-        queued.mark_unchanged();
+    async fn claim_or_wait(&self) -> Option<Claim> {
         let mut alive = self.alive.clone();
         tokio::select! {
             // The sender lives as long as the pool.
@@ -164,8 +161,8 @@ impl Worker {
             }
         }
         tokio::select! {
-            // The sender lives in the store.
-            _ = queued.changed() => {}
+            // Also if it was queued while we looked.
+            () = self.store.changes().queued() => {}
             () = tokio::time::sleep(self.settings.poll) => {}
             () = self.stop_claiming.cancelled() => {}
         }

@@ -9,8 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chrono::{DateTime, Utc};
 use fourstep::{artifacts::Artifacts, domain::ApiKey, store::Store};
 use reqwest::StatusCode;
+use serde_json::Value;
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -29,6 +31,8 @@ pub(crate) struct History {
     acknowledged: HashMap<Uuid, (String, Option<String>)>,
     /// What was read of predictions that were terminal by then: status and cost.
     terminal: HashMap<Uuid, (String, i64)>,
+    /// What clients were told of predictions that had ended: status, end and cost.
+    told: HashMap<Uuid, (String, DateTime<Utc>, i64)>,
 }
 
 impl History {
@@ -38,6 +42,22 @@ impl History {
         let asked = (client.key.clone(), key.map(str::to_owned));
         let known = self.acknowledged.insert(id, asked.clone());
         assert!(known.is_none_or(|known| known == asked), "{id} was made for two keys");
+    }
+
+    /// A client was shown a prediction, which may have ended. What it was told of an end stays true, whatever breaks then.
+    pub(crate) fn shown(&mut self, prediction: &Value) {
+        let text = |name: &str| prediction[name].as_str().unwrap().to_owned();
+        if !prediction["completed_at"].is_null() {
+            let dollars = prediction["metrics"]["cost"].as_f64().unwrap_or(0.0);
+            let end = (text("status"), text("completed_at").parse().unwrap(), (dollars * 1e9).round() as i64);
+            let before = self.told.insert(text("id").parse().unwrap(), end.clone());
+            assert!(before.is_none_or(|before| before == end), "I2: {} ended twice", text("id"));
+        }
+    }
+
+    /// How many ends clients were told of.
+    pub(crate) fn ends_told(&self) -> usize {
+        self.told.len()
     }
 
     /// How many creates were acknowledged.
@@ -63,6 +83,7 @@ impl History {
     pub(crate) async fn check(&mut self, pool: &PgPool, outputs: &Artifacts, patience: Duration) {
         self.all_end(pool, patience).await;
         self.look(pool).await;
+        self.told_ends_are_kept(pool).await;
         one_prediction_per_key(pool).await;
         one_charge_each(pool).await;
         let audit = Store::with_pool(pool.clone()).audit().await.unwrap();
@@ -107,6 +128,10 @@ impl History {
         }
         let of: HashMap<Uuid, Uuid> = posted.iter().map(|(delivery, id, ..)| (*id, *delivery)).collect();
         assert_eq!(of.len(), posted.len(), "I6: an end was posted twice");
+        for (delivery, told) in &told {
+            let told: Vec<_> = told.iter().map(Told::json).collect();
+            assert!(of.contains_key(delivery), "I6: nobody knows any more what was told: {told:?}");
+        }
         for id in self.acknowledged.keys() {
             assert!(of.contains_key(id), "I6: the end of {id} was not posted");
         }
@@ -150,6 +175,21 @@ impl History {
                 let owner = self.acknowledged.get(&id.parse().unwrap()).map(|(key, _)| key);
                 assert!(owner.is_none_or(|owner| *owner == client.key), "I8: {id} is listed");
             }
+        }
+    }
+
+    /// I2: what a client was told of an end is in the row.
+    async fn told_ends_are_kept(&self, pool: &PgPool) {
+        let ended: Vec<(Uuid, String, DateTime<Utc>, i64)> = sqlx::query_as(
+            "select id, status, completed_at, cost_nano from predictions where id = any ($1) and completed_at is not null",
+        )
+        .bind(self.told.keys().copied().collect::<Vec<_>>())
+        .fetch_all(pool)
+        .await
+        .unwrap();
+        let kept: HashMap<_, _> = ended.into_iter().map(|(id, status, at, cost)| (id, (status, at, cost))).collect();
+        for (id, told) in &self.told {
+            assert_eq!(kept.get(id), Some(told), "I2: the end of {id} is not what was told");
         }
     }
 

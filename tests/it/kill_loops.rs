@@ -76,8 +76,9 @@ const QUEUE: [(&str, &str); 4] = [
     ("FOURSTEP_MOCK_STEP_MS", "40"),
 ];
 
-/// The receiver of webhooks is on an address of this machine.
-const REACHES_RECEIVERS: (&str, &str) = ("FOURSTEP_FETCH__ALLOWED_NETWORKS", PICTURES);
+/// The receiver of webhooks is on an address of this machine, and two clients create more in a minute than two usually may.
+const SERVER: [(&str, &str); 2] =
+    [("FOURSTEP_FETCH__ALLOWED_NETWORKS", PICTURES), ("FOURSTEP_ADMISSION__CREATES_PER_MINUTE", "0")];
 
 struct Worker {
     id: Uuid,
@@ -105,7 +106,7 @@ async fn held_by(worker: Uuid, pool: &PgPool) -> Vec<(Uuid, i32)> {
 
 /// A server without workers, whose webhooks lead to receivers of tests.
 fn serve_api(folder: &Path, url: &str) -> Program {
-    let variables = [REACHES_RECEIVERS, ("FOURSTEP_WORKER__COUNT", "0")];
+    let variables = [&SERVER[..], &[("FOURSTEP_WORKER__COUNT", "0")]].concat();
     Program::serve_logging(folder, url, &variables, &folder.join(format!("server-{}.log", Uuid::new_v4())))
 }
 
@@ -361,8 +362,8 @@ async fn a_crashed_database_costs_no_acknowledged_prediction_and_is_found_again_
     let (place, folder) = (TestFolder::new(), TestFolder::new());
     let mut database = cluster(&place).await;
     let url = database.url().to_owned();
-    let own = [("FOURSTEP_MOCK_STEP_MS", "5"), ("FOURSTEP_WORKER__COUNT", "4"), REACHES_RECEIVERS];
-    let variables = [&QUEUE[..3], &own].concat();
+    let own = [("FOURSTEP_MOCK_STEP_MS", "5"), ("FOURSTEP_WORKER__COUNT", "4")];
+    let variables = [&QUEUE[..3], &own, &SERVER].concat();
     let mut server = Program::serve_logging(&folder.0, &url, &variables, &folder.0.join("server.log"));
     let mut receiver = Receiver::start().await;
     let client = Client::of(&server, &folder.0).telling(&receiver.url());
@@ -389,6 +390,9 @@ async fn a_crashed_database_costs_no_acknowledged_prediction_and_is_found_again_
                     Ok(id) => {
                         history.lock().await.acknowledged(&id, &client, Some(&key));
                         acknowledged.fetch_add(1, SeqCst);
+                        if let Ok(prediction) = client.get(&id, 1).await {
+                            history.lock().await.shown(&prediction);
+                        }
                     }
                     // Until the database is back; not as fast as it can be.
                     Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
@@ -426,10 +430,12 @@ async fn a_crashed_database_costs_no_acknowledged_prediction_and_is_found_again_
     history.check_webhooks(&pool, &mut receiver, PATIENCE).await;
     history.check_owners(&pool, &clients).await;
     println!(
-        "{} restarts, {} predictions; found again after {slowest:?} at most",
+        "{} restarts, {} predictions, {} of whose ends clients had been told; found again after {slowest:?} at most",
         scale.database_restarts,
-        history.len()
+        history.len(),
+        history.ends_told()
     );
+    assert!(history.ends_told() * 2 > history.len(), "most ends were told: {}", history.ends_told());
     pool.close().await;
     server.signal(Signal::SIGTERM);
     assert!(server.ended_within(Duration::from_secs(35)).await.success());

@@ -352,3 +352,21 @@ async fn a_canceled_run_is_free_on_eachlabs_face_and_in_the_ledger(pool: PgPool)
     assert_eq!(queue.charges(new.id).await, [0]);
     assert_clean(&queue.store).await;
 }
+
+/// Rows of predictions and charges lead to accounts and keys without a lock on them, so that nothing else may take these away.
+#[sqlx::test]
+async fn an_account_and_a_key_are_there_for_ever(pool: PgPool) {
+    let queue = Queue::new(pool.clone()).await;
+    queue.create().await;
+    for attempt in [
+        "delete from api_keys",
+        "delete from accounts",
+        "truncate api_keys cascade",
+        "truncate accounts cascade",
+        "update accounts set id = default",
+        "update api_keys set account_id = account_id + 1",
+    ] {
+        let refused = sqlx::query(attempt).execute(&pool).await.unwrap_err();
+        assert!(refused.to_string().contains("never deleted"), "{attempt}: {refused}");
+    }
+}

@@ -12,7 +12,7 @@ use fourstep::{
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::process::TestFolder;
+use crate::{process::TestFolder, support::eventually};
 
 pub(crate) const MODEL: &str = "sdxl-lightning-4step";
 const LEASE: Duration = Duration::from_secs(15);
@@ -116,6 +116,12 @@ impl Queue {
 
     /// Sweeps until the database has noticed that a worker's session is gone.
     async fn sweep_until_requeued(&self) {
+        // Just after a start of the database only leases count.
+        let settled = "select pg_postmaster_start_time() < now() - interval '5 s'";
+        eventually("the database has been there for a while", async || {
+            sqlx::query_scalar::<_, bool>(settled).fetch_one(&self.pool).await.unwrap()
+        })
+        .await;
         let noticed = async {
             while self.store.sweep(MAX_LOSSES).await.unwrap().requeued.is_empty() {
                 tokio::task::yield_now().await;
@@ -412,12 +418,11 @@ async fn news_of_work_reaches_another_process_by_notification(pool: PgPool) {
     let (here, there) = (queue.store.clone(), elsewhere.clone());
     let spreading = tokio::spawn(async move { tokio::join!(here.spread_changes(), there.spread_changes()) });
     // Nothing but a notification wakes this one: the regular re-reading is for predictions that are waited for.
-    let mut queued = elsewhere.changes().subscribe_queued();
     let heard = async {
         loop {
             // What is said before the other side listens is lost, so it is said until it is heard.
             queue.create().await;
-            if tokio::time::timeout(Duration::from_millis(100), queued.changed()).await.is_ok() {
+            if tokio::time::timeout(Duration::from_millis(100), elsewhere.changes().queued()).await.is_ok() {
                 break;
             }
         }

@@ -1,0 +1,168 @@
+//! When what was written is safe: statements that do not wait for the disk, and those who do before they tell anybody.
+//!
+//! A statement that waits for the disk at its commit keeps its locks meanwhile, and all creates and ends of an account with
+//! limits lock the account's row: they would be made one after the other, as fast as the disk is. So these statements
+//! commit without waiting ([`without_waiting`]), and before their effect is told to anybody [`Store::until_durable`] waits,
+//! once for everybody who has come meanwhile.
+//!
+//! The database's log is one sequence, and a crash takes away its unsaved end: with a transaction go all that came after it
+//! and may have seen it. So the books add up after a crash as well, and what was told stays true.
+//!
+//! What is told to nobody as done needs no wait at all: a claim, a renewed lease, logs, that a webhook was tried. Losing
+//! one in a crash of the database has the same effect as losing the worker or the deliverer who made it.
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use super::{Result, Store, predictions::Row};
+use crate::domain::PredictionId;
+
+/// So many ends of this process's own are known to be safe. Whoever waits for one reads it at once.
+const REMEMBERED: usize = 512;
+
+/// A disk that takes longer is as good as away.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A column of a statement's last `select` or `returning`, which makes its transaction, and no other, commit without
+/// waiting for the disk. In a statement that yields no row it does nothing.
+macro_rules! without_waiting {
+    () => {
+        "set_config('synchronous_commit', 'off', true)"
+    };
+}
+pub(super) use without_waiting;
+
+/// Those of this process that wait for the disk. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Durability {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// How many have come.
+    came: AtomicU64,
+    /// How many of them need not wait any more. Whoever holds the lock waits for the disk, and the others for the lock.
+    served: tokio::sync::Mutex<u64>,
+    /// Predictions whose end is safe, the latest last.
+    safe: Mutex<VecDeque<PredictionId>>,
+}
+
+impl Durability {
+    /// Returns when a `flush` that began after this call has succeeded: one's own, or that of another who came later and
+    /// was quicker to begin it.
+    async fn wait(&self, flush: impl Future<Output = Result<()>>) -> Result<()> {
+        let place = self.shared.came.fetch_add(1, SeqCst) + 1;
+        let mut served = self.shared.served.lock().await;
+        if *served >= place {
+            return Ok(());
+        }
+        let come = self.shared.came.load(SeqCst);
+        flush.await?;
+        *served = come;
+        Ok(())
+    }
+
+    fn safe(&self) -> MutexGuard<'_, VecDeque<PredictionId>> {
+        // Nothing under the lock can leave it half changed.
+        self.shared.safe.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remember(&self, id: PredictionId) {
+        let mut safe = self.safe();
+        if safe.len() == REMEMBERED {
+            safe.pop_front();
+        }
+        safe.push_back(id);
+    }
+
+    fn remembers(&self, id: PredictionId) -> bool {
+        self.safe().iter().rev().any(|safe| *safe == id)
+    }
+}
+
+impl Store {
+    /// Returns when everything is on the disk whose statement had returned, in whatever process, before this was called;
+    /// and, if the database has a synchronous standby, there as well.
+    pub(super) async fn until_durable(&self) -> Result<()> {
+        // The least that can be written. Its own commit waits, and with it everything that was written before.
+        let flush = async {
+            sqlx::query("select pg_logical_emit_message(true, 'fourstep', '')").execute(&self.pool).await?;
+            Ok(())
+        };
+        // Whoever comes is let go by itself: behind one who waits for a database that has fallen silent come others, who would
+        // wait for it one after the other.
+        let saved = tokio::time::timeout(PATIENCE, self.durability.wait(flush)).await;
+        saved.unwrap_or_else(|_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into()).into()))
+    }
+
+    /// Returns when the end of a prediction, whose statement has returned, may be told to anybody.
+    pub(super) async fn until_end_is_safe(&self, id: PredictionId) -> Result<()> {
+        self.until_durable().await?;
+        self.durability.remember(id);
+        Ok(())
+    }
+
+    /// Returns when what is read of a prediction by its id may be told to anybody. An end can be read a moment before it is
+    /// safe; that it was made cannot, since nobody knows the id before.
+    pub(super) async fn until_safe_to_tell(&self, row: Option<&Row>) -> Result<()> {
+        if row.is_some_and(|row| row.ended_lately && !self.durability.remembers(row.id.into())) {
+            self.until_durable().await?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+    use crate::store::Error;
+
+    #[tokio::test]
+    async fn those_who_come_during_a_flush_share_the_next_one() {
+        let durability = Durability::default();
+        let flushes = Arc::new(AtomicU64::new(0));
+        let first = durability.shared.served.lock().await;
+        let waiting: Vec<_> = (0..5)
+            .map(|_| {
+                let (durability, flushes) = (durability.clone(), Arc::clone(&flushes));
+                tokio::spawn(async move {
+                    let flush = async {
+                        flushes.fetch_add(1, SeqCst);
+                        Ok(())
+                    };
+                    durability.wait(flush).await
+                })
+            })
+            .collect();
+        while durability.shared.came.load(SeqCst) < 5 {
+            tokio::task::yield_now().await;
+        }
+        drop(first);
+        for waiter in waiting {
+            waiter.await.expect("no panic").expect("durable");
+        }
+        assert_eq!(flushes.load(SeqCst), 1);
+        durability.wait(async { Err(Error::LeaseLost) }).await.expect_err("what was flushed before does not count");
+    }
+
+    #[tokio::test]
+    async fn a_flush_that_fails_or_is_given_up_serves_nobody() {
+        let durability = Durability::default();
+        durability.wait(async { Err(Error::LeaseLost) }).await.expect_err("failed");
+        let given_up = tokio::time::timeout(Duration::ZERO, durability.wait(pending())).await;
+        given_up.expect_err("still waiting");
+        assert_eq!(*durability.shared.served.lock().await, 0);
+        durability.wait(async { Ok(()) }).await.expect("durable");
+        assert_eq!(*durability.shared.served.lock().await, 3);
+    }
+}

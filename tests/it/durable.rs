@@ -1,0 +1,99 @@
+//! What is told is on the disk, whoever wrote it.
+
+use std::time::Duration;
+
+use fourstep::{
+    domain::{Idempotency, NewPrediction, Prediction, PredictionId, Status},
+    postgres::{Options, PrivateCluster},
+    store::{ListFilter, Store},
+};
+use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
+use uuid::Uuid;
+
+use crate::{
+    process::TestFolder,
+    queue::{MODEL, Queue},
+};
+
+/// Does something to a prediction as another process does, which has not waited for the disk yet. Returns where the log ends by then.
+async fn elsewhere(statement: &str, id: PredictionId, pool: &PgPool) -> String {
+    let mut elsewhere = pool.begin().await.unwrap();
+    sqlx::query("set local synchronous_commit = off").execute(&mut *elsewhere).await.unwrap();
+    sqlx::query(AssertSqlSafe(statement)).bind(id.as_uuid()).execute(&mut *elsewhere).await.unwrap();
+    elsewhere.commit().await.unwrap();
+    sqlx::query_scalar("select pg_current_wal_insert_lsn()::text").fetch_one(pool).await.unwrap()
+}
+
+async fn end_elsewhere(prediction: &Prediction, pool: &PgPool) -> String {
+    let end = "update predictions set
+                   status = 'canceled', completed_at = now(), cost_nano = 0, device_us = 0, lease_until = null
+               where id = $1";
+    elsewhere(end, prediction.id, pool).await
+}
+
+/// Makes another like this one, with this idempotency key.
+async fn make_elsewhere(prediction: &Prediction, key: &str, pool: &PgPool) -> String {
+    let make = format!(
+        "insert into predictions
+         select (jsonb_populate_record(predictions, jsonb_build_object(
+                     'id', gen_random_uuid(), 'idempotency_key', '{key}', 'request_hash', '\\x{hash}', 'created_at', now()
+                 ))).*
+         from predictions where id = $1",
+        hash = "07".repeat(32)
+    );
+    elsewhere(&make, prediction.id, pool).await
+}
+
+/// On a database of its own that waits for the disk, which that of other tests does not.
+#[tokio::test]
+async fn what_another_process_has_just_written_is_told_only_when_it_is_saved() {
+    let place = TestFolder::new();
+    let database = PrivateCluster::start(&place.0.join("data"), Options::default()).await.unwrap();
+    let pool = PgPoolOptions::new().max_connections(3).connect(database.url()).await.unwrap();
+    Store::with_pool(pool.clone()).migrate().await.unwrap();
+    let queue = Queue::new(pool.clone()).await;
+    let account = queue.caller.account_id;
+    let idempotency = Idempotency { key: "once".to_owned(), request_hash: [7; 32] };
+    let saved = async |end: String| -> bool {
+        let saved = sqlx::query_scalar("select pg_current_wal_flush_lsn() >= $1::pg_lsn");
+        saved.bind(end).fetch_one(&pool).await.unwrap()
+    };
+
+    let read = queue.create().await;
+    let end = end_elsewhere(&read, &pool).await;
+    assert_eq!(queue.get(read.id).await.status, Status::Canceled);
+    assert!(saved(end).await, "read");
+
+    let listed = queue.create().await;
+    let end = end_elsewhere(&listed, &pool).await;
+    let filter = ListFilter { limit: 10, ..ListFilter::default() };
+    assert_eq!(queue.store.list(account, &filter).await.unwrap()[0].status, Status::Canceled);
+    assert!(saved(end).await, "listed");
+
+    let new = NewPrediction { idempotency: Some(idempotency.clone()), ..queue.new_prediction() };
+    let repeated = queue.store.create(&new).await.unwrap().unwrap();
+    let end = end_elsewhere(&repeated, &pool).await;
+    let found = queue.store.find_repeated(account, &idempotency).await.unwrap().unwrap();
+    assert_eq!(found.status, Status::Canceled);
+    assert!(saved(end).await, "repeated");
+
+    // That it shall end was said here, and is saved; that it has is not.
+    let running = queue.create().await;
+    queue.store.claim(MODEL, Uuid::new_v4(), Duration::from_secs(60)).await.unwrap().unwrap();
+    queue.store.request_cancel(account, running.id).await.unwrap().unwrap();
+    let end = end_elsewhere(&running, &pool).await;
+    assert_eq!(queue.get(running.id).await.status, Status::Canceled);
+    assert!(saved(end).await, "asked to end");
+
+    let end = make_elsewhere(&queue.create().await, "made elsewhere", &pool).await;
+    let idempotency = Idempotency { key: "made elsewhere".to_owned(), ..idempotency };
+    assert!(queue.store.find_repeated(account, &idempotency).await.unwrap().is_some());
+    assert!(saved(end).await, "made by the same request");
+
+    let end = make_elsewhere(&queue.create().await, "listed", &pool).await;
+    assert!(!queue.store.list(account, &filter).await.unwrap().is_empty());
+    assert!(saved(end).await, "listed when it was just made");
+
+    pool.close().await;
+    database.stop().await;
+}
