@@ -130,5 +130,6 @@ async fn workers_are_listed_with_their_machine_and_models(pool: PgPool) {
     let listed = fourstep(&["workers", "list"], &folder.0, &url);
     let text = String::from_utf8(listed.stdout).unwrap();
     let row = text.lines().find(|line| line.contains("sdxl-lightning-4step")).unwrap_or_else(|| panic!("{text}"));
-    assert!(row.contains("ready"), "{text}");
+    // What it uses, and not how that was chosen.
+    assert!(row.contains("ready") && row.contains(" cpu ") && !text.contains("auto"), "{text}");
 }

@@ -39,7 +39,7 @@ pub(crate) fn url_of(pool: &PgPool) -> String {
 
 /// A running `fourstep`. Killed when dropped.
 pub(crate) struct Program {
-    process: Child,
+    pub(crate) process: Child,
     /// What it is reached at, for `serve`.
     pub(crate) url: String,
 }
