@@ -1,5 +1,6 @@
 //! The program `fourstep`: a command line around the library.
 
+mod allocator;
 mod cli;
 
 use std::process::ExitCode;

@@ -53,6 +53,7 @@ impl FromRequestParts<Api> for AccountName {
 #[utoipa::path(
     get,
     path = "/admin/keys",
+    summary = "List the API keys",
     tag = "Admin",
     responses(
         (status = 200, description = "Every key, without its secret.", body = admin::Page<admin::Key>),
@@ -68,6 +69,7 @@ pub(super) async fn list_keys(State(api): State<Api>, _: Operator) -> Result<Res
 #[utoipa::path(
     post,
     path = "/admin/keys",
+    summary = "Create an API key",
     tag = "Admin",
     request_body = admin::body::NewKey,
     responses(
@@ -87,6 +89,7 @@ pub(super) async fn create_key(
 #[utoipa::path(
     delete,
     path = "/admin/keys/{key}",
+    summary = "Revoke an API key",
     tag = "Admin",
     params(
         ("key" = String, Path, description = "As the list shows it, `fs_1a2b3c4d`."),
@@ -109,6 +112,7 @@ pub(super) async fn revoke_key(
 #[utoipa::path(
     post,
     path = "/admin/keys/{key}/rotate",
+    summary = "Replace an API key's secret",
     tag = "Admin",
     params(
         ("key" = String, Path, description = "As the list shows it, `fs_1a2b3c4d`."),
@@ -132,6 +136,7 @@ pub(super) async fn rotate_key(
 #[utoipa::path(
     put,
     path = "/admin/keys/{key}/budget",
+    summary = "Set what an API key may spend",
     tag = "Admin",
     params(
         ("key" = String, Path, description = "As the list shows it, `fs_1a2b3c4d`."),
@@ -156,6 +161,7 @@ pub(super) async fn set_budget(
 #[utoipa::path(
     get,
     path = "/admin/accounts",
+    summary = "List the accounts",
     tag = "Admin",
     responses(
         (status = 200, description = "Every account.", body = admin::Page<admin::Account>),
@@ -171,6 +177,7 @@ pub(super) async fn list_accounts(State(api): State<Api>, _: Operator) -> Result
 #[utoipa::path(
     post,
     path = "/admin/accounts",
+    summary = "Create an account",
     tag = "Admin",
     request_body = admin::body::NewAccount,
     responses(
@@ -193,6 +200,7 @@ pub(super) async fn create_account(
 #[utoipa::path(
     patch,
     path = "/admin/accounts/{name}",
+    summary = "Change an account",
     tag = "Admin",
     params(
         ("name" = String, Path, description = "The account's name."),
@@ -218,6 +226,7 @@ pub(super) async fn change_account(
 #[utoipa::path(
     post,
     path = "/admin/accounts/{name}/credits",
+    summary = "Add to an account's balance",
     tag = "Admin",
     params(
         ("name" = String, Path, description = "The account's name."),

@@ -43,6 +43,7 @@ const LISTED_DAYS: i64 = 90;
 #[utoipa::path(
     post,
     path = "/prediction",
+    summary = "Create a prediction",
     tag = "Eachlabs",
     params(
         IdempotencyKey,
@@ -68,6 +69,7 @@ pub(super) async fn create(
 #[utoipa::path(
     post,
     path = "/prediction/run",
+    summary = "Create a prediction and wait for its result",
     tag = "Eachlabs",
     params(
         IdempotencyKey,
@@ -99,6 +101,7 @@ pub(super) async fn run(
 #[utoipa::path(
     get,
     path = "/prediction/{id}",
+    summary = "Get a prediction",
     tag = "Eachlabs",
     params(
         ("id" = uuid::Uuid, Path, description = "The prediction's id."),
@@ -122,6 +125,7 @@ pub(super) async fn get(
 #[utoipa::path(
     post,
     path = "/prediction/{id}/cancel",
+    summary = "Cancel a prediction",
     tag = "Eachlabs",
     params(
         ("id" = uuid::Uuid, Path, description = "The prediction's id."),
@@ -147,6 +151,7 @@ pub(super) async fn cancel(
 #[utoipa::path(
     get,
     path = "/models",
+    summary = "List the models",
     tag = "Eachlabs",
     params(
         ("name" = Option<String>, Query, description = "A part of the name."),
@@ -168,6 +173,7 @@ pub(super) async fn list_models(State(api): State<Api>, query: ModelsQuery) -> R
 #[utoipa::path(
     get,
     path = "/model",
+    summary = "Get a model",
     tag = "Eachlabs",
     params(
         ("slug" = String, Query, description = "The model's slug."),
@@ -185,6 +191,7 @@ pub(super) async fn get_model(State(api): State<Api>, Slug(slug): Slug) -> Resul
 #[utoipa::path(
     get,
     path = "/executions",
+    summary = "List what was run, and what it cost",
     tag = "Eachlabs",
     params(
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 100, description = "Entries at most; 20 if left out."),

@@ -89,6 +89,8 @@ impl Error {
                     (StatusCode::UNPROCESSABLE_ENTITY, "unknown_version", one("version"))
                 }
                 service::Error::NoFile => (StatusCode::NOT_FOUND, "file_not_found", Vec::new()),
+                service::Error::InvalidSignature => (StatusCode::FORBIDDEN, "invalid_signature", Vec::new()),
+                service::Error::LinkExpired => (StatusCode::FORBIDDEN, "link_expired", Vec::new()),
                 service::Error::StorageFull { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "storage_full", Vec::new()),
                 service::Error::Conflict(_) => (StatusCode::CONFLICT, "conflict", one("id")),
                 service::Error::KeyReused => {

@@ -19,6 +19,7 @@ use crate::{
 #[utoipa::path(
     post,
     path = "/estimate",
+    summary = "Estimate what a prediction would take and cost",
     tag = "Predictions",
     request_body = native::body::CreatePrediction,
     responses(

@@ -37,6 +37,7 @@ const RECONNECT: Duration = Duration::from_secs(1);
 #[utoipa::path(
     get,
     path = "/predictions/{id}/events",
+    summary = "Follow a prediction as it happens",
     tag = "Predictions",
     params(
         ("id" = uuid::Uuid, Path, description = "The prediction's id."),

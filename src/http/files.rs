@@ -36,6 +36,7 @@ pub(super) async fn read(api: &Api, file: &Artifact) -> Result<Vec<u8>, service:
 #[utoipa::path(
     get,
     path = "/files/{key}",
+    summary = "Read an output or an upload",
     tag = "Server",
     params(
         ("key" = String, Path, description = "From the URL of an output."),
@@ -55,19 +56,30 @@ pub(super) async fn get(
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Error> {
-    let file = api.service.find_output(&key).await?;
-    let etag = quoted(file.etag.as_deref().unwrap_or(&key));
-    let cached = [(ETAG, etag.clone()), (CACHE_CONTROL, "private, max-age=86400, immutable".to_owned())];
+    send(&api, &key, &method, &headers, "private, max-age=86400, immutable").await
+}
+
+/// A file, or what of it is asked for.
+pub(super) async fn send(
+    api: &Api,
+    key: &str,
+    method: &Method,
+    headers: &HeaderMap,
+    caching: &str,
+) -> Result<Response, Error> {
+    let file = api.service.find_output(key).await?;
+    let etag = quoted(file.etag.as_deref().unwrap_or(key));
+    let cached = [(ETAG, etag.clone()), (CACHE_CONTROL, caching.to_owned())];
     let any_origin = [(ACCESS_CONTROL_ALLOW_ORIGIN, "*")];
-    if conditional::is_known(&headers, &etag) {
+    if conditional::is_known(headers, &etag) {
         return Ok((StatusCode::NOT_MODIFIED, cached, any_origin).into_response());
     }
-    let (status, range) = match conditional::wanted(&headers, file.size, &etag) {
+    let (status, range) = match conditional::wanted(headers, file.size, &etag) {
         Wanted::Whole => (StatusCode::OK, 0..file.size),
         Wanted::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
         Wanted::Nothing => return Err(Error::RangeNotSatisfiable { size: file.size }),
     };
-    let body = match method {
+    let body = match *method {
         Method::HEAD => Body::empty(),
         _ => Body::from_stream(api.service.read_output(&file, range.clone()).await?),
     };

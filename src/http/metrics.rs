@@ -24,6 +24,7 @@ const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 #[utoipa::path(
     get,
     path = "/metrics",
+    summary = "Read the metrics, for Prometheus",
     tag = "Admin",
     responses(
         (status = 200, description = "For Prometheus.", body = String, content_type = "text/plain"),

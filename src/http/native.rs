@@ -44,6 +44,7 @@ const FOURSTEP_MODEL: HeaderName = HeaderName::from_static("fourstep-model");
 #[utoipa::path(
     post,
     path = "/predictions",
+    summary = "Create a prediction",
     tag = "Predictions",
     params(
         Wait, Wanted, CancelAfter, IdempotencyKey,
@@ -76,6 +77,7 @@ pub(super) async fn create(
 #[utoipa::path(
     put,
     path = "/predictions/{id}",
+    summary = "Create a prediction under an id of your own",
     tag = "Predictions",
     params(
         ("id" = uuid::Uuid, Path, description = "A UUID of your own."),
@@ -110,6 +112,7 @@ pub(super) async fn create_with_id(
 #[utoipa::path(
     get,
     path = "/predictions/{id}",
+    summary = "Get a prediction, or wait for it",
     tag = "Predictions",
     params(
         ("id" = uuid::Uuid, Path, description = "The prediction's id."),
@@ -149,6 +152,7 @@ pub(super) async fn get(
 #[utoipa::path(
     get,
     path = "/predictions",
+    summary = "List your predictions",
     tag = "Predictions",
     params(
         ("status" = Option<String>, Query, description = "Only those of this status."),
@@ -188,6 +192,7 @@ pub(super) async fn list(
 #[utoipa::path(
     post,
     path = "/predictions/{id}/cancel",
+    summary = "Cancel a prediction",
     tag = "Predictions",
     params(
         ("id" = uuid::Uuid, Path, description = "The prediction's id."),
@@ -211,6 +216,7 @@ pub(super) async fn cancel(
 #[utoipa::path(
     delete,
     path = "/predictions/{id}",
+    summary = "Cancel a prediction",
     tag = "Predictions",
     params(("id" = uuid::Uuid, Path, description = "The prediction's id.")),
     responses((status = 200, description = "As canceled by the other URL.", body = native::Prediction)),
@@ -224,6 +230,7 @@ pub(super) async fn delete(api: State<Api>, caller: Writer, id: KnownId, base: B
 #[utoipa::path(
     get,
     path = "/models",
+    summary = "List the models",
     tag = "Models",
     responses(
         (status = 200, description = "Every model.", body = native::Page<native::Model>),
@@ -244,6 +251,7 @@ pub(super) async fn list_models(State(api): State<Api>, _: Reader, base: BaseUrl
 #[utoipa::path(
     get,
     path = "/models/{name}",
+    summary = "Get a model",
     tag = "Models",
     params(
         ("name" = String, Path, description = "A slug, or owner/slug."),

@@ -47,6 +47,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 #[utoipa::path(
     post,
     path = "/images/generations",
+    summary = "Make pictures of a prompt",
     tag = "OpenAI",
     params(
         IdempotencyKey,
@@ -75,6 +76,7 @@ pub(super) async fn generate(
 #[utoipa::path(
     post,
     path = "/images/edits",
+    summary = "Make a picture of another",
     tag = "OpenAI",
     params(
         IdempotencyKey,
@@ -107,6 +109,7 @@ pub(super) async fn edit(
 #[utoipa::path(
     post,
     path = "/images/variations",
+    summary = "Make variations of a picture: not offered",
     tag = "OpenAI",
     responses(
         (status = 501, description = "There are none here."),
@@ -121,6 +124,7 @@ pub(super) async fn vary(_: Writer) -> Error {
 #[utoipa::path(
     get,
     path = "/models",
+    summary = "List the models",
     tag = "OpenAI",
     responses(
         (status = 200, description = "Every model.", body = openai::Models),
@@ -135,6 +139,7 @@ pub(super) async fn list_models(State(api): State<Api>, _: Reader) -> Response {
 #[utoipa::path(
     get,
     path = "/models/{id}",
+    summary = "Get a model",
     tag = "OpenAI",
     params(
         ("id" = String, Path, description = "The model's slug."),

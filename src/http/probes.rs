@@ -26,6 +26,7 @@ pub(super) struct Live {
 #[utoipa::path(
     get,
     path = "/livez",
+    summary = "See whether the process answers",
     tag = "Server",
     responses(
         (status = 200, description = "The process answers.", body = Live),
@@ -50,6 +51,7 @@ pub(super) struct Ready {
 #[utoipa::path(
     get,
     path = "/readyz",
+    summary = "See whether predictions are being run",
     tag = "Server",
     responses(
         (status = 200, description = "A prediction made now will be run.", body = Ready),
@@ -84,6 +86,7 @@ impl Version {
 #[utoipa::path(
     get,
     path = "/version",
+    summary = "Get the version",
     tag = "Server",
     responses(
         (status = 200, description = "What runs here.", body = Version),
@@ -111,12 +114,17 @@ pub(super) struct Discovery {
     openai: String,
     /// For load balancers.
     ready: String,
+    /// All of it, for people.
+    docs: String,
+    /// The same for programs.
+    openapi: String,
 }
 
 /// `GET /`: where everything is.
 #[utoipa::path(
     get,
     path = "/",
+    summary = "Show the playground, or where everything is",
     tag = "Server",
     responses(
         (status = 200, description = "Where everything is; for a browser, the playground.", content((Discovery = "application/json"), (String = "text/html"))),
@@ -133,6 +141,8 @@ pub(super) async fn discover(base: BaseUrl) -> Result<Response, Error> {
         eachlabs: url("eachlabs/v1"),
         openai: url("openai/v1"),
         ready: url("readyz"),
+        docs: url("docs"),
+        openapi: url("openapi.json"),
     };
     Ok(uncached(StatusCode::OK, discovery))
 }

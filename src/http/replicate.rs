@@ -40,6 +40,7 @@ const PAGE: u32 = 100;
 #[utoipa::path(
     post,
     path = "/predictions",
+    summary = "Create a prediction",
     tag = "Replicate",
     params(
         Wait, CancelAfter, IdempotencyKey,
@@ -72,6 +73,7 @@ pub(super) async fn create(
 #[utoipa::path(
     post,
     path = "/models/{owner}/{name}/predictions",
+    summary = "Create a prediction by a model",
     tag = "Replicate",
     params(
         ("owner" = String, Path, description = "Who lists the model."), ("name" = String, Path, description = "Its slug."),
@@ -101,6 +103,7 @@ pub(super) async fn create_of_model(
 #[utoipa::path(
     get,
     path = "/predictions/{id}",
+    summary = "Get a prediction",
     tag = "Replicate",
     params(
         ("id" = uuid::Uuid, Path, description = "The prediction's id."),
@@ -126,6 +129,7 @@ pub(super) async fn get(
 #[utoipa::path(
     post,
     path = "/predictions/{id}/cancel",
+    summary = "Cancel a prediction",
     tag = "Replicate",
     params(
         ("id" = uuid::Uuid, Path, description = "The prediction's id."),
@@ -149,6 +153,7 @@ pub(super) async fn cancel(
 #[utoipa::path(
     get,
     path = "/predictions",
+    summary = "List your predictions",
     tag = "Replicate",
     params(
         ("created_after" = Option<chrono::DateTime<chrono::Utc>>, Query, description = "Only later ones."),
@@ -189,6 +194,7 @@ pub(super) async fn list(
 #[utoipa::path(
     get,
     path = "/models",
+    summary = "List the models",
     tag = "Replicate",
     responses(
         (status = 200, description = "Every model.", body = replicate::Page<replicate::Model>),
@@ -204,6 +210,7 @@ pub(super) async fn list_models(State(api): State<Api>, _: Reader, face: FaceUrl
 #[utoipa::path(
     get,
     path = "/models/{owner}/{name}",
+    summary = "Get a model",
     tag = "Replicate",
     params(
         ("owner" = String, Path, description = "Who lists the model."), ("name" = String, Path, description = "Its slug."),
@@ -221,6 +228,7 @@ pub(super) async fn get_model(_: Reader, NamedModel(model): NamedModel, face: Fa
 #[utoipa::path(
     get,
     path = "/models/{owner}/{name}/versions",
+    summary = "List a model's versions",
     tag = "Replicate",
     params(
         ("owner" = String, Path, description = "Who lists the model."), ("name" = String, Path, description = "Its slug."),
@@ -238,6 +246,7 @@ pub(super) async fn list_versions(_: Reader, NamedModel(model): NamedModel) -> R
 #[utoipa::path(
     get,
     path = "/models/{owner}/{name}/versions/{id}",
+    summary = "Get a version of a model",
     tag = "Replicate",
     params(
         ("owner" = String, Path, description = "Who lists the model."), ("name" = String, Path, description = "Its slug."),
@@ -261,6 +270,7 @@ pub(super) async fn get_version(
 #[utoipa::path(
     get,
     path = "/account",
+    summary = "Get the account of the key",
     tag = "Replicate",
     responses(
         (status = 200, description = "Whose key it is.", body = Account),
@@ -275,6 +285,7 @@ pub(super) async fn get_account(State(api): State<Api>, Reader(caller): Reader) 
 #[utoipa::path(
     get,
     path = "/hardware",
+    summary = "List hardware to choose from",
     tag = "Replicate",
     responses(
         (status = 200, description = "There is none to choose from.", body = Vec<String>),
@@ -289,6 +300,7 @@ pub(super) async fn list_hardware(_: Reader) -> Response {
 #[utoipa::path(
     get,
     path = "/collections",
+    summary = "List collections of models",
     tag = "Replicate",
     responses(
         (status = 200, description = "There are none.", body = replicate::Page<String>),

@@ -2,8 +2,8 @@
 
 use axum::{
     Extension, Json,
-    extract::{FromRequest, Path, Request, State},
-    http::{StatusCode, header::LOCATION},
+    extract::{FromRequest, FromRequestParts, Path, Request, State},
+    http::{HeaderMap, Method, StatusCode, header::LOCATION, request::Parts},
     response::{IntoResponse, Response},
 };
 
@@ -12,11 +12,13 @@ use super::{
     caller::{Reader, Writer},
     extract::{self, JsonBody, Rest},
     face::Face,
+    files,
     form::{self, Form},
+    query::Parameters,
 };
 use crate::{
-    domain::{Dialect, InvalidInput, NewFile, Upload, UploadId},
-    service,
+    domain::{Dialect, InvalidField, InvalidInput, NewFile, Upload, UploadId},
+    service::{self, shared_files::SignedLink},
     wire::{
         BaseUrl, FaceUrl,
         eachlabs::{self, Presign, Presigned},
@@ -25,10 +27,14 @@ use crate::{
     },
 };
 
+/// What is said of an expiry that is none.
+const EXPIRY: &str = "must be a time in seconds since 1970";
+
 /// `POST /files` of the native face.
 #[utoipa::path(
     post,
     path = "/files",
+    summary = "Upload a picture to start from",
     operation_id = "send",
     tag = "Files",
     request_body(content((native::body::UploadForm = "multipart/form-data"), (native::body::Picture = "application/octet-stream"))),
@@ -52,6 +58,7 @@ pub(super) async fn create(
 #[utoipa::path(
     get,
     path = "/files",
+    summary = "List your uploads",
     operation_id = "list",
     tag = "Files",
     responses(
@@ -69,6 +76,7 @@ pub(super) async fn list(State(api): State<Api>, Reader(caller): Reader, base: B
 #[utoipa::path(
     delete,
     path = "/files/{key}",
+    summary = "Delete an upload",
     operation_id = "delete",
     tag = "Files",
     params(
@@ -92,6 +100,7 @@ pub(super) async fn delete(
 #[utoipa::path(
     post,
     path = "/files",
+    summary = "Upload a file",
     operation_id = "create_file",
     tag = "Replicate",
     request_body(content = replicate::body::UploadForm, content_type = "multipart/form-data"),
@@ -114,6 +123,7 @@ pub(super) async fn create_of_replicate(
 #[utoipa::path(
     get,
     path = "/files",
+    summary = "List your uploaded files",
     operation_id = "list_files",
     tag = "Replicate",
     responses(
@@ -135,6 +145,7 @@ pub(super) async fn list_of_replicate(
 #[utoipa::path(
     get,
     path = "/files/{id}",
+    summary = "Get an uploaded file",
     operation_id = "get_file",
     tag = "Replicate",
     params(
@@ -155,28 +166,46 @@ pub(super) async fn get_of_replicate(
     Ok(Json(replicate::File::new(&upload, &face)).into_response())
 }
 
-/// `GET /files/{id}/download` of Replicate's face: for its owner to share, signed with a key that there is none of here.
+/// `GET /files/{id}/download` of Replicate's face: for whoever has a link that the file's owner has signed.
 #[utoipa::path(
     get,
     path = "/files/{id}/download",
+    summary = "Read a file by a signed link",
+    description = "`signature` is the HMAC-SHA256 of `{owner} {id} {expiry}` in base64, made with the owner's signing secret: the one of `/webhooks/default/secret`, whose bytes are in base64 after `whsec_`. No key is needed.",
     operation_id = "download_file",
     tag = "Replicate",
     params(
         ("id" = uuid::Uuid, Path, description = "The upload's id."),
+        ("owner" = String, Query, description = "The name of the account that has it."),
+        ("expiry" = i64, Query, description = "Until when the link is good, in seconds since 1970."),
+        ("signature" = String, Query, description = "The owner's, in base64."),
+        ("Range" = Option<String>, Header, description = "`bytes=0-99`."),
+        ("If-None-Match" = Option<String>, Header, description = "The ETag of an earlier answer."),
     ),
     responses(
-        (status = 501, description = "There are none here."),
+        (status = 200, description = "The file.", content((Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))),
+        (status = 206, description = "A part of it.", content((Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))),
+        (status = 304, description = "It is as it was."),
+        (status = 403, description = "The signature is not the owner's, or the link has expired."),
+        (status = 416, description = "It has no such part."),
     ),
-    security(("key" = ["predictions:read"])),
 )]
-pub(super) async fn download_of_replicate(_: Reader) -> Error {
-    Error::NotBuilt("signed downloads")
+pub(super) async fn download_of_replicate(
+    State(api): State<Api>,
+    Link(link): Link,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Error> {
+    let upload = api.service.find_shared_upload(&link).await?;
+    // A kept copy must not outlast the link.
+    files::send(&api, &upload.key, &method, &headers, "private, no-cache").await
 }
 
 /// `DELETE /files/{id}` of the vendors' faces. Eachlabs' clients are told that it is gone in any case.
 #[utoipa::path(
     delete,
     path = "/files/{id}",
+    summary = "Delete an uploaded file",
     operation_id = "delete_file",
     tag = "Files",
     params(
@@ -208,6 +237,7 @@ pub(super) async fn delete_of_vendor(
 #[utoipa::path(
     post,
     path = "/upload/presign",
+    summary = "Announce a file to upload",
     operation_id = "presign",
     tag = "Eachlabs",
     request_body = eachlabs::body::Presign,
@@ -231,6 +261,7 @@ pub(super) async fn presign(
 #[utoipa::path(
     put,
     path = "/upload/{id}/{ticket}",
+    summary = "Upload the bytes of an announced file",
     operation_id = "receive",
     tag = "Eachlabs",
     params(
@@ -251,6 +282,36 @@ pub(super) async fn receive(
     let bytes = read(request, &api).await?;
     api.service.receive_upload(id, &ticket, bytes).await?;
     Ok(StatusCode::OK)
+}
+
+/// A signed link to a file.
+pub(super) struct Link(SignedLink);
+
+impl FromRequestParts<Api> for Link {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Error> {
+        let Path(id) = Path::<String>::from_request_parts(parts, api).await.map_err(|_| service::Error::NoFile)?;
+        let id = known(&id)?;
+        let parameters = Parameters::read(parts, &["owner", "expiry", "signature"])?;
+        let mut invalid = Vec::new();
+        let mut get = |field: &str, reason: &str| {
+            let value = parameters.get(field).filter(|value| !value.is_empty() && !value.contains('\0'));
+            if value.is_none() {
+                invalid.push(InvalidField { field: field.to_owned(), reason: reason.to_owned() });
+            }
+            value.unwrap_or_default().to_owned()
+        };
+        let owner = get("owner", "must be the name of the account that has the file");
+        let expiry = get("expiry", EXPIRY);
+        // A plus that was not escaped has become a space.
+        let signature = get("signature", "must be the owner's signature in base64").replace(' ', "+");
+        if !invalid.is_empty() {
+            return Err(InvalidInput { fields: invalid }.into());
+        }
+        let expiry = expiry.parse().map_err(|_| InvalidInput::one("expiry", EXPIRY))?;
+        Ok(Self(SignedLink { id, owner, expiry, signature }))
+    }
 }
 
 /// A file in a form, or a body that is nothing else.

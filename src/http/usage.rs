@@ -22,6 +22,7 @@ use crate::{
 #[utoipa::path(
     get,
     path = "/usage",
+    summary = "Get what was used and what it cost",
     tag = "Usage",
     params(
         ("from" = Option<chrono::NaiveDate>, Query, description = "The first day (UTC); that of this month if left out."),

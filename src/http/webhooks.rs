@@ -32,6 +32,7 @@ pub(super) fn placed(request: WebhookRequest, face: &FaceUrl) -> Webhook {
 #[utoipa::path(
     get,
     path = "/predictions/{id}/webhook",
+    summary = "List what was told to a prediction's webhook",
     tag = "Webhooks",
     params(
         ("id" = uuid::Uuid, Path, description = "The prediction's id."),
@@ -54,6 +55,7 @@ pub(super) async fn get(
 #[utoipa::path(
     post,
     path = "/predictions/{id}/webhook/redeliver",
+    summary = "Tell a prediction's end again",
     tag = "Webhooks",
     params(
         ("id" = uuid::Uuid, Path, description = "The prediction's id."),
@@ -76,6 +78,7 @@ pub(super) async fn redeliver(
 #[utoipa::path(
     get,
     path = "/webhooks/secret",
+    summary = "Get the secret that signs your webhooks",
     tag = "Webhooks",
     responses(
         (status = 200, description = "What signs your account's webhooks.", body = native::Secret),
@@ -91,6 +94,7 @@ pub(super) async fn get_secret(State(api): State<Api>, Writer(caller): Writer) -
 #[utoipa::path(
     get,
     path = "/webhooks/default/secret",
+    summary = "Get the secret that signs your webhooks",
     tag = "Replicate",
     responses((status = 200, description = "What signs your account's webhooks.", body = native::Secret)),
     security(("key" = ["predictions:write"])),
@@ -103,6 +107,7 @@ pub(super) async fn get_default_secret(api: State<Api>, caller: Writer) -> Resul
 #[utoipa::path(
     post,
     path = "/webhooks/secret/rotate",
+    summary = "Replace the secret that signs your webhooks",
     tag = "Webhooks",
     responses(
         (status = 200, description = "A new secret, beside which the old one signs for a day.", body = native::Secret),
@@ -142,6 +147,7 @@ impl FromRequestParts<Api> for ExecutionId {
 #[utoipa::path(
     get,
     path = "/webhooks",
+    summary = "List what was told to webhooks",
     tag = "Eachlabs",
     params(
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 100, description = "Entries at most; 50 if left out."),
@@ -169,6 +175,7 @@ pub(super) async fn list_log(
 #[utoipa::path(
     get,
     path = "/webhooks/{execution_id}",
+    summary = "Get what was told of one prediction",
     tag = "Eachlabs",
     params(
         ("execution_id" = uuid::Uuid, Path, description = "The prediction's id."),

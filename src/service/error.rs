@@ -48,6 +48,12 @@ pub enum Error {
     /// No such upload, or it is somebody else's, or gone.
     #[error("there is no such file")]
     NoFile,
+    /// A link to a file that its owner has not signed like this.
+    #[error("the signature is not the owner's for this file and this expiry")]
+    InvalidSignature,
+    /// A link to a file that was good until a while ago.
+    #[error("the link has expired")]
+    LinkExpired,
     /// The account's uploads would be more than it may have.
     #[error(
         "the account's uploads would have more than {quota} bytes together; delete some, or wait until they expire"

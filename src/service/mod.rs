@@ -12,6 +12,7 @@ mod follow;
 mod operator;
 mod request;
 pub mod scrape;
+pub mod shared_files;
 mod start_image;
 mod usage;
 mod webhooks;

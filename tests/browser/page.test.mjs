@@ -6,5 +6,6 @@ import "./input.mjs";
 import "./refusals.mjs";
 import "./history.mjs";
 import "./snippets.mjs";
+import "./reference.mjs";
 import "./views.mjs";
 import "./speed.mjs";

@@ -88,9 +88,12 @@ test("a reload in the middle of a run loses nothing", async () => {
 
 test("one that waits says its place in the queue and when it should be done", async () => {
   const { page, close } = await open(browser, server);
+  // A page that has just been opened goes on with what runs; this one is to have looked before there is anything.
+  await page.waitForLoadState("networkidle");
   const ahead = [1, 2].map(() => server.create({ prompt: "ahead", width: 256, height: 256, num_inference_steps: 10, num_outputs: 2 }));
   await Promise.all(ahead);
-  await draw(page, "behind");
+  // Long enough to be seen drawing by a driver that looks twice a second.
+  await draw(page, "behind", { num_inference_steps: 10 });
   await page.getByText(/^Position \d+ in the queue, about [\d.]+ (s|min)$/).waitFor();
   await status(page, "Drawing");
   await status(page, "Done");

@@ -55,7 +55,7 @@ test("every snippet runs as it is copied", async () => {
   await context.grantPermissions(["clipboard-read", "clipboard-write"]);
   await page.getByLabel("Prompt", { exact: true }).fill(PROMPT);
   await set(page, { width: 256, height: 256, seed: 5 });
-  await page.getByRole("link", { name: "API" }).click();
+  await page.getByRole("link", { name: "API", exact: true }).click();
   await page.locator("#snippet").waitFor();
   assert.deepEqual(await page.getByRole("tab").allInnerTexts(), Object.keys(RUNS), "each has its test");
   for (const [language, { execute, file }] of Object.entries(RUNS)) {
@@ -96,7 +96,7 @@ test("the call that was made stays to be copied, its image as well, when the for
   await page.getByRole("button", { name: "Run", exact: true }).click();
   await page.getByLabel("Before and after").waitFor();
   await page.getByLabel("Prompt", { exact: true }).fill("the second");
-  await page.getByRole("link", { name: "API" }).click();
+  await page.getByRole("link", { name: "API", exact: true }).click();
   await page.getByText("The call that was just made.").waitFor();
   const { id } = await server.latest();
   const { cwd } = await pipe("bash", [], await copied(page));

@@ -36,7 +36,7 @@ test("it is light and quick, and does not move while a picture comes", async () 
     const { tasks, shift, previews } = await page.evaluate(() => ({ ...window.seen, previews: window.seen.previews.size - 1 }));
     assert.ok(previews >= 3, `${previews} previews`);
     assert.ok(loaded < 60_000, `${loaded} bytes`);
-    assert.ok(shift < 0.1, `${shift}`);
+    assert.ok(shift < 0.01, `${shift}`);
     visits.push({ paint, loaded, longest: Math.max(0, ...tasks), shift });
   }
   for (const { paint, loaded, longest, shift } of visits) {

@@ -1,6 +1,9 @@
 """Replicate's next Python client, which is still a beta: what it offers that there is here. Told by the environment where and who."""
 
+import base64
+import hmac
 import os
+import time
 
 import replicate
 from replicate import Replicate
@@ -29,6 +32,8 @@ for base_url in (f"{server}/v1", f"{server}/replicate/v1"):
     assert_pictures(client.run(f"{MODEL}:{VERSION}", input=SMALL), 1, FileOutput)
     assert_pictures(client.run(MODEL, input=THREE_SECONDS, wait=1), 3, FileOutput)
 
+[drawn] = [picture.read() for picture in client.run(MODEL, input=SMALL)]
+
 prediction = client.predictions.create(version=VERSION, input=SMALL)
 assert prediction.status == "starting" and prediction.model == MODEL
 prediction = client.predictions.wait(prediction.id)
@@ -42,6 +47,15 @@ model = client.models.get(model_owner=OWNER, model_name=NAME)
 assert f"{model.owner}/{model.name}" == MODEL
 assert MODEL in [f"{listed.owner}/{listed.name}" for listed in client.models.list()]
 assert client.account.get().username and client.hardware.list() == []
+
+# A file is shared by a link that its owner signs, with the secret that signs its webhooks.
+file = client.files.create(content=drawn)
+owner, expiry = client.account.get().username, int(time.time()) + 60
+secret = base64.b64decode(client.webhooks.default.secret.get().key.removeprefix("whsec_"))
+signature = base64.b64encode(hmac.digest(secret, f"{owner} {file.id} {expiry}".encode(), "sha256")).decode()
+link = {"file_id": file.id, "owner": owner, "expiry": expiry}
+assert client.files.download(**link, signature=signature).read() == drawn
+refused(replicate.PermissionDeniedError, lambda: client.files.download(**{**link, "expiry": expiry + 1}, signature=signature))
 
 refused(replicate.NotFoundError, lambda: client.predictions.get(prediction_id="nothing"))
 refused(replicate.UnprocessableEntityError, lambda: client.run(MODEL, input={"width": 5}))

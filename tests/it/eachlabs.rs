@@ -272,12 +272,15 @@ async fn the_list_of_models_is_each_vendors_own(pool: PgPool) {
         ("replicate-python/1.0.7", "", true),
         ("replicate-javascript/1.4.0", "", true),
         ("replicate-javascript/1.4.0", "?limit=5", false),
+        ("OpenAI/Python 2.0.0", "", true),
         ("each-js/0.0.3", "", false),
         ("curl/8.0", "", false),
     ] {
         let response = app.get(&format!("/v1/models{query}")).header("User-Agent", agent).send().await.unwrap();
         assert_eq!(response.headers()["vary"], "Authorization, X-API-Key, User-Agent");
-        assert_eq!(json(response).await.is_object(), is_page, "{agent} {query}");
+        let listed = json(response).await;
+        assert_eq!(listed.is_object(), is_page, "{agent} {query}");
+        assert_eq!(listed["object"] == "list", agent.starts_with("OpenAI"), "{agent}");
     }
 }
 

@@ -9,6 +9,9 @@ use tokio::{io::AsyncWriteExt, net::TcpListener};
 
 use crate::process::{Client, Program, TestFolder, url_of};
 
+/// A caller's trace.
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
 /// The lines of a program's log, each a JSON object.
 fn lines(log: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(log).unwrap();
@@ -24,6 +27,7 @@ async fn a_request_is_followed_to_the_end_of_its_prediction_by_two_ids(pool: PgP
     let response = reqwest::Client::new()
         .post(format!("{}/predictions?wait=60", server.url))
         .header("X-Request-Id", "abc-7")
+        .header("traceparent", format!("00-{TRACE}-00f067aa0ba902b7-01"))
         .bearer_auth(&client.key)
         .json(&json!({"input": {"prompt": "a cat", "width": 256, "height": 264}}))
         .send()
@@ -49,6 +53,8 @@ async fn a_request_is_followed_to_the_end_of_its_prediction_by_two_ids(pool: PgP
     assert_eq!(finished["span"]["request_id"], "abc-7", "the worker's line leads to the request's");
     let answered = one(&|line| line["path"] == "/predictions");
     assert_eq!(answered["span"]["request_id"], "abc-7");
+    let span = (&answered["span"]["trace_id"], &answered["span"]["parent_span_id"]);
+    assert_eq!(span, (&json!(TRACE), &json!("00f067aa0ba902b7")), "and to the trace that the caller is in");
 }
 
 /// Everything a caller says that is nobody else's business, said on every face, with everything logged that can be.

@@ -11,7 +11,10 @@ use serde_json::{Map, Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::support::{PATIENCE, TestApp, id, json};
+use crate::{
+    shared_files::{FAR_AWAY, signature},
+    support::{PATIENCE, TestApp, id, json},
+};
 
 pub(crate) fn document() -> Value {
     let catalog = Catalog::parse(include_str!("../../config/models.toml")).unwrap();
@@ -99,6 +102,19 @@ fn the_document_is_whole() {
         let there: BTreeSet<&str> = path.split('{').skip(1).map(|part| part.split_once('}').unwrap().0).collect();
         assert_eq!(named, there, "{method} {path}");
     }
+}
+
+#[test]
+fn every_operation_says_in_a_few_words_what_it_does() {
+    let mut unclear = Vec::new();
+    for Operation { path, method, described } in operations(&document()) {
+        let words = described["summary"].as_str().unwrap_or_default();
+        let is_clear = words.starts_with(|first: char| first.is_ascii_uppercase()) && words.split(' ').count() > 1;
+        if !is_clear || words.len() > 60 || words.contains(['/', '`']) || words.ends_with('.') {
+            unclear.push(format!("{method} {path}: {words:?}"));
+        }
+    }
+    assert!(unclear.is_empty(), "{unclear:#?}");
 }
 
 #[test]
@@ -211,7 +227,11 @@ async fn every_example_does_what_the_document_says(pool: PgPool) {
         let upload = app.post("/files").body(picture.clone()).header("Content-Type", "image/png").send().await.unwrap();
         uploads.push(id(&json(upload).await));
     }
+    let signature = signature(&app, "owner", &uploads[0], FAR_AWAY).await;
     let values = |path: &str, name: &str| match name {
+        "owner" if path.ends_with("/download") => "owner".to_owned(),
+        "expiry" => FAR_AWAY.to_string(),
+        "signature" => signature.clone(),
         "id" if path.starts_with("/replicate/v1/files") => uploads[0].clone(),
         "id" if path.starts_with("/eachlabs/v1/files") => uploads[1].clone(),
         "id" if path.contains("/upload/") => Uuid::new_v4().to_string(),
@@ -270,7 +290,7 @@ async fn every_example_does_what_the_document_says(pool: PgPool) {
             "webhooks_get" | "webhooks_redeliver" | "eachlabs_get_log" => status == StatusCode::NOT_FOUND,
             "eachlabs_cancel" => status == StatusCode::BAD_REQUEST,
             "eachlabs_receive" => status == StatusCode::NOT_FOUND,
-            "openai_vary" | "replicate_download_file" => status == StatusCode::NOT_IMPLEMENTED,
+            "openai_vary" => status == StatusCode::NOT_IMPLEMENTED,
             "server_ready" => true,
             _ => status.is_success(),
         };

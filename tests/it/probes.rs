@@ -114,10 +114,12 @@ async fn the_front_door_says_where_everything_is(pool: PgPool) {
     let discovery = json(app.client.get(&app.url).send().await.unwrap()).await;
     assert_json_snapshot!(discovery, {".version" => "[version]"}, @r#"
     {
+      "docs": "https://example.com/docs",
       "eachlabs": "https://example.com/eachlabs/v1",
       "models": "https://example.com/models",
       "name": "fourstep",
       "openai": "https://example.com/openai/v1",
+      "openapi": "https://example.com/openapi.json",
       "predictions": "https://example.com/predictions",
       "ready": "https://example.com/readyz",
       "replicate": "https://example.com/replicate/v1",

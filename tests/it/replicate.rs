@@ -303,7 +303,8 @@ async fn every_refusal_is_a_problem_of_replicates_shape(pool: PgPool) {
         (400, "Bad Request", app.post("/v1/predictions").body("{").header("Content-Type", "application/json")),
         (413, "Payload Too Large", create(json!({"version": VERSION, "input": {"prompt": "x".repeat(4096)}}))),
         (415, "Unsupported Media Type", app.post("/v1/predictions").body("{}").header("Content-Type", "text/plain")),
-        (501, "Not Implemented", app.get("/v1/files/x/download")),
+        (404, "Not Found", app.get("/v1/files/x/download")),
+        (422, "Input validation failed", app.get(&format!("/v1/files/{}/download?owner=owner", Uuid::new_v4()))),
         (404, "Not Found", app.get("/v1/files/x")),
         (415, "Unsupported Media Type", app.post("/v1/files").body("")),
     ];

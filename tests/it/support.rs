@@ -143,6 +143,11 @@ impl TestApp {
 
     /// Stores black pictures of the asked size and ends the prediction as a worker does.
     pub(crate) async fn finish(&self, claim: &Claim) {
+        self.finish_in(claim, DEVICE_TIME).await;
+    }
+
+    /// The same after another time on the device.
+    pub(crate) async fn finish_in(&self, claim: &Claim, device_time: Duration) {
         let folder = Artifacts::attempt_folder(claim.id, claim.attempt).unwrap();
         let mut output = Vec::new();
         for (index, seed) in claim.input.seeds().enumerate() {
@@ -159,7 +164,7 @@ impl TestApp {
             self.artifacts.put(&artifact.key, png).await.unwrap();
             output.push(artifact);
         }
-        self.end(claim, Outcome::Succeeded { output, device_time: DEVICE_TIME }).await;
+        self.end(claim, Outcome::Succeeded { output, device_time }).await;
     }
 
     /// Ends a claimed prediction.
@@ -224,7 +229,7 @@ pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool)
     }
 }
 
-fn black_png(width: u32, height: u32) -> Vec<u8> {
+pub(crate) fn black_png(width: u32, height: u32) -> Vec<u8> {
     let mut png = std::io::Cursor::new(Vec::new());
     RgbImage::new(width, height).write_to(&mut png, ImageFormat::Png).unwrap();
     png.into_inner()

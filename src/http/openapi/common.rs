@@ -196,6 +196,9 @@ fn complete(operation: &mut Value, mount: &str, path: &str) {
         statuses.push(("402", "It may cost more than the account or the key may spend."));
         statuses.push(("409", "The id is taken."));
     }
+    if names_thing && !takes_key {
+        statuses.push(("503", "The database or the files are away; `Retry-After` says when to come back."));
+    }
     if names_thing || (makes && !mount.is_empty()) {
         statuses.push(("404", "There is no such thing, or it is somebody else's."));
     }

@@ -22,6 +22,7 @@ static SITE: LazyLock<Site> = LazyLock::new(|| Site::load::<Page>("docs", &[]));
 #[utoipa::path(
     get,
     path = "/docs",
+    summary = "Read this document in a browser",
     tag = "Server",
     responses(
         (status = 200, description = "This document, to read and to try.", body = String, content_type = "text/html"),

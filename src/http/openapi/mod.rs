@@ -150,6 +150,7 @@ pub(super) fn parameter(place: ParameterIn, name: &str, words: &str, schema: imp
 #[utoipa::path(
     get,
     path = "/openapi.json",
+    summary = "Read this document",
     tag = "Server",
     responses((status = 200, description = "This document.", body = Object)),
 )]

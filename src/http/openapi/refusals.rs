@@ -55,6 +55,11 @@ impl Operation<'_> {
         } else {
             service::Error::Conflict(self.id).into()
         };
+        let forbidden: Error = if path.ends_with("/download") {
+            service::Error::InvalidSignature.into()
+        } else {
+            service::Error::Forbidden(self.scope.unwrap_or(Scope::Admin)).into()
+        };
         let shortage = Shortage::Balance {
             needed: NanoUsd::new(3_080_000),
             available: NanoUsd::new(1_000_000),
@@ -63,7 +68,7 @@ impl Operation<'_> {
         let not_json = "must be application/json, not text/plain".to_owned();
         vec![
             service::Error::Unauthorized.into(),
-            service::Error::Forbidden(self.scope.unwrap_or(Scope::Admin)).into(),
+            forbidden,
             service::Error::TooManyRequests { retry_after: 3 }.into(),
             service::Error::Overloaded { retry_after: 30 }.into(),
             service::Error::PaymentRequired(shortage).into(),
@@ -76,6 +81,7 @@ impl Operation<'_> {
             Error::UnsupportedBody { header: "Content-Type", reason: not_json },
             Error::RangeNotSatisfiable { size: 61_440 },
             service::Error::KeyReused.into(),
+            service::Error::Unavailable(anyhow::anyhow!("away")).into(),
             Error::NotBuilt("variations"),
             Error::Panicked,
             service::Error::NotFound.into(),

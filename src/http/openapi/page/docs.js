@@ -6,6 +6,9 @@ const node = (name, properties = {}, ...children) => {
   return element;
 };
 
+/// Words with code between backticks.
+const words = (text) => (text ?? "").split("`").map((part, index) => (index % 2 ? node("code", {}, part) : part));
+
 const key = document.getElementById("key");
 key.value = sessionStorage.getItem("docs-key") ?? "";
 key.addEventListener("change", () => sessionStorage.setItem("docs-key", key.value));
@@ -46,7 +49,7 @@ const field = (name, schema, required, description) =>
       "div",
       {},
       node("span", { className: "type" }, `${type(schema)}${required ? ", required" : ""}`),
-      node("div", {}, description ?? ""),
+      node("div", {}, ...words(description)),
       node("div", { className: "about" }, limits(schema)),
     ),
   );
@@ -174,6 +177,7 @@ const operation = (method, path, item) => {
     content.append(
       ...[
         item["x-also-at"] && node("p", { className: "about" }, `Also at ${item["x-also-at"].join(", ")}`),
+        described.description && node("p", {}, ...words(described.description)),
         described.security && node("p", { className: "about" }, `Needs an API key with the scope ${described.security[0].key[0]}.`),
         described.parameters && node("h3", {}, "Parameters"),
         ...(described.parameters ?? []).map((parameter) =>
@@ -185,14 +189,14 @@ const operation = (method, path, item) => {
           node(
             "details",
             {},
-            node("summary", {}, node("span", { className: "method" }, status), response.description),
+            node("summary", {}, node("span", { className: "method" }, status), node("span", {}, ...words(response.description))),
             node("div", {}, ...body(response.content, "")),
           ),
         ),
       ].filter(Boolean),
     );
   });
-  whole.dataset.words = `${method} ${path} ${described.operationId} ${about}`.toLowerCase();
+  whole.dataset.words = `${method} ${path} ${described.operationId} ${described.summary} ${about}`.toLowerCase();
   return { tag: described.tags[0], whole };
 };
 
@@ -207,7 +211,7 @@ const parts = api.tags.map(({ name, description }) =>
     "section",
     {},
     node("h2", { id: name }, name),
-    node("p", { className: "about" }, description),
+    node("p", { className: "about" }, ...words(description)),
     ...operations.filter(({ tag }) => tag === name).map(({ whole }) => whole),
   ),
 );

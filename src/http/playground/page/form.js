@@ -17,16 +17,16 @@ const SHAPES = /** @type {const} */ ([
 /** Shown elsewhere than in a row of their own. */
 const PLACED = ["prompt", "image", "prompt_strength", "width", "height", "seed"];
 
-/** @param {{properties: {[name: string]: Property}, values: Input, errors: {[name: string]: string}, lastSeed?: number,
+/** @param {{properties: {[name: string]: Property}, example: string, values: Input, errors: {[name: string]: string}, lastSeed?: number,
  *   set: (name: string, value: any) => void, onParameters: (made: Input) => void}} given */
-export function Fields({ properties, values, errors, lastSeed, set, onParameters }) {
+export function Fields({ properties, example, values, errors, lastSeed, set, onParameters }) {
   const field = (/** @type {string} */ name) => ({ name, property: properties[name], value: values[name], error: errors[name], set });
   const rest = Object.keys(properties).filter((name) => !PLACED.includes(name));
   rest.sort((one, other) => (properties[one]["x-order"] ?? 99) - (properties[other]["x-order"] ?? 99));
   // What is said at length comes first and needs the room.
   const [texts, others] = [rest.filter((name) => isText(properties[name])), rest.filter((name) => !isText(properties[name]))];
   return html`
-    ${properties.prompt && html`<${Prompt} ...${field("prompt")} />`}
+    ${properties.prompt && html`<${Prompt} ...${field("prompt")} example=${example} />`}
     ${properties.image && html`<${ImageInput} ...${field("image")} onParameters=${onParameters} strength=${properties.prompt_strength && field("prompt_strength")} />`}
     <details class="advanced" open=${[...rest, "width", "height", "seed"].some((name) => errors[name])}>
       <summary>Advanced controls</summary>
@@ -44,11 +44,11 @@ function isText(property) {
   return property.type === "string" && !property.enum;
 }
 
-/** @param {Field} field */
-export function Prompt({ name, value, error, set }) {
+/** @param {Field & {example: string}} field */
+export function Prompt({ name, value, error, set, example }) {
   return html`<div class="field prompt">
     <label for="field-prompt">Prompt</label>
-    <textarea id="field-prompt" rows="4" placeholder="A lighthouse at dusk, long exposure, calm sea" value=${value ?? ""}
+    <textarea id="field-prompt" rows="4" placeholder=${example} value=${value ?? ""}
       aria-invalid=${error ? "true" : undefined} aria-describedby="about-prompt"
       onInput=${(/** @type {any} */ event) => set(name, event.target.value || undefined)}></textarea>
     <p id="about-prompt" class=${error ? "error" : "hint"}>${error ?? html`<kbd>Ctrl</kbd> <kbd>Enter</kbd> runs it.`}</p>

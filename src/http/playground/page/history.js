@@ -68,7 +68,7 @@ function Entry({ prediction, onOpen }) {
   return html`<button type="button" class="entry" onClick=${onOpen}>
     <span class="thumbnail">${output?.[0] ? html`<img src=${local(output[0])} alt="" loading="lazy" decoding="async" />` : html`<span class="hint">${word}</span>`}</span>
     <span class="words">${input.prompt || (prediction.data_removed ? "Deleted" : "The model's own example")}</span>
-    <span class="row spread hint"><span class=${`pill ${tone}`}>${word}</span>
-      <span>${metrics && metrics.cost > 0 ? `${seconds(metrics.predict_time)} · ${money(metrics.cost)}` : clock(created_at)}</span></span>
+    <span class="row spread hint"><span class=${`pill ${tone}`}>${word}</span><span>${clock(created_at)}</span></span>
+    <span class="row spread hint took">${metrics && metrics.cost > 0 && html`<span>${seconds(metrics.predict_time)}</span><span>${money(metrics.cost)}</span>`}</span>
   </button>`;
 }

@@ -19,3 +19,8 @@ const PATHS = {
 export function Icon({ name }) {
   return html`<svg class="icon" viewBox="0 0 24 24" aria-hidden="true"><path d=${PATHS[name]} /></svg>`;
 }
+
+/** The four steps, growing. */
+export function Steps() {
+  return html`<svg viewBox="0 0 128 56" aria-hidden="true">${[0, 1, 2, 3].map((step) => html`<rect x=${4 + step * 31} y=${32 - step * 9} width="26" height=${20 + step * 9} rx="6" />`)}</svg>`;
+}

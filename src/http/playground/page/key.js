@@ -2,6 +2,7 @@
 
 import { html, useState } from "./vendor/preact-htm.js";
 import { storeKey } from "./api.js";
+import { Steps } from "./icons.js";
 
 /** @param {{wrong: boolean, onKey: () => void}} properties */
 export function KeyForm({ wrong, onKey }) {
@@ -13,8 +14,10 @@ export function KeyForm({ wrong, onKey }) {
     onKey();
   };
   return html`<section class="card key-form">
+    <${Steps} />
     <h1>Draw something</h1>
-    <p>This server asks for an API key. It is kept in this browser and sent to this server alone.</p>
+    <p>Four steps from noise to a picture, each one to watch. This server asks for an API key first: it is kept in this browser, and
+      sent to this server alone.</p>
     <form onSubmit=${submit}>
       <label for="key">API key</label>
       <div class="row">

@@ -3,21 +3,14 @@
 import { html, useEffect, useState } from "./vendor/preact-htm.js";
 import { base, isEcho, local } from "./api.js";
 import { copy, exact, fileName, money, seconds } from "./format.js";
-import { Icon } from "./icons.js";
+import { Icon, Steps } from "./icons.js";
 
 /** @typedef {import("./run.js").Run} Run */
 
-const EXAMPLES = [
-  "A lighthouse at dusk, long exposure, calm sea",
-  "An old bookshop on a rainy street, warm light in the windows",
-  "A red circle on a blue background",
-  "Macro photograph of dew on a spider's web, morning sun",
-];
-
-/** @param {{run: Run | null, price: number, canUseAsInput: boolean, onExample: (prompt: string) => void, onStop: () => void,
+/** @param {{run: Run | null, price: number, examples: string[], canUseAsInput: boolean, onExample: (prompt: string) => void, onStop: () => void,
  *   onRetry: () => void, onVary: () => void, onKeepSeed: (seed: number) => void, onUse: (url: string) => void}} given */
-export function Output({ run, price, canUseAsInput, onExample, onStop, onRetry, onVary, onKeepSeed, onUse }) {
-  if (!run) return html`<${Empty} onExample=${onExample} />`;
+export function Output({ run, price, examples, canUseAsInput, onExample, onStop, onRetry, onVary, onKeepSeed, onUse }) {
+  if (!run) return html`<${Empty} examples=${examples} onExample=${onExample} />`;
   const { phase, prediction, refusal } = run;
   const isRunning = ["sending", "queued", "running"].includes(phase);
   const pictures = phase === "ended" ? prediction?.output ?? [] : [];
@@ -50,15 +43,15 @@ export function parameters({ input, prediction }) {
   return JSON.stringify({ ...input, ...(prediction?.seeds[0] !== undefined && { seed: prediction.seeds[0] }) }, null, 2);
 }
 
-/** Nothing yet. @param {{onExample: (prompt: string) => void}} given */
-function Empty({ onExample }) {
+/** Nothing yet. @param {{examples: string[], onExample: (prompt: string) => void}} given */
+function Empty({ examples, onExample }) {
   return html`<section class="card output empty" aria-labelledby="output-title">
     <header><h2 id="output-title">Output</h2></header>
     <div class="blank">
-      <svg viewBox="0 0 128 56" aria-hidden="true"><g>${[0, 1, 2, 3].map((step) => html`<rect x=${4 + step * 31} y=${32 - step * 9} width="26" height=${20 + step * 9} rx="6" />`)}</g></svg>
+      <${Steps} />
       <p>Four steps from noise to a picture. Yours appears here.</p>
       <ul class="examples" aria-label="Examples">
-        ${EXAMPLES.map((prompt) => html`<li><button type="button" class="chip" onClick=${() => onExample(prompt)}>${prompt}</button></li>`)}
+        ${examples.map((prompt) => html`<li><button type="button" class="chip" onClick=${() => onExample(prompt)}>${prompt}</button></li>`)}
       </ul>
     </div>
   </section>`;

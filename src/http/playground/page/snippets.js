@@ -6,13 +6,13 @@ import { Copy } from "./output.js";
 
 /** @typedef {import("./api.js").Input} Input */
 
-/** @param {{base: string, model: string, input: Input, made?: Input, faces: {[name: string]: string}}} given */
-export function Snippets({ base, model, input: form, made, faces }) {
+/** @param {{base: string, model: string, example: string, input: Input, made?: Input, faces: {[name: string]: string}}} given */
+export function Snippets({ base, model, example, input: form, made, faces }) {
   const [chosen, choose] = useState("curl");
   const [ofRun, setOfRun] = useState(true);
   // What has just run, until the form says something else and its reader asks for that.
   const differs = made !== undefined && JSON.stringify(made) !== JSON.stringify(form);
-  const input = differs && ofRun ? made : { prompt: "A lighthouse at dusk", ...form };
+  const input = differs && ofRun ? made : { prompt: example, ...form };
   const languages = LANGUAGES.filter(({ needs }) => !needs || faces[needs]);
   const language = languages.find(({ id }) => id === chosen) ?? languages[0];
   // An image as text would bury the rest.

@@ -3,6 +3,7 @@
 import { html, useCallback, useEffect, useMemo, useState } from "./vendor/preact-htm.js";
 import { base, discover, isEcho, list } from "./api.js";
 import { Estimate } from "./estimate.js";
+import { examplesFor } from "./examples.js";
 import { Fields } from "./form.js";
 import { Frame, currentTab } from "./frame.js";
 import { dataUri, sizeOf } from "./image-input.js";
@@ -34,6 +35,7 @@ export function Workshop({ models, onForget, onWrongKey }) {
   const asked = models[0];
   const model = models.find(({ slug }) => slug === asked.answered_by) ?? asked;
   const properties = model.input_schema.properties;
+  const examples = examplesFor(model.slug);
   const [values, setValues] = useState(/** @type {Input} */ ({}));
   const [errors, setErrors] = useState(/** @type {{[name: string]: string}} */ ({}));
   const [note, setNote] = useState("");
@@ -147,19 +149,19 @@ export function Workshop({ models, onForget, onWrongKey }) {
           <header class="row spread"><h1 id="input-title">Input</h1>
             ${Object.keys(input).length > 0 && html`<button type="button" class="quiet" onClick=${() => { fill({}); focus("prompt"); }}>Clear</button>`}</header>
           <p class="note" role="status">${note}</p>
-          <${Fields} properties=${properties} values=${values} errors=${errors} set=${set} onParameters=${restore}
+          <${Fields} properties=${properties} example=${examples[0]} values=${values} errors=${errors} set=${set} onParameters=${restore}
             lastSeed=${run?.prediction?.seeds[0]} />
           <div class="runbar">
             <${Estimate} asked=${asked} model=${model} input=${input} after=${run?.phase} />
             <button class="primary" type="submit" disabled=${isRunning}>${isRunning ? "Running" : "Run"}</button>
           </div>
         </form>
-        <${Output} run=${run} price=${model.price_per_second} canUseAsInput=${"image" in properties}
+        <${Output} run=${run} price=${model.price_per_second} examples=${examples} canUseAsInput=${"image" in properties}
           onExample=${(/** @type {string} */ prompt) => { set("prompt", prompt); focus("prompt"); }}
           onStop=${stop} onRetry=${() => again(run?.input ?? input)} onVary=${vary} onUse=${use}
           onKeepSeed=${(/** @type {number} */ seed) => set("seed", seed)} />
       </div>
-      ${tab === "api" && html`<${Snippets} base=${base} model=${asked.name} input=${input} made=${run?.input} faces=${faces} />`}
+      ${tab === "api" && html`<${Snippets} base=${base} model=${asked.name} example=${examples[0]} input=${input} made=${run?.input} faces=${faces} />`}
       ${tab === "history" && html`<${History} onShow=${bring} />`}
       ${tab === "readme" && html`<${Readme} model=${model} />`}
     </main><//>`;

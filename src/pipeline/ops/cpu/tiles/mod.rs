@@ -10,6 +10,7 @@
 //! no stable names for them yet, so `kernel` spells them out. A tile is 16 rows of 64 bytes: 16 x 32 numbers of the left
 //! operand, 32 x 16 of the right one, in pairs of rows, or 16 x 16 sums.
 
+mod aligned;
 mod kernel;
 mod panel;
 mod pieces;

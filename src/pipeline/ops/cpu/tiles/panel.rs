@@ -14,6 +14,7 @@ use half::{bf16, f16};
 
 use super::{
     Precision, STEP, TILE,
+    aligned::Aligned,
     pieces::{rest_of, round, zeros},
 };
 
@@ -95,7 +96,7 @@ impl Number for bf16 {
 
 /// Some depth of some columns of a right operand, packed.
 pub(in super::super) struct Panel {
-    tiles: Vec<u16>,
+    tiles: Aligned,
     precision: Precision,
     pub(super) depth: Range<usize>,
     pub(super) columns: Range<usize>,
@@ -104,7 +105,7 @@ pub(in super::super) struct Panel {
 impl Panel {
     /// An empty one, whose memory later packing uses again.
     pub(in super::super) fn new(precision: Precision) -> Self {
-        Self { tiles: Vec::new(), precision, depth: 0..0, columns: 0..0 }
+        Self { tiles: Aligned::zeros(0), precision, depth: 0..0, columns: 0..0 }
     }
 
     /// Packs this part of `right`. What is missing to whole tiles is zero.
@@ -116,7 +117,7 @@ impl Panel {
     ) {
         assert!(super::available() && depth.end <= right.depth && columns.end <= right.columns);
         let steps = depth.len().div_ceil(STEP);
-        self.tiles.resize(columns.len().div_ceil(COLUMNS) * steps * self.step(), 0);
+        self.tiles.resize(columns.len().div_ceil(COLUMNS) * steps * self.step());
         (self.depth, self.columns) = (depth, columns);
         #[expect(unsafe_code, reason = "the processor has these instructions, as was asked above")]
         unsafe {

@@ -8,16 +8,16 @@ use std::arch::x86_64::{
 
 use rayon::prelude::*;
 
-use super::{Precision, STEP, TILE};
+use super::{Precision, STEP, TILE, aligned::Aligned};
 
 /// Numbers a core takes at a time.
 const CHUNK: usize = 1 << 14;
 
 /// Rows of numbers in pieces. Rows may lie any distance apart and even overlap, since a tile is loaded row by row.
 pub(in super::super) struct Pieces {
-    high: Vec<u16>,
+    high: Aligned,
     /// Empty where one piece does.
-    low: Vec<u16>,
+    low: Aligned,
     row_stride: usize,
     /// Numbers that are there; behind them are zeros for tiles that reach over the end.
     len: usize,
@@ -26,9 +26,8 @@ pub(in super::super) struct Pieces {
 impl Pieces {
     /// Splits all of `x`, whose rows are `row_stride` apart.
     pub(in super::super) fn of(x: &[f32], row_stride: usize, precision: Precision) -> Self {
-        let room = x.len() + TILE * row_stride + STEP;
-        let mut high = vec![0; room];
-        let mut low = vec![0; if precision == Precision::Split { room } else { 0 }];
+        let mut pieces = Self::with_room(x.len(), row_stride, precision);
+        let Self { high, low, .. } = &mut pieces;
         if precision == Precision::Split {
             high.par_chunks_mut(CHUNK)
                 .zip(low.par_chunks_mut(CHUNK))
@@ -39,7 +38,7 @@ impl Pieces {
                 .zip(x.par_chunks(CHUNK))
                 .for_each(|(high, x)| split(x, &mut high[..x.len()], &mut []));
         }
-        Self { high, low, row_stride, len: x.len() }
+        pieces
     }
 
     /// Splits rows of a picture into one with room around it: each `row` of `x` goes to `padded.1` numbers into a row of
@@ -67,8 +66,8 @@ impl Pieces {
     /// Room for numbers that are split later, by one thread again and again.
     pub(in super::super) fn with_room(len: usize, row_stride: usize, precision: Precision) -> Self {
         let room = len + TILE * row_stride + STEP;
-        let low = vec![0; if precision == Precision::Split { room } else { 0 }];
-        Self { high: vec![0; room], low, row_stride, len }
+        let low = Aligned::zeros(if precision == Precision::Split { room } else { 0 });
+        Self { high: Aligned::zeros(room), low, row_stride, len }
     }
 
     /// Splits `x` into the first places.
