@@ -44,13 +44,6 @@ pub struct Conditioning {
     pub pooled: Tensor,
 }
 
-impl Conditioning {
-    /// 2 with guidance, else 1.
-    pub fn batch(&self) -> usize {
-        self.prompt_embeds.dims()[0]
-    }
-}
-
 /// `model_index.json`, of which one setting concerns the arithmetic.
 #[derive(Deserialize)]
 struct ModelIndex {

@@ -34,7 +34,7 @@ use std::{
 
 use candle_core::{DType, Device, Tensor};
 
-use conditioning::{Conditioning, TextEncoders};
+use conditioning::TextEncoders;
 pub use error::{Error, WeightsError};
 use image_to_image::ImageLatents;
 pub use lora::LoraFile;
@@ -45,7 +45,7 @@ pub use preview::LatentPreview;
 use safety_checker::SafetyChecker;
 pub use scheduler::SchedulerName;
 use scheduler::{CleanSample, SchedulerConfig};
-use unet::UNet;
+use unet::{UNet, UNetConditioning};
 use vae::Vae;
 pub use weights::Weights;
 
@@ -107,7 +107,10 @@ impl Pipeline {
 
         // 1. Encode the prompt, and with guidance the negative prompt, once for all images.
         let started = Instant::now();
-        let (conditioning, mut notes) = self.text_encoders.encode(params)?;
+        let (texts, mut notes) = self.text_encoders.encode(params)?;
+        // Added time ids: original size, crop, target size. The hosted model passes the requested size for both.
+        let (h, w) = (params.height as f32, params.width as f32);
+        let conditioning = self.unet.condition(&texts.prompt_embeds, &texts.pooled, [h, w, 0.0, 0.0, h, w])?;
         self.device.synchronize()?;
         // An image to start from as well: its latents are sampled anew for each image.
         let start = params.image.as_ref().map(|image| self.encode_image(image, params)).transpose()?;
@@ -123,10 +126,10 @@ impl Pipeline {
             };
             let latents = self.denoise(params, &conditioning, start.as_ref(), seed, &mut told)?;
 
-            // 6. Decode. 7. To pixels.
+            // 5. Decode. 6. To pixels.
             let started = Instant::now();
             let image = self.decode(&latents)?;
-            // 8. Leave out what should not be shown, as the hosted model does.
+            // 7. Leave out what should not be shown, as the hosted model does.
             let is_flagged = self.flags(&image, params)?;
             timings.decode += started.elapsed();
             if is_flagged {
@@ -175,7 +178,7 @@ impl Pipeline {
     fn denoise(
         &self,
         params: &Params,
-        conditioning: &Conditioning,
+        conditioning: &UNetConditioning,
         start: Option<&ImageLatents>,
         seed: u64,
         told: &mut dyn FnMut(&Latents, &Latents, Duration) -> ControlFlow<()>,
@@ -198,16 +201,12 @@ impl Pipeline {
         };
         let mut latents = Latents { channels, height, width, values };
 
-        // 4. Added time ids: original size, crop, target size. The hosted model passes the requested size for both.
-        let (h, w) = (params.height as f32, params.width as f32);
-        let added = self.unet.added_conditioning(&conditioning.pooled, [h, w, 0.0, 0.0, h, w])?;
-
-        // 5. Denoising loop.
+        // 4. Denoising loop.
         for index in begin_index..scheduler.timesteps().len() {
             let started = Instant::now();
             let input = Latents { values: scheduler.scale_model_input(&latents.values, index), ..latents.clone() };
             let timestep = scheduler.timesteps()[index];
-            let output = self.predict(&input, timestep, conditioning, &added, params.guidance_scale)?;
+            let output = self.predict(&input, timestep, conditioning, params.guidance_scale)?;
             latents.values = scheduler.step(&output, index, &latents.values, &mut |count| rng.normal(count));
             if !latents.values.iter().all(|value| value.is_finite()) {
                 return Err(Error::NotFinite { stage: "the UNet" });
@@ -225,13 +224,12 @@ impl Pipeline {
         &self,
         input: &Latents,
         timestep: f32,
-        conditioning: &Conditioning,
-        added: &Tensor,
+        conditioning: &UNetConditioning,
         guidance_scale: f64,
     ) -> Result<Vec<f32>, Error> {
-        let batch = conditioning.batch();
+        let batch = conditioning.batch()?;
         let sample = self.upload(&vec![input; batch], self.unet.dtype())?; // (batch, h, w, 4)
-        let output = self.unet.forward(&sample, timestep, &conditioning.prompt_embeds, added)?;
+        let output = self.unet.forward(&sample, timestep, conditioning)?;
         let mut predictions = self.download(&output)?;
         let Some(text) = (batch == 2).then(|| predictions.pop()).flatten() else {
             return Ok(predictions.remove(0));

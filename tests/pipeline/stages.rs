@@ -36,9 +36,10 @@ fn the_unet_predicts_what_diffusers_does_at_three_timesteps_and_two_sizes() {
     for (width, height) in SIZES {
         let sample = noise(2, 4, height, width);
         let (w, h) = (8.0 * width as f32, 8.0 * height as f32);
-        let added = unet.added_conditioning(golden.get("pooled"), [h, w, 0.0, 0.0, h, w]).unwrap();
+        let sizes = [h, w, 0.0, 0.0, h, w];
+        let conditioning = unet.condition(golden.get("prompt_embeds"), golden.get("pooled"), sizes).unwrap();
         for timestep in [999.0, 249.0, 0.0] {
-            let found = unet.forward(&sample, timestep, golden.get("prompt_embeds"), &added).unwrap();
+            let found = unet.forward(&sample, timestep, &conditioning).unwrap();
             let name = format!("unet.{width}x{height}.t{timestep}");
             assert_close(&name, &found, &golden.channels_last(&name));
         }

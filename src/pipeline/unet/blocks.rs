@@ -3,6 +3,8 @@
 //! diffusers: `models/unets/unet_2d_blocks.py`: `DownBlock2D` and `CrossAttnDownBlock2D`, `UNetMidBlock2DCrossAttn`,
 //! `UpBlock2D` and `CrossAttnUpBlock2D`. A block with and one without attention differ only in having any.
 
+use std::slice::Iter;
+
 use candle_core::Tensor;
 
 use super::{
@@ -14,7 +16,7 @@ use super::{
     },
     UNetConfig,
     config::BlockShape,
-    transformer::Transformer,
+    transformer::{Attended, Transformer},
     with_residual,
 };
 
@@ -40,13 +42,23 @@ impl Layer {
         Ok(Self { resnet: resnet(source, config, shape, i, inputs)?, attention })
     }
 
-    fn forward(&self, x: &Tensor, time: &Tensor, text: &Tensor) -> candle_core::Result<Tensor> {
+    fn forward(&self, x: &Tensor, time: &Tensor, text: &mut Iter<'_, Attended>) -> candle_core::Result<Tensor> {
         let hidden = self.resnet.forward(x, Some(time))?;
         match &self.attention {
             Some(attention) => attention.forward(&hidden, text),
             None => Ok(hidden),
         }
     }
+}
+
+/// What the transformers of these layers look at in the texts, in the order in which they do.
+fn attend_to<'a>(
+    layers: impl IntoIterator<Item = &'a Layer>,
+    text: &Tensor,
+    attended: &mut Vec<Attended>,
+) -> candle_core::Result<()> {
+    let mut transformers = layers.into_iter().filter_map(|layer| layer.attention.as_ref());
+    transformers.try_for_each(|transformer| transformer.attend_to(text, attended))
 }
 
 fn resnet(
@@ -88,12 +100,16 @@ impl DownBlock {
         })
     }
 
+    pub(super) fn attend_to(&self, text: &Tensor, attended: &mut Vec<Attended>) -> candle_core::Result<()> {
+        attend_to(&self.layers, text, attended)
+    }
+
     /// Leaves a residual after each layer and after the downsampler.
     pub(super) fn forward(
         &self,
         mut sample: Tensor,
         time: &Tensor,
-        text: &Tensor,
+        text: &mut Iter<'_, Attended>,
         residuals: &mut Vec<Tensor>,
     ) -> candle_core::Result<Tensor> {
         for layer in &self.layers {
@@ -123,7 +139,16 @@ impl MidBlock {
         })
     }
 
-    pub(super) fn forward(&self, sample: &Tensor, time: &Tensor, text: &Tensor) -> candle_core::Result<Tensor> {
+    pub(super) fn attend_to(&self, text: &Tensor, attended: &mut Vec<Attended>) -> candle_core::Result<()> {
+        attend_to([&self.first], text, attended)
+    }
+
+    pub(super) fn forward(
+        &self,
+        sample: &Tensor,
+        time: &Tensor,
+        text: &mut Iter<'_, Attended>,
+    ) -> candle_core::Result<Tensor> {
         self.last.forward(&self.first.forward(sample, time, text)?, Some(time))
     }
 }
@@ -153,12 +178,16 @@ impl UpBlock {
         })
     }
 
+    pub(super) fn attend_to(&self, text: &Tensor, attended: &mut Vec<Attended>) -> candle_core::Result<()> {
+        attend_to(&self.layers, text, attended)
+    }
+
     /// Takes one residual for each layer.
     pub(super) fn forward(
         &self,
         mut sample: Tensor,
         time: &Tensor,
-        text: &Tensor,
+        text: &mut Iter<'_, Attended>,
         residuals: &mut Vec<Tensor>,
     ) -> candle_core::Result<Tensor> {
         for layer in &self.layers {

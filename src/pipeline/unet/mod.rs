@@ -4,11 +4,12 @@
 //! comes from `unet/config.json`.
 
 mod blocks;
+mod conditioning;
 mod config;
 mod embedding;
 mod transformer;
 
-use candle_core::{D, DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use super::{
     error::Error,
@@ -16,6 +17,7 @@ use super::{
     weights::{Source, TensorStore, Weights, activation_dtype},
 };
 use blocks::{DownBlock, MidBlock, UpBlock};
+pub use conditioning::UNetConditioning;
 pub use config::UNetConfig;
 use embedding::{TimestepEmbedding, sinusoid};
 
@@ -93,32 +95,15 @@ impl UNet {
         self.dtype
     }
 
-    /// What SDXL adds to the time embedding: the pooled text `(b, c)` beside the sinusoids of six sizes. It does not
-    /// depend on the timestep, so it is made once a request. `(b, time channels)`.
-    ///
-    /// diffusers: `get_aug_embed` with `addition_embed_type="text_time"`.
-    pub fn added_conditioning(&self, pooled: &Tensor, time_ids: [f32; 6]) -> Result<Tensor, Error> {
-        let width = self.config.addition_time_embed_dim;
-        let sizes: Vec<f32> = time_ids.iter().flat_map(|&size| sinusoid(size, width, &self.config)).collect();
-        let sizes = Tensor::from_vec(sizes, (1, 6 * width), &self.device)?.to_dtype(self.dtype)?;
-        let sizes = sizes.broadcast_as((pooled.dim(0)?, 6 * width))?.contiguous()?;
-        let added = Tensor::cat(&[pooled, &sizes], D::Minus1)?; // (b, 1280 + 6 * 256)
-        Ok(self.add_embedding.forward(&added)?)
-    }
-
-    /// The prediction for latents `(b, h, w, 4)`, conditioned on texts `(b, 77, c)` and [`Self::added_conditioning`].
-    pub fn forward(
-        &self,
-        sample: &Tensor,
-        timestep: f32,
-        encoder_hidden_states: &Tensor,
-        added: &Tensor,
-    ) -> Result<Tensor, Error> {
+    /// The prediction for latents `(b, h, w, 4)` under a request's conditioning.
+    pub fn forward(&self, sample: &Tensor, timestep: f32, conditioning: &UNetConditioning) -> Result<Tensor, Error> {
         // 1. Time. Every residual block begins by taking the embedding's SiLU, so it is taken once here.
         let width = self.config.block_out_channels[0];
         let time = Tensor::from_vec(sinusoid(timestep, width, &self.config), (1, width), &self.device)?;
         let time = self.time_embedding.forward(&time.to_dtype(self.dtype)?)?;
-        let time = Activation::Silu.forward(&time.broadcast_add(added)?)?; // (b, time channels)
+        let time = Activation::Silu.forward(&time.broadcast_add(&conditioning.added)?)?; // (b, time channels)
+
+        let mut text = conditioning.text.iter();
 
         // 2. Pre-process.
         let mut sample = self.conv_in.forward(sample)?;
@@ -126,15 +111,15 @@ impl UNet {
         // 3. Down, keeping what the way up will be reminded of.
         let mut residuals = vec![sample.clone()];
         for block in &self.down_blocks {
-            sample = block.forward(sample, &time, encoder_hidden_states, &mut residuals)?;
+            sample = block.forward(sample, &time, &mut text, &mut residuals)?;
         }
 
         // 4. Mid.
-        sample = self.mid_block.forward(&sample, &time, encoder_hidden_states)?;
+        sample = self.mid_block.forward(&sample, &time, &mut text)?;
 
         // 5. Up.
         for block in &self.up_blocks {
-            sample = block.forward(sample, &time, encoder_hidden_states, &mut residuals)?;
+            sample = block.forward(sample, &time, &mut text, &mut residuals)?;
         }
 
         // 6. Post-process.

@@ -3,6 +3,8 @@
 //! diffusers: `models/transformers/transformer_2d.py`, `Transformer2DModel`, and `models/attention.py`,
 //! `BasicTransformerBlock`. Channels-last, a picture already is the sequence they make of it.
 
+use std::slice::Iter;
+
 use candle_core::Tensor;
 
 use super::{
@@ -59,10 +61,21 @@ impl Transformer {
         })
     }
 
-    /// `(b, h, w, c)` in and out.
-    pub(super) fn forward(&self, x: &Tensor, text: &Tensor) -> candle_core::Result<Tensor> {
+    /// What its blocks look at in the texts, block after block.
+    pub(super) fn attend_to(&self, text: &Tensor, attended: &mut Vec<Attended>) -> candle_core::Result<()> {
+        for block in &self.transformer_blocks {
+            attended.push(block.attn2.attend_to(text)?);
+        }
+        Ok(())
+    }
+
+    /// `(b, h, w, c)` in and out. Takes one of `text` for each block.
+    pub(super) fn forward(&self, x: &Tensor, text: &mut Iter<'_, Attended>) -> candle_core::Result<Tensor> {
         let mut hidden = self.proj_in.forward(&self.norm.forward(x)?)?.flatten(1, 2)?; // (b, h * w, c)
         for block in &self.transformer_blocks {
+            let Some(text) = text.next() else {
+                candle_core::bail!("there are more blocks than texts were prepared for")
+            };
             hidden = block.forward(&hidden, text)?;
         }
         x + self.proj_out.forward(&hidden)?.reshape(x.shape())?
@@ -95,13 +108,19 @@ impl TransformerBlock {
         })
     }
 
-    fn forward(&self, hidden: &Tensor, text: &Tensor) -> candle_core::Result<Tensor> {
+    fn forward(&self, hidden: &Tensor, text: &Attended) -> candle_core::Result<Tensor> {
         let x = self.norm1.forward(hidden)?;
-        let hidden = (hidden + self.attn1.forward(&x, &x)?)?;
+        let hidden = (hidden + self.attn1.forward(&x, &self.attn1.attend_to(&x)?)?)?;
         let hidden = (&hidden + self.attn2.forward(&self.norm2.forward(&hidden)?, text)?)?;
         let gated = geglu(&self.ff_in.forward(&self.norm3.forward(&hidden)?)?)?;
         hidden + self.ff_out.forward(&gated)?
     }
+}
+
+/// What is looked at: keys and values of every token, both `(b, tokens, c)`.
+pub(super) struct Attended {
+    key: Tensor,
+    value: Tensor,
 }
 
 /// diffusers: `models/attention_processor.py`, `Attention`.
@@ -124,8 +143,12 @@ impl Attention {
         })
     }
 
-    fn forward(&self, x: &Tensor, context: &Tensor) -> candle_core::Result<Tensor> {
-        let (query, key, value) = (self.to_q.forward(x)?, self.to_k.forward(context)?, self.to_v.forward(context)?);
-        self.to_out.forward(&attention(&query, &key, &value, (self.heads, Mask::None), self.to_q.weight.dtype())?)
+    fn attend_to(&self, context: &Tensor) -> candle_core::Result<Attended> {
+        Ok(Attended { key: self.to_k.forward(context)?, value: self.to_v.forward(context)? })
+    }
+
+    fn forward(&self, x: &Tensor, context: &Attended) -> candle_core::Result<Tensor> {
+        let (heads, kept) = ((self.heads, Mask::None), self.to_q.weight.dtype());
+        self.to_out.forward(&attention(&self.to_q.forward(x)?, &context.key, &context.value, heads, kept)?)
     }
 }

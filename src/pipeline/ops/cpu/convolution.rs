@@ -48,7 +48,7 @@ pub(super) fn convolve(x: &[f32], weight: &Weight<'_>, bias: &[f32], geometry: &
     #[cfg(target_arch = "x86_64")]
     if tiles::available() {
         match weight.kept() {
-            Kept::F32(_) => {}
+            Kept::F32(weight) => return convolve_on_tiles(x, weight, bias, geometry),
             Kept::F16(weight) => return convolve_on_tiles(x, weight, bias, geometry),
             Kept::BF16(weight) => return convolve_on_tiles(x, weight, bias, geometry),
         }
@@ -88,8 +88,7 @@ fn convolve_on_tiles<T: tiles::Number>(x: &[f32], weight: &[T], bias: &[f32], ge
             ..tile
         }));
     }
-    let segment = |row| tiles::Segment { left: row * padded_row, depth: row * depth..(row + 1) * depth };
-    let segments: Vec<_> = (0..kernel).map(segment).collect();
+    let segments = tiles::Segments { count: kernel, stride: padded_row };
     let right = tiles::Right {
         values: weight,
         order: tiles::Order::Depths,
@@ -108,7 +107,7 @@ fn convolve_on_tiles<T: tiles::Number>(x: &[f32], weight: &[T], bias: &[f32], ge
             (stride * in_channels, T::PRECISION),
         );
         let start = tiles::Start::Bias(bias);
-        tiles::Product { left: &left, rows: &rows, segments: &segments, right, start }.write(y);
+        tiles::Product { left: &left, rows: &rows, segments, right, start }.write(y);
     }
     y
 }

@@ -94,7 +94,7 @@ pub(super) fn linear(
     #[cfg(target_arch = "x86_64")]
     if tiles::available() && x.len() / inputs >= tiles::FEWEST_ROWS {
         match weight.kept() {
-            Kept::F32(_) => {}
+            Kept::F32(weight) => return linear_on_tiles(x, weight, bias, (inputs, outputs)),
             Kept::F16(weight) => return linear_on_tiles(x, weight, bias, (inputs, outputs)),
             Kept::BF16(weight) => return linear_on_tiles(x, weight, bias, (inputs, outputs)),
         }
@@ -124,7 +124,7 @@ fn linear_on_tiles<T: tiles::Number>(
     tiles::Product {
         left: &tiles::Pieces::of(x, inputs, T::PRECISION),
         rows: &tiles::row_tiles(count, inputs),
-        segments: &[tiles::Segment { left: 0, depth: 0..inputs }],
+        segments: tiles::Segments { count: 1, stride: 0 },
         right: tiles::Right {
             values: weight,
             order: tiles::Order::Outputs,

@@ -33,8 +33,7 @@ pub(super) struct Geometry {
 /// Attends; all four arrays are `(batch, tokens, heads * head_dim)`.
 pub(super) fn attend(query: &[f32], key: &[f32], value: &[f32], geometry: &Geometry) -> Vec<f32> {
     #[cfg(target_arch = "x86_64")]
-    if tiles::available() && !geometry.is_exact && geometry.mask == Mask::None && geometry.queries >= tiles::FEWEST_ROWS
-    {
+    if tiles::available() && geometry.mask == Mask::None && geometry.queries >= tiles::FEWEST_ROWS {
         return on_tiles::attend(query, key, value, geometry);
     }
     let channels = geometry.heads * geometry.head_dim;

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::{
     super::{
         elementwise::exp,
-        tiles::{Order, Panel, Pieces, Precision, Right, Start, accumulate, row_tiles},
+        tiles::{Depth, Order, Panel, Pieces, Precision, Right, Start, accumulate, row_tiles},
         vectors::vectorized,
     },
     Geometry,
@@ -30,15 +30,16 @@ struct Block {
 pub(super) fn attend(query: &[f32], key: &[f32], value: &[f32], geometry: &Geometry) -> Vec<f32> {
     let Geometry { batch, queries, keys, heads, head_dim, .. } = *geometry;
     let channels = heads * head_dim;
+    let precision = precision(geometry);
     let mut y = vec![0.0; query.len()];
     for batch in 0..batch {
         let of_batch = |tokens: usize| batch * tokens * channels..(batch + 1) * tokens * channels;
         let (key, value) = (&key[of_batch(keys)], &value[of_batch(keys)]);
         let heads: Vec<Vec<Block>> =
             (0..heads).into_par_iter().map(|head| blocks(key, value, geometry, head * head_dim)).collect();
-        let query = Pieces::of(&query[of_batch(queries)], channels, Precision::Split);
+        let query = Pieces::of(&query[of_batch(queries)], channels, precision);
         y[of_batch(queries)].par_chunks_mut(QUERIES * channels).enumerate().for_each(|(number, y)| {
-            let mut space = Space::new(head_dim);
+            let mut space = Space::new(head_dim, precision);
             for (head, blocks) in heads.iter().enumerate() {
                 let first = number * QUERIES * channels + head * head_dim;
                 let attended = space.attend(&query, (first, y.len() / channels), channels, blocks);
@@ -51,18 +52,23 @@ pub(super) fn attend(query: &[f32], key: &[f32], value: &[f32], geometry: &Geome
     y
 }
 
+fn precision(geometry: &Geometry) -> Precision {
+    if geometry.is_exact { Precision::Exact } else { Precision::Split }
+}
+
 /// A head's keys and values, which are `offset` numbers from the beginning of each token.
 fn blocks(key: &[f32], value: &[f32], geometry: &Geometry, offset: usize) -> Vec<Block> {
     let channels = geometry.heads * geometry.head_dim;
+    let precision = precision(geometry);
     let block = |first: usize| {
         let count = KEYS.min(geometry.keys - first);
-        let mut block = Block { keys: Panel::new(Precision::Split), values: Panel::new(Precision::Split), count };
+        let mut block = Block { keys: Panel::new(precision), values: Panel::new(precision), count };
         let from = first * channels + offset;
         let (width, row_stride) = (geometry.head_dim, channels);
         let keys = Right { values: &key[from..], order: Order::Outputs, row_stride, columns: count, depth: width };
-        block.keys.pack(&keys, 0..width, 0..count);
+        block.keys.pack(&keys, Depth::whole(0..width), 0..count);
         let values = Right { values: &value[from..], order: Order::Depths, row_stride, columns: width, depth: count };
-        block.values.pack(&values, 0..count, 0..width);
+        block.values.pack(&values, Depth::whole(0..count), 0..width);
         block
     };
     (0..geometry.keys).step_by(KEYS).map(block).collect()
@@ -77,10 +83,10 @@ struct Space {
 }
 
 impl Space {
-    fn new(head_dim: usize) -> Self {
+    fn new(head_dim: usize, precision: Precision) -> Self {
         Self {
             scores: vec![0.0; QUERIES * KEYS],
-            weights: Pieces::with_room(QUERIES * KEYS, KEYS, Precision::Split),
+            weights: Pieces::with_room(QUERIES * KEYS, KEYS, precision),
             sums: vec![0.0; QUERIES * head_dim],
             head_dim,
         }

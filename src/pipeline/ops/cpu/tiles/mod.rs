@@ -1,10 +1,12 @@
 //! Matrix products on the matrix units of recent Xeons (AMX): sums in f32 of products of bf16 numbers, an order of
 //! magnitude faster than f32 arithmetic on the same core.
 //!
-//! An f32 number is split into two bf16 pieces, its `high` half and what that leaves, `low`. Three products,
-//! high x high + high x low + low x high, keep 16 bits of every factor, more than the 11 of the f16 that weights are
-//! published in. So weights kept in f16 are multiplied; for those kept in bf16 one product does, which is what that choice
-//! asks for. Weights kept in f32 ask for all 24 bits and stay with f32 arithmetic.
+//! An f32 number is the sum of three bf16 pieces of eight bits each: what is nearest to it, what that leaves, and what both
+//! leave. Of the nine products of two such numbers' pieces the six large ones make a product of f32's own exactness (Henry,
+//! Tang and Heinecke, "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations", 2019), in
+//! less time than f32 arithmetic takes. So weights kept in f32 are multiplied. Two pieces and three products keep 16 bits of
+//! every factor, more than the 11 of the f16 that weights are published in: they serve weights kept in f16. For those kept in
+//! bf16 one product does, which is what that choice asks for.
 //!
 //! The instructions are Intel's (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18). Rust has
 //! no stable names for them yet, so `kernel` spells them out. A tile is 16 rows of 64 bytes: 16 x 32 numbers of the left
@@ -18,9 +20,9 @@ mod product;
 
 use std::sync::LazyLock;
 
-pub(super) use panel::{Number, Order, Panel, Right};
+pub(super) use panel::{Depth, Number, Order, Panel, Right};
 pub(super) use pieces::Pieces;
-pub(super) use product::{Product, RowTile, Segment, Start, accumulate, row_tiles};
+pub(super) use product::{Product, RowTile, Segments, Start, accumulate, row_tiles};
 
 /// With fewer rows than this most of a tile would be wasted.
 pub(super) const FEWEST_ROWS: usize = 8;
@@ -32,10 +34,26 @@ const STEP: usize = 32;
 /// How exactly numbers are multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Precision {
-    /// Two pieces a number, three products.
+    /// Three pieces a number, six products: f32's 24 bits.
+    Exact,
+    /// Two pieces, three products: 16 bits.
     Split,
-    /// One piece, one product.
+    /// One piece, one product: 8 bits.
     Bf16,
+}
+
+/// Pieces of a number at most.
+const MOST_PIECES: usize = 3;
+
+impl Precision {
+    /// Pieces that a number is split into.
+    fn pieces(self) -> usize {
+        match self {
+            Self::Exact => 3,
+            Self::Split => 2,
+            Self::Bf16 => 1,
+        }
+    }
 }
 
 /// Whether this processor has the units, and the system lets this program use them. `FOURSTEP_MAX_CPU=avx512` says no

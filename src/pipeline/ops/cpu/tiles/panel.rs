@@ -2,10 +2,10 @@
 
 use std::{
     arch::x86_64::{
-        __m512, __m512i, _mm256_loadu_si256, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps,
-        _mm512_loadu_ps, _mm512_loadu_si512, _mm512_permutexvar_epi16, _mm512_shuffle_i32x4, _mm512_slli_epi32,
-        _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
-        _mm512_unpacklo_epi64,
+        __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_loadu_si256, _mm512_castsi512_ps, _mm512_cvtepu16_epi32,
+        _mm512_cvtph_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_permutexvar_epi16, _mm512_setzero_si512,
+        _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
+        _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
     },
     ops::Range,
 };
@@ -15,11 +15,13 @@ use half::{bf16, f16};
 use super::{
     Precision, STEP, TILE,
     aligned::Aligned,
-    pieces::{rest_of, round, zeros},
+    pieces::{pieces_of, zeros},
 };
 
 /// Columns that the innermost loop takes at once.
 pub(super) const COLUMNS: usize = 2 * TILE;
+/// How many numbers of a row are asked for before they are needed.
+const AHEAD: usize = 4 * STEP;
 /// Numbers in a tile.
 const TILE_NUMBERS: usize = TILE * STEP;
 
@@ -62,8 +64,7 @@ pub(in super::super) trait Number: Copy + Sync {
 #[expect(unsafe_code, reason = "loads as many bytes as the array has")]
 impl Number for f32 {
     const ZERO: Self = 0.0;
-    // Keys and values; a weight in f32 asks for more.
-    const PRECISION: Precision = Precision::Split;
+    const PRECISION: Precision = Precision::Exact;
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn widened(numbers: &[Self; TILE]) -> __m512 {
@@ -94,34 +95,57 @@ impl Number for bf16 {
     }
 }
 
+/// Some depth of a right operand: parts of one length that follow each other.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Depth {
+    pub(in super::super) start: usize,
+    /// Numbers of each part.
+    pub(in super::super) len: usize,
+    pub(in super::super) parts: usize,
+}
+
+impl Depth {
+    /// A single part.
+    pub(in super::super) fn whole(depth: Range<usize>) -> Self {
+        Self { start: depth.start, len: depth.len(), parts: 1 }
+    }
+
+    /// Steps of one part.
+    pub(super) fn steps(&self) -> usize {
+        self.len.div_ceil(STEP)
+    }
+
+    fn end(&self) -> usize {
+        self.start + self.parts * self.len
+    }
+}
+
 /// Some depth of some columns of a right operand, packed.
 pub(in super::super) struct Panel {
     tiles: Aligned,
     precision: Precision,
-    pub(super) depth: Range<usize>,
+    pub(super) depth: Depth,
     pub(super) columns: Range<usize>,
 }
 
 impl Panel {
     /// An empty one, whose memory later packing uses again.
     pub(in super::super) fn new(precision: Precision) -> Self {
-        Self { tiles: Aligned::zeros(0), precision, depth: 0..0, columns: 0..0 }
+        Self { tiles: Aligned::zeros(0), precision, depth: Depth::whole(0..0), columns: 0..0 }
     }
 
     /// Packs this part of `right`. What is missing to whole tiles is zero.
-    pub(in super::super) fn pack<T: Number>(
-        &mut self,
-        right: &Right<'_, T>,
-        depth: Range<usize>,
-        columns: Range<usize>,
-    ) {
-        assert!(super::available() && depth.end <= right.depth && columns.end <= right.columns);
-        let steps = depth.len().div_ceil(STEP);
-        self.tiles.resize(columns.len().div_ceil(COLUMNS) * steps * self.step());
+    pub(in super::super) fn pack<T: Number>(&mut self, right: &Right<'_, T>, depth: Depth, columns: Range<usize>) {
+        assert!(super::available() && depth.end() <= right.depth && columns.end <= right.columns);
         (self.depth, self.columns) = (depth, columns);
+        self.tiles.resize(self.columns.len().div_ceil(COLUMNS) * self.block_numbers());
         #[expect(unsafe_code, reason = "the processor has these instructions, as was asked above")]
         unsafe {
-            self.pack_vectors(right);
+            match self.precision {
+                Precision::Exact => self.pack_vectors::<T, 3>(right),
+                Precision::Split => self.pack_vectors::<T, 2>(right),
+                Precision::Bf16 => self.pack_vectors::<T, 1>(right),
+            }
         }
     }
 
@@ -129,41 +153,40 @@ impl Panel {
         self.precision
     }
 
-    pub(super) fn steps(&self) -> usize {
-        self.depth.len().div_ceil(STEP)
-    }
-
-    /// The tiles of the block of columns of this number.
+    /// The tiles of the block of columns of this number: for each step two of first pieces, two of second ones, and so on.
     pub(super) fn block(&self, number: usize) -> *const u16 {
-        let block = self.steps() * self.step();
-        self.tiles[number * block..][..block].as_ptr()
+        self.tiles[number * self.block_numbers()..][..self.block_numbers()].as_ptr()
     }
 
-    /// Numbers of one step of a block of columns.
-    fn step(&self) -> usize {
-        match self.precision {
-            Precision::Split => 4 * TILE_NUMBERS,
-            Precision::Bf16 => 2 * TILE_NUMBERS,
-        }
+    /// Numbers of a block of columns.
+    fn block_numbers(&self) -> usize {
+        self.depth.parts * self.depth.steps() * self.precision.pieces() * 2 * TILE_NUMBERS
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    fn pack_vectors<T: Number>(&mut self, right: &Right<'_, T>) {
-        let (steps, step, is_split) = (self.steps(), self.step(), self.precision == Precision::Split);
-        for (number, target) in self.tiles.chunks_exact_mut(step).enumerate() {
-            let (block, depth) = (number / steps, self.depth.start + number % steps * STEP);
-            let (high, low) = target.split_at_mut(2 * TILE_NUMBERS);
-            let mut low = low.chunks_exact_mut(TILE_NUMBERS);
-            for (half, high) in high.chunks_exact_mut(TILE_NUMBERS).enumerate() {
+    fn pack_vectors<T: Number, const N: usize>(&mut self, right: &Right<'_, T>) {
+        let Depth { start, len, parts } = self.depth;
+        let steps = self.depth.steps();
+        let (blocks, steps_of_all) = (self.columns.len().div_ceil(COLUMNS), steps * parts);
+        let size = N * 2 * TILE_NUMBERS;
+        for number in 0..blocks * steps_of_all {
+            // As the numbers lie in memory.
+            let (block, step) = match right.order {
+                Order::Outputs => (number / steps_of_all, number % steps_of_all),
+                Order::Depths => (number % blocks, number / blocks),
+            };
+            let target = &mut self.tiles[(block * steps_of_all + step) * size..][..size];
+            let (depth, step) = (start + step / steps * len, step % steps);
+            for half in 0..2 {
                 let column = self.columns.start + block * COLUMNS + half * TILE;
-                let place = Place { depth, depth_end: self.depth.end, column, column_end: self.columns.end };
-                let (pieces, rests) = match right.order {
-                    Order::Outputs => from_outputs(right, &place, is_split),
-                    Order::Depths => from_depths(right, &place, is_split),
+                let place =
+                    Place { depth: depth + step * STEP, depth_end: depth + len, column, column_end: self.columns.end };
+                let pieces: [Rows; N] = match right.order {
+                    Order::Outputs => from_outputs(right, &place),
+                    Order::Depths => from_depths(right, &place),
                 };
-                store(&pieces, high);
-                if let Some(low) = low.next() {
-                    store(&rests, low);
+                for (piece, target) in pieces.iter().zip(target.chunks_exact_mut(TILE_NUMBERS).skip(half).step_by(2)) {
+                    store(piece, target);
                 }
             }
         }
@@ -183,36 +206,34 @@ type Rows = [__m512i; TILE];
 
 /// Each column's depth lies in a row: rows of pairs, transposed.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-fn from_outputs<T: Number>(right: &Right<'_, T>, place: &Place, is_split: bool) -> (Rows, Rows) {
-    let none = round(zeros(), zeros());
-    let (mut pieces, mut rests) = ([none; TILE], [none; TILE]);
+fn from_outputs<T: Number, const N: usize>(right: &Right<'_, T>, place: &Place) -> [Rows; N] {
+    let mut rows = [[_mm512_setzero_si512(); TILE]; N];
     let there = place.depth_end.saturating_sub(place.depth).min(STEP);
-    for (number, (piece, rest)) in pieces.iter_mut().zip(&mut rests).enumerate() {
-        let column = place.column + number;
-        if column >= place.column_end {
-            break;
-        }
-        let row = &right.values[column * right.row_stride + place.depth..][..there];
-        let (first, second) = match row.as_chunks::<TILE>() {
-            ([first, second], []) => (widened(first), widened(second)),
+    for number in 0..TILE.min(place.column_end.saturating_sub(place.column)) {
+        let start = (place.column + number) * right.row_stride + place.depth;
+        let row = &right.values[start..][..there];
+        // Sixteen rows at once are more than the processor foresees by itself.
+        prefetch(right.values, start + AHEAD);
+        prefetch(right.values, start + AHEAD + STEP / 2);
+        let pieces: [_; N] = pieces_of(match row.as_chunks::<TILE>() {
+            ([first, second], []) => [widened(first), widened(second)],
             _ => {
                 let mut numbers = [T::ZERO; STEP];
                 numbers[..there].copy_from_slice(row);
                 let (halves, _) = numbers.as_chunks::<TILE>();
-                (widened(&halves[0]), widened(&halves[1]))
+                [widened(&halves[0]), widened(&halves[1])]
             }
-        };
-        *piece = round(first, second);
-        if is_split {
-            *rest = rest_of(first, second, *piece);
+        });
+        for (rows, piece) in rows.iter_mut().zip(pieces) {
+            rows[number] = piece;
         }
     }
-    (transposed(pieces), if is_split { transposed(rests) } else { rests })
+    rows.map(|rows| transposed(rows))
 }
 
 /// Each depth's columns lie in a row: two rows, interleaved.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-fn from_depths<T: Number>(right: &Right<'_, T>, place: &Place, is_split: bool) -> (Rows, Rows) {
+fn from_depths<T: Number, const N: usize>(right: &Right<'_, T>, place: &Place) -> [Rows; N] {
     /// The first of one row, the first of the other, and so on.
     const INTERLEAVED: [u16; STEP] = {
         let mut order = [0; STEP];
@@ -223,8 +244,7 @@ fn from_depths<T: Number>(right: &Right<'_, T>, place: &Place, is_split: bool) -
         }
         order
     };
-    let none = round(zeros(), zeros());
-    let (mut pieces, mut rests) = ([none; TILE], [none; TILE]);
+    let mut rows = [[_mm512_setzero_si512(); TILE]; N];
     let there = place.column_end.saturating_sub(place.column).min(TILE);
     let row = |depth: usize| {
         if depth >= place.depth_end {
@@ -243,16 +263,23 @@ fn from_depths<T: Number>(right: &Right<'_, T>, place: &Place, is_split: bool) -
     #[expect(unsafe_code, reason = "the array is as long as the vector")]
     let order = unsafe { _mm512_loadu_si512(INTERLEAVED.as_ptr().cast()) };
     if there > 0 {
-        for (number, (piece, rest)) in pieces.iter_mut().zip(&mut rests).enumerate() {
-            let (first, second) = (row(place.depth + 2 * number), row(place.depth + 2 * number + 1));
-            let rounded = round(first, second);
-            *piece = _mm512_permutexvar_epi16(order, rounded);
-            if is_split {
-                *rest = _mm512_permutexvar_epi16(order, rest_of(first, second, rounded));
+        for number in 0..TILE {
+            let pieces: [_; N] = pieces_of([row(place.depth + 2 * number), row(place.depth + 2 * number + 1)]);
+            for (rows, piece) in rows.iter_mut().zip(pieces) {
+                rows[number] = _mm512_permutexvar_epi16(order, piece);
             }
         }
     }
-    (pieces, rests)
+    rows
+}
+
+/// Asks for the cache line of this number.
+#[inline(always)]
+fn prefetch<T>(values: &[T], number: usize) {
+    #[expect(unsafe_code, reason = "a hint, which may name any address")]
+    unsafe {
+        _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().wrapping_add(number).cast());
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]

@@ -2,42 +2,37 @@
 
 use std::arch::x86_64::{
     __m512, __m512bh, __m512i, _mm512_castsi512_ps, _mm512_castsi512_si256, _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh,
-    _mm512_extracti64x4_epi64, _mm512_loadu_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_si512,
-    _mm512_sub_ps,
+    _mm512_extracti64x4_epi64, _mm512_loadu_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32,
+    _mm512_storeu_si512, _mm512_sub_ps,
 };
 
 use rayon::prelude::*;
 
-use super::{Precision, STEP, TILE, aligned::Aligned};
+use super::{MOST_PIECES, Precision, STEP, TILE, aligned::Aligned};
 
 /// Numbers a core takes at a time.
 const CHUNK: usize = 1 << 14;
 
 /// Rows of numbers in pieces. Rows may lie any distance apart and even overlap, since a tile is loaded row by row.
 pub(in super::super) struct Pieces {
-    high: Aligned,
-    /// Empty where one piece does.
-    low: Aligned,
+    /// The first pieces of all numbers, then the second ones, and so on; empty where fewer do.
+    planes: [Aligned; MOST_PIECES],
+    precision: Precision,
     row_stride: usize,
     /// Numbers that are there; behind them are zeros for tiles that reach over the end.
     len: usize,
 }
 
+/// One part of every plane.
+type Parts<'a> = [&'a mut [u16]; MOST_PIECES];
+
 impl Pieces {
     /// Splits all of `x`, whose rows are `row_stride` apart.
     pub(in super::super) fn of(x: &[f32], row_stride: usize, precision: Precision) -> Self {
         let mut pieces = Self::with_room(x.len(), row_stride, precision);
-        let Self { high, low, .. } = &mut pieces;
-        if precision == Precision::Split {
-            high.par_chunks_mut(CHUNK)
-                .zip(low.par_chunks_mut(CHUNK))
-                .zip(x.par_chunks(CHUNK))
-                .for_each(|((high, low), x)| split(x, &mut high[..x.len()], &mut low[..x.len()]));
-        } else {
-            high.par_chunks_mut(CHUNK)
-                .zip(x.par_chunks(CHUNK))
-                .for_each(|(high, x)| split(x, &mut high[..x.len()], &mut []));
-        }
+        pieces.parts(0, CHUNK).into_par_iter().zip(x.par_chunks(CHUNK)).for_each(|(mut parts, x)| {
+            split(x, &mut parts, precision);
+        });
         pieces
     }
 
@@ -51,33 +46,34 @@ impl Pieces {
         (row_stride, precision): (usize, Precision),
     ) -> Self {
         let mut pieces = Self::with_room(rows * padded_row, row_stride, precision);
-        let high = pieces.high[above * padded_row..].par_chunks_mut(padded_row).zip(x.par_chunks(row));
-        if precision == Precision::Split {
-            let low = pieces.low[above * padded_row..].par_chunks_mut(padded_row);
-            high.zip(low).with_min_len(8).for_each(|((high, x), low)| {
-                split(x, &mut high[left..][..row], &mut low[left..][..row]);
-            });
-        } else {
-            high.with_min_len(8).for_each(|(high, x)| split(x, &mut high[left..][..row], &mut []));
-        }
+        pieces.parts(above * padded_row, padded_row).into_par_iter().zip(x.par_chunks(row)).with_min_len(8).for_each(
+            |(parts, x)| split(x, &mut parts.map(|part| part.get_mut(left..).unwrap_or_default()), precision),
+        );
         pieces
     }
 
     /// Room for numbers that are split later, by one thread again and again.
     pub(in super::super) fn with_room(len: usize, row_stride: usize, precision: Precision) -> Self {
         let room = len + TILE * row_stride + STEP;
-        let low = Aligned::zeros(if precision == Precision::Split { room } else { 0 });
-        Self { high: Aligned::zeros(room), low, row_stride, len }
+        let plane = |number| Aligned::zeros(if number < precision.pieces() { room } else { 0 });
+        Self { planes: std::array::from_fn(plane), precision, row_stride, len }
     }
 
     /// Splits `x` into the first places.
     pub(in super::super) fn fill(&mut self, x: &[f32]) {
-        let low = if self.low.is_empty() { &mut [][..] } else { &mut self.low[..x.len()] };
-        split(x, &mut self.high[..x.len()], low);
+        let precision = self.precision;
+        split(x, &mut self.planes.each_mut().map(|plane| &mut plane[..]), precision);
+    }
+
+    /// The planes from `start` on, in parts of `len` numbers.
+    fn parts(&mut self, start: usize, len: usize) -> Vec<Parts<'_>> {
+        let count = (self.planes[0].len() - start).div_ceil(len);
+        let mut planes = self.planes.each_mut().map(|plane| plane.get_mut(start..).unwrap_or_default().chunks_mut(len));
+        (0..count).map(|_| planes.each_mut().map(|parts| parts.next().unwrap_or_default())).collect()
     }
 
     pub(super) fn precision(&self) -> Precision {
-        if self.low.is_empty() { Precision::Bf16 } else { Precision::Split }
+        self.precision
     }
 
     pub(super) fn row_stride(&self) -> usize {
@@ -87,61 +83,60 @@ impl Pieces {
     /// Whether a tile's `rows` rows of `depth` numbers from `offset` are there, in whole tiles and steps.
     pub(super) fn holds(&self, offset: usize, rows: usize, depth: usize) -> bool {
         offset + (rows - 1) * self.row_stride + depth <= self.len
-            && offset + (TILE - 1) * self.row_stride + depth.next_multiple_of(STEP) <= self.high.len()
+            && offset + (TILE - 1) * self.row_stride + depth.next_multiple_of(STEP) <= self.planes[0].len()
     }
 
-    pub(super) fn high_from(&self, offset: usize) -> *const u16 {
-        self.high[offset..].as_ptr()
-    }
-
-    pub(super) fn low_from(&self, offset: usize) -> *const u16 {
-        if self.low.is_empty() { self.high_from(offset) } else { self.low[offset..].as_ptr() }
+    /// Each plane from `offset` on; the first one's in the place of those that are not there.
+    pub(super) fn from(&self, offset: usize) -> [*const u16; MOST_PIECES] {
+        let first = self.planes[0][offset..].as_ptr();
+        self.planes.each_ref().map(|plane| plane.get(offset..).map_or(first, <[u16]>::as_ptr))
     }
 }
 
-/// The pieces of `x`; no low ones where there is no room for them.
-fn split(x: &[f32], high: &mut [u16], low: &mut [u16]) {
-    assert!(super::available() && high.len() == x.len() && (low.is_empty() || low.len() == x.len()));
+/// Writes the pieces of `x` to the beginnings of the parts, as many as `precision` has.
+fn split(x: &[f32], parts: &mut Parts<'_>, precision: Precision) {
+    assert!(super::available() && parts.iter().take(precision.pieces()).all(|part| part.len() >= x.len()));
     #[expect(unsafe_code, reason = "the processor has these instructions, as was asked above")]
     unsafe {
-        split_vectors(x, high, low);
+        match precision {
+            Precision::Exact => split_vectors::<3>(x, parts),
+            Precision::Split => split_vectors::<2>(x, parts),
+            Precision::Bf16 => split_vectors::<1>(x, parts),
+        }
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-fn split_vectors(x: &[f32], high: &mut [u16], low: &mut [u16]) {
+fn split_vectors<const N: usize>(x: &[f32], parts: &mut Parts<'_>) {
     let (vectors, rest) = x.as_chunks::<STEP>();
-    let (high_vectors, high_rest) = high.as_chunks_mut::<STEP>();
-    let mut low = low.chunks_mut(STEP);
-    for (x, high) in vectors.iter().zip(high_vectors) {
-        let (first, second) = load(x);
-        let pieces = round(first, second);
-        store(pieces, high);
-        if let Some(low) = low.next()
-            && let Ok(low) = low.try_into()
-        {
-            store(rest_of(first, second, pieces), low);
+    let mut targets = parts.each_mut().map(|part| part.chunks_mut(STEP));
+    for x in vectors {
+        let pieces: [_; N] = pieces_of(load(x));
+        for (piece, target) in pieces.into_iter().zip(&mut targets) {
+            if let Some(target) = target.next().and_then(|target| target.as_mut_array()) {
+                store(piece, target);
+            }
         }
     }
     if !rest.is_empty() {
-        let (mut x, mut pieces) = ([0.0; STEP], [0; STEP]);
-        x[..rest.len()].copy_from_slice(rest);
-        let (first, second) = load(&x);
-        let rounded = round(first, second);
-        store(rounded, &mut pieces);
-        high_rest.copy_from_slice(&pieces[..rest.len()]);
-        if let Some(low) = low.next() {
-            store(rest_of(first, second, rounded), &mut pieces);
-            low.copy_from_slice(&pieces[..rest.len()]);
+        let mut last = [0.0; STEP];
+        last[..rest.len()].copy_from_slice(rest);
+        let pieces: [_; N] = pieces_of(load(&last));
+        for (piece, target) in pieces.into_iter().zip(&mut targets) {
+            let mut numbers = [0; STEP];
+            store(piece, &mut numbers);
+            if let Some(target) = target.next() {
+                target[..rest.len()].copy_from_slice(&numbers[..rest.len()]);
+            }
         }
     }
 }
 
 #[target_feature(enable = "avx512f")]
-fn load(x: &[f32; STEP]) -> (__m512, __m512) {
+fn load(x: &[f32; STEP]) -> [__m512; 2] {
     #[expect(unsafe_code, reason = "both halves are within the array")]
     unsafe {
-        (_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(STEP / 2)))
+        [_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(STEP / 2))]
     }
 }
 
@@ -153,23 +148,29 @@ fn store(pieces: __m512i, to: &mut [u16; STEP]) {
     }
 }
 
+/// The first `N` pieces of these numbers: each the bf16 numbers nearest to what the ones before it left.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub(super) fn pieces_of<const N: usize>([mut first, mut second]: [__m512; 2]) -> [__m512i; N] {
+    let widened = |half| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)));
+    let mut pieces = [_mm512_setzero_si512(); N];
+    for (number, piece) in pieces.iter_mut().enumerate() {
+        *piece = round(first, second);
+        if number + 1 < N {
+            first = _mm512_sub_ps(first, widened(_mm512_castsi512_si256(*piece)));
+            second = _mm512_sub_ps(second, widened(_mm512_extracti64x4_epi64::<1>(*piece)));
+        }
+    }
+    pieces
+}
+
 /// The nearest bf16 numbers, of `first` and then of `second`.
 #[target_feature(enable = "avx512f,avx512bf16")]
-pub(super) fn round(first: __m512, second: __m512) -> __m512i {
+fn round(first: __m512, second: __m512) -> __m512i {
     let pieces: __m512bh = _mm512_cvtne2ps_pbh(second, first);
     #[expect(unsafe_code, reason = "two names for 64 bytes")]
     unsafe {
         std::mem::transmute::<__m512bh, __m512i>(pieces)
     }
-}
-
-/// What rounding left of `first` and `second`, rounded.
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(super) fn rest_of(first: __m512, second: __m512, rounded: __m512i) -> __m512i {
-    let widened = |half| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)));
-    let first = _mm512_sub_ps(first, widened(_mm512_castsi512_si256(rounded)));
-    let second = _mm512_sub_ps(second, widened(_mm512_extracti64x4_epi64::<1>(rounded)));
-    round(first, second)
 }
 
 /// No numbers.

@@ -5,15 +5,15 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{
-    Precision, TILE,
-    kernel::{Call, Tiles, multiply_bf16, multiply_split},
-    panel::{COLUMNS, Number, Panel, Right},
+    Precision, STEP, TILE,
+    kernel::{Call, Tiles, multiply_bf16, multiply_exact, multiply_split},
+    panel::{COLUMNS, Depth, Number, Panel, Right},
     pieces::Pieces,
 };
 
-/// Depth packed at a time, and columns at most: a panel of both in two pieces is 1.3 MB, which with the rows that pass by
-/// fits into the two megabytes of a core's second cache.
-const DEPTH: usize = 1280;
+/// Pieces in a panel at most: 1.3 MB, which with the rows that pass by fits into the two megabytes of a core's second cache.
+const PANEL: usize = 2 * 1280 * WIDTH;
+/// Columns of a panel at most.
 const WIDTH: usize = 256;
 
 /// Up to sixteen rows of a product.
@@ -33,13 +33,13 @@ pub(in super::super) fn row_tiles(count: usize, row_stride: usize) -> Vec<RowTil
     (0..count).step_by(TILE).map(tile).collect()
 }
 
-/// A part of the depth.
-#[derive(Clone, Debug)]
-pub(in super::super) struct Segment {
-    /// How much later than a row's beginning its numbers are in the left operand.
-    pub(in super::super) left: usize,
-    /// Which depth of the right operand they meet.
-    pub(in super::super) depth: Range<usize>,
+/// How the depth lies in the left operand.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Segments {
+    /// Parts of equal length, each of which is contiguous.
+    pub(in super::super) count: usize,
+    /// Numbers from the beginning of one to that of the next.
+    pub(in super::super) stride: usize,
 }
 
 /// What sums begin with.
@@ -57,7 +57,7 @@ pub(in super::super) enum Start<'a> {
 pub(in super::super) struct Product<'a, T> {
     pub(in super::super) left: &'a Pieces,
     pub(in super::super) rows: &'a [RowTile],
-    pub(in super::super) segments: &'a [Segment],
+    pub(in super::super) segments: Segments,
     pub(in super::super) right: Right<'a, T>,
     pub(in super::super) start: Start<'a>,
 }
@@ -101,23 +101,31 @@ impl<T: Number> Product<'_, T> {
         if rows.is_empty() {
             return;
         }
+        let Segments { count, stride } = self.segments;
+        let len = self.right.depth / count;
+        let most = PANEL / panel.precision().pieces() / columns.len().next_multiple_of(COLUMNS);
+        if count * len.next_multiple_of(STEP) <= most {
+            // All of the depth at once: the sums stay in the tiles from the first number to the last.
+            panel.pack(&self.right, Depth { start: 0, len, parts: count }, columns);
+            return accumulate_shared(self.left, rows, (0, stride), panel, self.start, target);
+        }
         let mut start = self.start;
-        for segment in self.segments {
-            for depth in parts_of(&segment.depth) {
-                let left = segment.left + depth.start - segment.depth.start;
-                panel.pack(&self.right, depth, columns.clone());
-                accumulate_shared(self.left, rows, left, panel, start, target);
+        for segment in 0..count {
+            for part in parts_of(len, most) {
+                let left = segment * stride + part.start;
+                let depth = segment * len + part.start..segment * len + part.end;
+                panel.pack(&self.right, Depth::whole(depth), columns.clone());
+                accumulate_shared(self.left, rows, (left, 0), panel, start, target);
                 start = Start::Target;
             }
         }
     }
 }
 
-/// A segment's depth in parts of about the same length.
-fn parts_of(depth: &Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
-    let part = depth.len().div_ceil(depth.len().div_ceil(DEPTH)).next_multiple_of(super::STEP);
-    let end = depth.end;
-    depth.clone().step_by(part).map(move |first| first..(first + part).min(end))
+/// A segment's depth in parts of about the same length, none longer than `most`.
+fn parts_of(len: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let part = len.div_ceil(len.div_ceil(most)).next_multiple_of(STEP);
+    (0..len).step_by(part).map(move |first| first..(first + part).min(len))
 }
 
 /// Multiplies rows, from `left` numbers after their beginning, with a panel, in this thread. Rows of the target are as
@@ -131,15 +139,24 @@ pub(in super::super) fn accumulate(
     (target, row_stride): (&mut [f32], usize),
 ) {
     let target = Shared { values: target.as_mut_ptr(), len: target.len(), row_stride };
-    accumulate_shared(pieces, rows, left, panel, start, target);
+    accumulate_shared(pieces, rows, (left, 0), panel, start, target);
 }
 
-fn accumulate_shared(pieces: &Pieces, rows: &[RowTile], left: usize, panel: &Panel, start: Start<'_>, target: Shared) {
+/// The panel's parts meet numbers of the left operand that are `stride` apart.
+fn accumulate_shared(
+    pieces: &Pieces,
+    rows: &[RowTile],
+    (left, stride): (usize, usize),
+    panel: &Panel,
+    start: Start<'_>,
+    target: Shared,
+) {
+    let last = left + (panel.depth.parts - 1) * stride;
     assert!(pieces.precision() == panel.precision(), "operands of different precision");
     for row in rows {
         assert!(
             (1..=TILE).contains(&row.rows)
-                && pieces.holds(row.left + left, row.rows, panel.depth.len())
+                && pieces.holds(row.left + last, row.rows, panel.depth.len)
                 && (row.target + row.rows - 1) * target.row_stride + panel.columns.end <= target.len
                 && panel.columns.end <= target.row_stride,
             "a matrix is smaller than its product needs"
@@ -150,7 +167,7 @@ fn accumulate_shared(pieces: &Pieces, rows: &[RowTile], left: usize, panel: &Pan
         for number in 0..panel.columns.len().div_ceil(COLUMNS) {
             #[expect(unsafe_code, reason = "the asserts above keep every access within the operands")]
             unsafe {
-                multiply_block(&tiles, pieces, (pair, left), (panel, number), start, target);
+                multiply_block(&tiles, pieces, (pair, left, stride), (panel, number), start, target);
             }
         }
     }
@@ -164,7 +181,7 @@ fn accumulate_shared(pieces: &Pieces, rows: &[RowTile], left: usize, panel: &Pan
 unsafe fn multiply_block(
     tiles: &Tiles,
     pieces: &Pieces,
-    (pair, left): (&[RowTile], usize),
+    (pair, left, stride): (&[RowTile], usize, usize),
     (panel, number): (&Panel, usize),
     start: Start<'_>,
     target: Shared,
@@ -174,19 +191,23 @@ unsafe fn multiply_block(
     let width = COLUMNS.min(panel.columns.end - column);
     let (first, second) = (pair[0], pair[pair.len() - 1]);
     let place = |row: RowTile| unsafe { target.values.add(row.target * target.row_stride + column) };
+    let (upper_left, lower_left) = (pieces.from(first.left + left), pieces.from(second.left + left));
+    let steps = panel.depth.steps();
     let mut call = Call {
-        high: [pieces.high_from(first.left + left), pieces.high_from(second.left + left)],
-        low: [pieces.low_from(first.left + left), pieces.low_from(second.left + left)],
+        left: std::array::from_fn(|piece| [upper_left[piece], lower_left[piece]]),
         left_stride: pieces.row_stride() * size_of::<u16>(),
+        left_skip: (stride as isize - (steps * STEP) as isize) * size_of::<u16>() as isize,
         right: panel.block(number),
-        steps: panel.steps(),
+        steps,
+        parts: panel.depth.parts,
         start: [ZEROS.as_ptr(); 2],
         start_stride: 0,
         sums: [place(first), place(second)],
         sums_stride: target.row_stride * size_of::<f32>(),
     };
-    let multiply = |call: &Call| unsafe {
+    let multiply = |call: &mut Call| unsafe {
         match panel.precision() {
+            Precision::Exact => multiply_exact(tiles, call),
             Precision::Split => multiply_split(tiles, call),
             Precision::Bf16 => multiply_bf16(tiles, call),
         }
@@ -199,7 +220,7 @@ unsafe fn multiply_block(
                 (call.start, call.start_stride) = (call.sums.map(<*mut f32>::cast_const), call.sums_stride)
             }
         }
-        multiply(&call);
+        multiply(&mut call);
         return;
     }
     // At an edge: in a block of its own, of which only what is asked for is copied.
@@ -222,7 +243,7 @@ unsafe fn multiply_block(
     let halves = [upper, unsafe { upper.add(TILE * COLUMNS) }];
     (call.sums, call.sums_stride) = (halves, COLUMNS * size_of::<f32>());
     (call.start, call.start_stride) = (halves.map(<*mut f32>::cast_const), call.sums_stride);
-    multiply(&call);
+    multiply(&mut call);
     for (inner, outer) in edge_rows() {
         unsafe {
             let to = target.values.add(outer * target.row_stride + column);

@@ -1,0 +1,53 @@
+//! What a request asks for, in the form in which the UNet's layers take it. It does not depend on the timestep, so it is made
+//! once, and every call uses it.
+
+use candle_core::{D, Tensor};
+
+use super::{super::error::Error, UNet, embedding::sinusoid, transformer::Attended};
+
+/// A request's texts and sizes, made ready by [`UNet::condition`].
+pub struct UNetConditioning {
+    /// What is added to the time embedding: `(b, time channels)`.
+    pub(super) added: Tensor,
+    /// Keys and values of the texts for each cross-attention, in the order in which the blocks come.
+    pub(super) text: Vec<Attended>,
+}
+
+impl UNetConditioning {
+    /// Predictions that are made at once: two where guidance takes one with and one without the prompt.
+    pub(in super::super) fn batch(&self) -> Result<usize, Error> {
+        Ok(self.added.dim(0)?)
+    }
+}
+
+impl UNet {
+    /// Prepares texts `(b, 77, c)`, their pooled form `(b, c)` and a picture's six sizes, the `add_time_ids` of diffusers.
+    pub fn condition(
+        &self,
+        encoder_hidden_states: &Tensor,
+        pooled: &Tensor,
+        time_ids: [f32; 6],
+    ) -> Result<UNetConditioning, Error> {
+        let mut text = Vec::new();
+        for block in &self.down_blocks {
+            block.attend_to(encoder_hidden_states, &mut text)?;
+        }
+        self.mid_block.attend_to(encoder_hidden_states, &mut text)?;
+        for block in &self.up_blocks {
+            block.attend_to(encoder_hidden_states, &mut text)?;
+        }
+        Ok(UNetConditioning { added: self.added(pooled, time_ids)?, text })
+    }
+
+    /// The pooled text beside the sinusoids of six sizes, embedded.
+    ///
+    /// diffusers: `get_aug_embed` with `addition_embed_type="text_time"`.
+    fn added(&self, pooled: &Tensor, time_ids: [f32; 6]) -> Result<Tensor, Error> {
+        let width = self.config.addition_time_embed_dim;
+        let sizes: Vec<f32> = time_ids.iter().flat_map(|&size| sinusoid(size, width, &self.config)).collect();
+        let sizes = Tensor::from_vec(sizes, (1, 6 * width), &self.device)?.to_dtype(self.dtype)?;
+        let sizes = sizes.broadcast_as((pooled.dim(0)?, 6 * width))?.contiguous()?;
+        let added = Tensor::cat(&[pooled, &sizes], D::Minus1)?; // (b, 1280 + 6 * 256)
+        Ok(self.add_embedding.forward(&added)?)
+    }
+}
