@@ -1,6 +1,6 @@
 //! For long: twenty predictions a second, a host without power every half minute, old data pruned, and nothing that grows.
 //!
-//! `make test` runs three minutes. `FOURSTEP_SOAK=3600 cargo test --test hosts soak -- --nocapture` runs an hour.
+//! `make test` runs five minutes. `FOURSTEP_SOAK=3600 cargo test --test hosts soak -- --nocapture` runs an hour.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::{
     site::{Files, Site},
 };
 
-const SHORT: Duration = Duration::from_secs(180);
+const SHORT: Duration = Duration::from_secs(300);
 /// Between two predictions.
 const PACE: Duration = Duration::from_millis(50);
 const KILL_EVERY: Duration = Duration::from_secs(30);
@@ -24,9 +24,12 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(120);
 /// From the first part of a run nothing is concluded: pools, caches and the allocator fill.
 const WARM_UP: f64 = 0.34;
-/// How much a server may grow. What is shorter than an hour says nothing of an hour: the allocator moves by more.
+/// How much a server may grow, in a run that is long enough to tell.
 const GROWTH_AN_HOUR: f64 = 2e6;
-const GROWTH_AT_ALL: f64 = 8e6;
+/// The same in a short run, where the line moves by 35 MB an hour either way with what happens to be in use. What leaks a
+/// kilobyte for each prediction, 72 MB an hour, is found all the same.
+const GROWTH_IN_A_SHORT_RUN: f64 = 60e6;
+const LONG: Duration = Duration::from_secs(1800);
 /// How many dead rows a table may have, besides as many as it has living ones. Half of it is what autovacuum leaves of
 /// `predictions`; it looks every minute.
 const DEAD_ROWS: i64 = 10_000;
@@ -111,7 +114,7 @@ async fn nothing_grows() {
     let mut took = load.told.took.lock().await;
     took.sort();
     let growth = slope(&memory) * 3600.0;
-    let (first, last) = (memory.first().unwrap().1, memory.last().unwrap().1);
+    let last = memory.last().unwrap().1;
     println!(
         "{kills} kills in {:.0} s: {ended} predictions, {pruned} of them pruned; created to ended p50 {:.0?}, p99 {:.0?}, \
          {:.1?} at most; the server has {:.1} MB, and grows by {:.2} MB an hour; most dead rows beyond the living in {}: {} \
@@ -129,10 +132,8 @@ async fn nothing_grows() {
     assert_eq!(failed, 0, "nobody gave up\n{}", site.logs());
     assert!(ended as f64 > length.as_secs_f64() / PACE.as_secs_f64() * 0.9, "the pace was kept: {ended}");
     assert!(pruned > 0, "retention");
-    assert!(last - first < GROWTH_AT_ALL, "the server grows: {first} to {last}");
-    if length >= Duration::from_secs(3600) {
-        assert!(growth < GROWTH_AN_HOUR, "the server grows by {growth} an hour");
-    }
+    let may_grow = if length >= LONG { GROWTH_AN_HOUR } else { GROWTH_IN_A_SHORT_RUN };
+    assert!(growth < may_grow, "the server grows by {growth} an hour: {memory:?}");
 }
 
 #[test]
