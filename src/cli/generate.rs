@@ -69,7 +69,7 @@ pub(crate) struct GenerateArgs {
     /// Pictures; the second of cat.png goes to cat-2.png, and so on
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     num_outputs: usize,
-    /// What the weights are kept in; on the CPU the arithmetic is f32 whatever they are kept in
+    /// What the weights are kept in, and on a CPU with matrix units with how many bits they are multiplied; sums are f32
     #[arg(long, default_value = "f32")]
     dtype: Precision,
     /// `cpu`, `cuda:0` for the first GPU, or `auto` for that where it can be used

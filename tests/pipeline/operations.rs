@@ -37,21 +37,46 @@ fn operations_without_matrix_units() {
 #[test]
 fn large_products_in_every_order() {
     // Deeper and wider than a panel, with edges on all sides; keys in several blocks, of one head as wide as the VAE's.
-    let f16 = |x: Tensor| x.to_dtype(DType::F16).unwrap();
-    let layer = Linear { weight: f16(random(1, &[550, 2600])), bias: Some(random(2, &[550])) };
-    let x = random(3, &[1, 70, 2600]);
-    assert_close("large linear", &layer.forward(&x).unwrap(), &reference::linear(&layer, &x).unwrap());
-    let layer = Convolution {
-        weight: f16(random(1, &[3, 3, 500, 300])),
-        bias: random(2, &[300]),
-        stride: 1,
-        padding: Padding::same(1),
-    };
-    let x = random(3, &[1, 9, 21, 500]);
-    assert_close("large convolution", &layer.forward(&x).unwrap(), &reference::convolution(&layer, &x).unwrap());
-    let (query, key, value) = (random(1, &[1, 150, 512]), random(2, &[1, 1100, 512]), random(3, &[1, 1100, 512]));
-    let found = attention(&query, &key, &value, (1, Mask::None), DType::F16).unwrap();
-    assert_close("large attention", &found, &reference::attention(&query, &key, &value, 1, Mask::None).unwrap());
+    for dtype in [DType::F32, DType::F16] {
+        let kept = |x: Tensor| x.to_dtype(dtype).unwrap();
+        let layer = Linear { weight: kept(random(1, &[550, 2600])), bias: Some(random(2, &[550])) };
+        let x = random(3, &[1, 70, 2600]);
+        let name = format!("large linear, {dtype:?}");
+        assert_close(&name, &layer.forward(&x).unwrap(), &reference::linear(&layer, &x).unwrap());
+        let name = format!("large convolution, {dtype:?}");
+        for (height, width, inputs, outputs) in [(9, 21, 500, 300), (70, 70, 40, 70)] {
+            let layer = Convolution {
+                weight: kept(random(1, &[3, 3, inputs, outputs])),
+                bias: random(2, &[outputs]),
+                stride: 1,
+                padding: Padding::same(1),
+            };
+            let x = random(3, &[1, height, width, inputs]);
+            assert_close(&name, &layer.forward(&x).unwrap(), &reference::convolution(&layer, &x).unwrap());
+        }
+        let (query, key, value) = (random(1, &[1, 150, 512]), random(2, &[1, 1100, 512]), random(3, &[1, 1100, 512]));
+        let found = attention(&query, &key, &value, (1, Mask::None), dtype).unwrap();
+        let name = format!("large attention, {dtype:?}");
+        assert_close(&name, &found, &reference::attention(&query, &key, &value, 1, Mask::None).unwrap());
+    }
+}
+
+#[test]
+fn products_with_weights_in_f32_keep_all_24_bits() {
+    const DEPTH: usize = 96;
+    const OUTPUTS: usize = 48;
+    let (x, weight) = (random(1, &[1, 64, DEPTH]), random(2, &[OUTPUTS, DEPTH]));
+    let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let found = values(&Linear { weight: weight.clone(), bias: None }.forward(&x).unwrap());
+    let (x, weight) = (values(&x), values(&weight));
+    for (number, found) in found.into_iter().enumerate() {
+        let (row, output) = (&x[number / OUTPUTS * DEPTH..][..DEPTH], &weight[number % OUTPUTS * DEPTH..][..DEPTH]);
+        let terms = row.iter().zip(output).map(|(&x, &w)| f64::from(x) * f64::from(w));
+        let (sum, size) = terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()));
+        // Numbers of 16 bits would be off by 2^-17 of the terms' size at worst.
+        let error = (f64::from(found) - sum).abs() / size;
+        assert!(error < 2f64.powi(-22), "product {number} is off by 2^{:.1}", error.log2());
+    }
 }
 
 #[test]

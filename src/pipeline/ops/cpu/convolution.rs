@@ -97,8 +97,8 @@ fn convolve_on_tiles<T: tiles::Number>(x: &[f32], weight: &[T], bias: &[f32], ge
         depth: kernel * depth,
     };
     let before = geometry.padding.before;
-    let mut y = vec![0.0; x.len() / picture * out_height * out_width * out_channels];
-    for (x, y) in x.chunks(picture).zip(y.chunks_mut(out_height * out_width * out_channels)) {
+    let mut y = Vec::with_capacity(x.len() / picture * out_height * out_width * out_channels);
+    for x in x.chunks(picture) {
         let left = tiles::Pieces::padded(
             x,
             geometry.width * in_channels,
@@ -107,7 +107,7 @@ fn convolve_on_tiles<T: tiles::Number>(x: &[f32], weight: &[T], bias: &[f32], ge
             (stride * in_channels, T::PRECISION),
         );
         let start = tiles::Start::Bias(bias);
-        tiles::Product { left: &left, rows: &rows, segments, right, start }.write(y);
+        tiles::Product { left: &left, rows: &rows, segments, right, start }.append_to(&mut y);
     }
     y
 }

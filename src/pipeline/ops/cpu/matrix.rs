@@ -120,7 +120,7 @@ fn linear_on_tiles<T: tiles::Number>(
     (inputs, outputs): (usize, usize),
 ) -> Vec<f32> {
     let count = x.len() / inputs;
-    let mut y = vec![0.0; count * outputs];
+    let mut y = Vec::new();
     tiles::Product {
         left: &tiles::Pieces::of(x, inputs, T::PRECISION),
         rows: &tiles::row_tiles(count, inputs),
@@ -134,7 +134,7 @@ fn linear_on_tiles<T: tiles::Number>(
         },
         start: bias.map_or(tiles::Start::Zero, tiles::Start::Bias),
     }
-    .write(&mut y);
+    .append_to(&mut y);
     y
 }
 

@@ -14,7 +14,7 @@ use half::{bf16, f16};
 
 use super::{
     Precision, STEP, TILE,
-    aligned::Aligned,
+    aligned::{Aligned, Bits},
     pieces::{pieces_of, zeros},
 };
 
@@ -131,7 +131,7 @@ pub(in super::super) struct Panel {
 impl Panel {
     /// An empty one, whose memory later packing uses again.
     pub(in super::super) fn new(precision: Precision) -> Self {
-        Self { tiles: Aligned::zeros(0), precision, depth: Depth::whole(0..0), columns: 0..0 }
+        Self { tiles: Aligned::with_room(0), precision, depth: Depth::whole(0..0), columns: 0..0 }
     }
 
     /// Packs this part of `right`. What is missing to whole tiles is zero.
@@ -155,7 +155,7 @@ impl Panel {
 
     /// The tiles of the block of columns of this number: for each step two of first pieces, two of second ones, and so on.
     pub(super) fn block(&self, number: usize) -> *const u16 {
-        self.tiles[number * self.block_numbers()..][..self.block_numbers()].as_ptr()
+        self.tiles[number * self.block_numbers()..][..self.block_numbers()].as_ptr().cast()
     }
 
     /// Numbers of a block of columns.
@@ -291,7 +291,7 @@ fn widened<T: Number>(numbers: &[T; TILE]) -> __m512 {
 }
 
 #[target_feature(enable = "avx512f")]
-fn store(rows: &Rows, tile: &mut [u16]) {
+fn store(rows: &Rows, tile: &mut [Bits]) {
     for (row, target) in rows.iter().zip(tile.chunks_exact_mut(STEP)) {
         #[expect(unsafe_code, reason = "the chunk is as long as the vector")]
         unsafe {

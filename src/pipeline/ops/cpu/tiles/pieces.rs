@@ -8,7 +8,10 @@ use std::arch::x86_64::{
 
 use rayon::prelude::*;
 
-use super::{MOST_PIECES, Precision, STEP, TILE, aligned::Aligned};
+use super::{
+    MOST_PIECES, Precision, STEP, TILE,
+    aligned::{Aligned, Bits, NONE},
+};
 
 /// Numbers a core takes at a time.
 const CHUNK: usize = 1 << 14;
@@ -24,7 +27,7 @@ pub(in super::super) struct Pieces {
 }
 
 /// One part of every plane.
-type Parts<'a> = [&'a mut [u16]; MOST_PIECES];
+type Parts<'a> = [&'a mut [Bits]; MOST_PIECES];
 
 impl Pieces {
     /// Splits all of `x`, whose rows are `row_stride` apart.
@@ -46,16 +49,34 @@ impl Pieces {
         (row_stride, precision): (usize, Precision),
     ) -> Self {
         let mut pieces = Self::with_room(rows * padded_row, row_stride, precision);
-        pieces.parts(above * padded_row, padded_row).into_par_iter().zip(x.par_chunks(row)).with_min_len(8).for_each(
-            |(parts, x)| split(x, &mut parts.map(|part| part.get_mut(left..).unwrap_or_default()), precision),
-        );
+        let mut parts = pieces.parts(0, padded_row);
+        parts.truncate(rows);
+        let written = above..above + x.len() / row;
+        parts.into_par_iter().with_min_len(8).enumerate().for_each(|(number, mut parts)| {
+            if written.contains(&number) {
+                let x = &x[(number - above) * row..][..row];
+                parts.iter_mut().filter(|part| !part.is_empty()).for_each(|part| {
+                    part[..left].fill(NONE);
+                    part[left + row..].fill(NONE);
+                });
+                split(x, &mut parts.map(|part| part.get_mut(left..).unwrap_or_default()), precision);
+            } else {
+                parts.iter_mut().for_each(|part| part.fill(NONE));
+            }
+        });
         pieces
     }
 
-    /// Room for numbers that are split later, by one thread again and again.
+    /// Room for numbers, which have to be split before they are multiplied, by one thread again and again.
     pub(in super::super) fn with_room(len: usize, row_stride: usize, precision: Precision) -> Self {
         let room = len + TILE * row_stride + STEP;
-        let plane = |number| Aligned::zeros(if number < precision.pieces() { room } else { 0 });
+        let plane = |number| {
+            let mut plane = Aligned::with_room(if number < precision.pieces() { room } else { 0 });
+            if let Some(behind) = plane.get_mut(len..) {
+                behind.fill(NONE);
+            }
+            plane
+        };
         Self { planes: std::array::from_fn(plane), precision, row_stride, len }
     }
 
@@ -88,8 +109,8 @@ impl Pieces {
 
     /// Each plane from `offset` on; the first one's in the place of those that are not there.
     pub(super) fn from(&self, offset: usize) -> [*const u16; MOST_PIECES] {
-        let first = self.planes[0][offset..].as_ptr();
-        self.planes.each_ref().map(|plane| plane.get(offset..).map_or(first, <[u16]>::as_ptr))
+        let first = self.planes[0][offset..].as_ptr().cast();
+        self.planes.each_ref().map(|plane| plane.get(offset..).map_or(first, |plane| plane.as_ptr().cast()))
     }
 }
 
@@ -123,7 +144,7 @@ fn split_vectors<const N: usize>(x: &[f32], parts: &mut Parts<'_>) {
         last[..rest.len()].copy_from_slice(rest);
         let pieces: [_; N] = pieces_of(load(&last));
         for (piece, target) in pieces.into_iter().zip(&mut targets) {
-            let mut numbers = [0; STEP];
+            let mut numbers = [NONE; STEP];
             store(piece, &mut numbers);
             if let Some(target) = target.next() {
                 target[..rest.len()].copy_from_slice(&numbers[..rest.len()]);
@@ -141,7 +162,7 @@ fn load(x: &[f32; STEP]) -> [__m512; 2] {
 }
 
 #[target_feature(enable = "avx512f")]
-fn store(pieces: __m512i, to: &mut [u16; STEP]) {
+fn store(pieces: __m512i, to: &mut [Bits; STEP]) {
     #[expect(unsafe_code, reason = "the array is as long as the vector")]
     unsafe {
         _mm512_storeu_si512(to.as_mut_ptr().cast(), pieces);

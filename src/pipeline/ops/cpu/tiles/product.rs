@@ -16,6 +16,9 @@ const PANEL: usize = 2 * 1280 * WIDTH;
 /// Columns of a panel at most.
 const WIDTH: usize = 256;
 
+/// Tiles of rows that take longer than to pack a panel.
+const MANY_ROWS: usize = 256;
+
 /// Up to sixteen rows of a product.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct RowTile {
@@ -76,13 +79,33 @@ unsafe impl Send for Shared {}
 unsafe impl Sync for Shared {}
 
 impl<T: Number> Product<'_, T> {
-    /// Writes the product to rows of `target`, as many numbers apart as there are columns.
-    pub(in super::super) fn write(&self, target: &mut [f32]) {
+    /// Appends the product's rows to `target`.
+    pub(in super::super) fn append_to(&self, target: &mut Vec<f32>) {
+        let mut count = 0;
+        for row in self.rows {
+            assert!(row.target == count, "rows of a product are to follow each other");
+            count += row.rows;
+        }
+        assert!(!matches!(self.start, Start::Target), "there is nothing yet to start with");
         let columns = self.right.columns;
-        let target = Shared { values: target.as_mut_ptr(), len: target.len(), row_stride: columns };
+        target.reserve(count * columns);
+        let (values, len) = (target.spare_capacity_mut().as_mut_ptr().cast(), count * columns);
+        self.write(Shared { values, len, row_stride: columns });
+        #[expect(unsafe_code, reason = "every column of every row was written, before anything of it was read")]
+        unsafe {
+            target.set_len(target.len() + len);
+        }
+    }
+
+    fn write(&self, target: Shared) {
+        let columns = self.right.columns;
         let threads = rayon::current_num_threads();
-        // As many panels as make equal work for all threads, or, where there are few columns, parts of the rows too.
-        let panels = columns.div_ceil(WIDTH).next_multiple_of(threads).min(columns.div_ceil(COLUMNS));
+        // As many panels as make equal work for all threads, or, where there are few columns, parts of the rows too. A few
+        // columns of many rows are one panel, so that the rows, which are the larger operand, are read once.
+        let panels = match columns.div_ceil(WIDTH) {
+            1 if self.rows.len() >= MANY_ROWS => 1,
+            panels => panels.next_multiple_of(threads).min(columns.div_ceil(COLUMNS)),
+        };
         let width = columns.div_ceil(panels).next_multiple_of(COLUMNS);
         let panels = columns.div_ceil(width);
         let parts = if panels.is_multiple_of(threads) { 1 } else { threads };
