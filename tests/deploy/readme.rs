@@ -79,7 +79,7 @@ async fn every_shell_command_of_the_readme_works_as_it_stands_there(pool: PgPool
     }
     let file: serde_json::Value = serde_json::from_slice(&fs::read(folder.0.join("file.json")).unwrap()).unwrap();
     assert!(file["url"].is_string(), "{file}");
-    assert!(out.contains("fourstep_queue_depth"), "the metrics: {out}");
+    assert!(out.contains("fourstep_database_up 1"), "the metrics: {out}");
     let prepaid: i64 =
         sqlx::query_scalar("select count(*) from accounts where name = 'acme'").fetch_one(&pool).await.unwrap();
     assert_eq!(prepaid, 1);

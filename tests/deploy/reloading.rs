@@ -49,7 +49,7 @@ async fn a_hangup_begins_the_log_anew_and_reads_its_level_again(pool: PgPool) {
     fs::write(&config, "[log]\nlevel = \"fourstep=info\"\n[server]\nmax_connections = 7\n").unwrap();
     server.signal(Signal::SIGHUP);
     eventually_says(&log, "from the next start on").await;
-    fs::write(&config, "[lgo]\n").unwrap();
+    fs::write(&config, "[lgo]\nlevel = \"info\"\n").unwrap();
     server.signal(Signal::SIGHUP);
     eventually_says(&log, "nothing is changed").await;
     let third = client.create().await.unwrap();
