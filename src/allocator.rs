@@ -16,3 +16,11 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 #[unsafe(export_name = "_rjem_malloc_conf")]
 #[used]
 static OPTIONS: &std::ffi::CStr = c"thp:always,oversize_threshold:0,background_thread:true";
+
+/// Keeps this process to pages of the usual size. A server without workers multiplies nothing, and where ten thousand
+/// clients wait most of their buffers are empty: in large pages those would be memory all the same. Where the kernel does
+/// not know how, it stays as it is.
+pub(crate) fn keep_to_small_pages() {
+    #[cfg(target_os = "linux")]
+    let _ = nix::sys::prctl::set_thp_disable(true);
+}

@@ -76,7 +76,7 @@ pub(super) fn plan(config: &Config, hub: &hub::Environment) -> anyhow::Result<Pl
     let loads = (0..workers).map(|_| load(config, &source)).collect::<anyhow::Result<_>>()?;
     let settings = Settings {
         models,
-        device_name: config.worker.device.to_string(),
+        device_name: device_in_words(config.worker.device, &source),
         host: nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
         lease: config.queue.lease,
         renew: config.queue.renew,
@@ -165,6 +165,17 @@ pub fn open_device(choice: DeviceChoice) -> anyhow::Result<Device> {
         DeviceChoice::Cpu => Ok(Device::Cpu),
         DeviceChoice::Cuda(number) => device::gpu(number).with_context(|| format!("could not use the GPU {choice}")),
     }
+}
+
+/// The device that this choice comes to, for the list of workers: `cpu`, `cuda:0`.
+fn device_in_words(choice: DeviceChoice, source: &Source) -> String {
+    match (choice, source) {
+        (DeviceChoice::Auto, Source::Mock) => DeviceChoice::Cpu,
+        (DeviceChoice::Auto, _) if device::auto().is_cpu() => DeviceChoice::Cpu,
+        (DeviceChoice::Auto, _) => DeviceChoice::Cuda(0),
+        (choice, _) => choice,
+    }
+    .to_string()
 }
 
 fn dtype(choice: DtypeChoice, device: &Device) -> DType {

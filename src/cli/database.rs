@@ -7,11 +7,7 @@ use fourstep::{
     store::{Seal, Settings, Store},
 };
 
-use super::{
-    block_on,
-    logging::{self, Audience},
-    options::Place,
-};
+use super::{block_on, logging, options::Place};
 
 /// An open database, to be closed with `close`.
 pub(crate) struct Database {
@@ -23,7 +19,7 @@ pub(crate) struct Database {
 /// Does something with the migrated database of a place, and closes it, however that went.
 pub(crate) fn with_store<T>(place: &Place, work: impl AsyncFnOnce(&Store) -> Result<T>) -> Result<T> {
     let config = place.load(Vec::new())?;
-    logging::start(Audience::Caller)?;
+    logging::start()?;
     block_on(async {
         let database = Database::open_migrated(&config).await?;
         let result = work(&database.store).await;

@@ -6,8 +6,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use super::{
-    block_on,
-    logging::{self, Audience},
+    block_on, logging,
     options::{Place, flag},
     terminal,
 };
@@ -29,7 +28,7 @@ pub(crate) struct HealthArgs {
 
 pub(crate) fn run(args: HealthArgs) -> Result<ExitCode> {
     let config = args.place.load(flag("server.listen", "--listen", &args.listen).into_iter().collect())?;
-    logging::start(Audience::Caller)?;
+    logging::start()?;
     let address = reachable(config.server.listen);
     ensure!(address.port() != 0, "server.listen has port 0: the server took a free one, name it with --listen");
     let probe = if args.live { "livez" } else { "readyz" };

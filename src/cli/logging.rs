@@ -1,36 +1,111 @@
-//! The log: on standard error, for people where people look, as JSON lines where programs do.
+//! The log: on standard error or in a file, for people where people look, as JSON lines where programs do.
 
-use std::io;
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use anyhow::{Context, Result, anyhow};
-use tracing_subscriber::{EnvFilter, fmt, prelude::*};
+use fourstep::config;
+use tracing_subscriber::{EnvFilter, Registry, fmt, prelude::*, reload};
 
 use super::terminal;
 
-/// Who reads the log of a command.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Audience {
-    /// Somebody who runs a server and wants to know what it does.
-    Operator,
-    /// Somebody who typed a command and wants its result; only trouble is worth a line.
-    Caller,
+/// What a server or a worker tells who runs it.
+const FOR_OPERATORS: &str = "warn,fourstep=info";
+/// For somebody who typed a command and wants its result; only trouble is worth a line.
+const FOR_CALLERS: &str = "warn";
+
+/// The log of a command that somebody typed. `RUST_LOG` decides what is written, else only trouble is.
+pub(crate) fn start() -> Result<()> {
+    let log = tracing_subscriber::registry().with(filter(None, FOR_CALLERS)?);
+    let lines = fmt::layer().with_writer(io::stderr).with_ansi(terminal::colors(&io::stderr())).with_target(false);
+    log.with(lines).try_init().map_err(|error| anyhow!("could not start logging: {error}"))
 }
 
-/// Starts logging. `RUST_LOG` decides what is written, else the audience.
-pub(crate) fn start(audience: Audience) -> Result<()> {
-    let usual = match audience {
-        Audience::Operator => "warn,fourstep=info",
-        Audience::Caller => "warn",
-    };
+/// The log of a server or a worker.
+#[derive(Clone, Debug)]
+pub(crate) struct Log {
+    filter: reload::Handle<EnvFilter, Registry>,
+    file: Option<LogFile>,
+}
+
+impl Log {
+    /// Starts it.
+    pub(crate) fn start(config: &config::Log) -> Result<Self> {
+        let file = config.file.as_deref().map(LogFile::open).transpose()?;
+        let (filter, handle) = reload::Layer::new(filter(config.level.as_deref(), FOR_OPERATORS)?);
+        let log = tracing_subscriber::registry().with(filter);
+        let started = match &file {
+            Some(file) => {
+                let file = file.clone();
+                let lines = fmt::layer().json().flatten_event(true).with_span_list(false);
+                log.with(lines.with_writer(move || file.clone())).try_init()
+            }
+            None if io::IsTerminal::is_terminal(&io::stderr()) => {
+                let lines = fmt::layer().with_ansi(terminal::colors(&io::stderr())).with_target(false);
+                log.with(lines.with_writer(io::stderr)).try_init()
+            }
+            None => {
+                let lines = fmt::layer().json().flatten_event(true).with_span_list(false);
+                log.with(lines.with_writer(io::stderr)).try_init()
+            }
+        };
+        started.map_err(|error| anyhow!("could not start logging: {error}"))?;
+        Ok(Self { filter: handle, file })
+    }
+
+    /// Opens the file anew, and writes from now on what this configuration wants. Where that cannot be, all stays as it was.
+    pub(crate) fn renew(&self, config: &config::Log) -> Result<()> {
+        if let Some(file) = &self.file {
+            file.reopen()?;
+        }
+        Ok(self.filter.reload(filter(config.level.as_deref(), FOR_OPERATORS)?)?)
+    }
+}
+
+/// What is written: as `RUST_LOG` says, else as is configured, else as usual.
+fn filter(configured: Option<&str>, usual: &str) -> Result<EnvFilter> {
     let wanted = std::env::var("RUST_LOG").ok().filter(|directives| !directives.is_empty());
-    let filter = EnvFilter::try_new(wanted.as_deref().unwrap_or(usual)).context("RUST_LOG cannot be read")?;
-    let log = tracing_subscriber::registry().with(filter);
-    let people = io::IsTerminal::is_terminal(&io::stderr()) || matches!(audience, Audience::Caller);
-    let started = if people {
-        let lines = fmt::layer().with_writer(io::stderr).with_ansi(terminal::colors(&io::stderr())).with_target(false);
-        log.with(lines).try_init()
-    } else {
-        log.with(fmt::layer().json().flatten_event(true).with_span_list(false).with_writer(io::stderr)).try_init()
+    let (name, directives) = match (&wanted, configured) {
+        (Some(wanted), _) => ("RUST_LOG", wanted.as_str()),
+        (None, Some(configured)) => ("log.level", configured),
+        (None, None) => ("the log's level", usual),
     };
-    started.map_err(|error| anyhow!("could not start logging: {error}"))
+    EnvFilter::try_new(directives).with_context(|| format!("{name} cannot be read"))
+}
+
+/// A file to append to, which may be renamed meanwhile.
+#[derive(Clone, Debug)]
+struct LogFile {
+    path: PathBuf,
+    file: Arc<Mutex<File>>,
+}
+
+impl LogFile {
+    fn open(path: &Path) -> Result<Self> {
+        Ok(Self { path: path.to_owned(), file: Arc::new(Mutex::new(append_to(path)?)) })
+    }
+
+    fn reopen(&self) -> Result<()> {
+        *self.file.lock().unwrap_or_else(PoisonError::into_inner) = append_to(&self.path)?;
+        Ok(())
+    }
+}
+
+fn append_to(path: &Path) -> Result<File> {
+    let opened = OpenOptions::new().create(true).append(true).open(path);
+    opened.with_context(|| format!("could not open the log file {}", path.display()))
+}
+
+impl io::Write for LogFile {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner).write(line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner).flush()
+    }
 }

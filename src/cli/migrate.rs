@@ -3,13 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 
-use super::{
-    block_on,
-    database::Database,
-    logging::{self, Audience},
-    options::Place,
-    terminal,
-};
+use super::{block_on, database::Database, logging, options::Place, terminal};
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct MigrateArgs {
@@ -19,7 +13,7 @@ pub(crate) struct MigrateArgs {
 
 pub(crate) fn run(args: MigrateArgs) -> Result<()> {
     let config = args.place.load(Vec::new())?;
-    logging::start(Audience::Caller)?;
+    logging::start()?;
     block_on(async {
         let database = Database::open(&config).await?;
         let result = migrate(&database).await;

@@ -18,6 +18,7 @@ mod migrate;
 mod openapi;
 mod options;
 mod pull;
+mod reload;
 mod serve;
 mod terminal;
 mod usage;

@@ -20,6 +20,21 @@ pub(crate) struct Place {
     pub(crate) data_dir: Option<String>,
 }
 
+/// Where a program that runs for long tells what it does.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct LogFlags {
+    /// Append the log to this file instead of standard error; opened anew at SIGHUP
+    #[arg(long, value_name = "FILE")]
+    log_file: Option<String>,
+}
+
+impl LogFlags {
+    /// These flags as settings.
+    pub(crate) fn overrides(&self) -> Option<Override> {
+        flag("log.file", "--log-file", &self.log_file)
+    }
+}
+
 /// How predictions are run.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Device {

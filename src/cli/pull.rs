@@ -19,8 +19,7 @@ use fourstep::{
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::{
-    block_on,
-    logging::{self, Audience},
+    block_on, logging,
     options::{self, Place},
     terminal,
 };
@@ -48,7 +47,7 @@ pub(crate) struct PullArgs {
 
 pub(crate) fn run(args: PullArgs) -> anyhow::Result<()> {
     let catalog = app::catalog(&args.place.load(Vec::new())?)?;
-    logging::start(Audience::Caller)?;
+    logging::start()?;
     block_on(pull(args, &catalog, options::hub()?))
 }
 

@@ -2,14 +2,15 @@
 
 use anyhow::Result;
 use clap::Args;
-use fourstep::app;
+use fourstep::{app, config::WorkerCount};
 
 use super::{
     block_on,
-    logging::{self, Audience},
-    options::{self, Device, Place, flag},
-    terminal, welcome,
+    logging::Log,
+    options::{self, Device, LogFlags, Place, flag},
+    reload, terminal, welcome,
 };
+use crate::allocator::keep_to_small_pages;
 
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ServeArgs {
@@ -20,13 +21,22 @@ pub(crate) struct ServeArgs {
     pub(crate) listen: Option<String>,
     #[command(flatten)]
     device: Device,
+    #[command(flatten)]
+    log: LogFlags,
 }
 
 pub(crate) fn run(args: ServeArgs) -> Result<()> {
     let mut flags = args.device.overrides();
     flags.extend(flag("server.listen", "--listen", &args.listen));
-    let config = args.place.load(flags)?;
-    logging::start(Audience::Operator)?;
+    flags.extend(args.log.overrides());
+    let config = args.place.load(flags.clone())?;
+    if config.worker.count == WorkerCount::Exactly(0) {
+        keep_to_small_pages();
+    }
+    let log = Log::start(&config.log)?;
     terminal::raise_open_file_limit();
-    block_on(app::serve(&config, &options::hub()?, |ready| welcome::say(&config, ready)))
+    block_on(async {
+        reload::at_hangups(log, config.clone(), move || args.place.load(flags.clone()))?;
+        app::serve(&config, &options::hub()?, |ready| welcome::say(&config, ready)).await
+    })
 }

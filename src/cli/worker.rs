@@ -6,9 +6,9 @@ use fourstep::app;
 
 use super::{
     block_on,
-    logging::{self, Audience},
-    options::{self, Device, Place},
-    terminal, welcome,
+    logging::Log,
+    options::{self, Device, LogFlags, Place},
+    reload, terminal, welcome,
 };
 
 #[derive(Clone, Debug, Args)]
@@ -17,11 +17,18 @@ pub(crate) struct WorkerArgs {
     place: Place,
     #[command(flatten)]
     device: Device,
+    #[command(flatten)]
+    log: LogFlags,
 }
 
 pub(crate) fn run(args: WorkerArgs) -> Result<()> {
-    let config = args.place.load(args.device.overrides())?;
-    logging::start(Audience::Operator)?;
+    let mut flags = args.device.overrides();
+    flags.extend(args.log.overrides());
+    let config = args.place.load(flags.clone())?;
+    let log = Log::start(&config.log)?;
     terminal::raise_open_file_limit();
-    block_on(app::work(&config, &options::hub()?, |ready| welcome::say(&config, ready)))
+    block_on(async {
+        reload::at_hangups(log, config.clone(), move || args.place.load(flags.clone()))?;
+        app::work(&config, &options::hub()?, |ready| welcome::say(&config, ready)).await
+    })
 }

@@ -24,8 +24,9 @@ pub(crate) fn run(command: WorkersCommand) -> Result<()> {
 }
 
 async fn list(store: &Store) -> Result<()> {
-    let mut rows =
-        vec![["WORKER", "HOST", "DEVICE", "MODELS", "PHASE", "RUNNING", "SINCE", "HEARD"].map(str::to_owned)];
+    let mut rows = vec![
+        ["WORKER", "HOST", "DEVICE", "MODELS", "PHASE", "RUNNING", "A PICTURE", "SINCE", "HEARD"].map(str::to_owned),
+    ];
     for worker in store.list_workers().await? {
         let phase = match worker.phase.as_str() {
             "loading" | "warming_up" => format!("{} {} %", worker.phase, worker.percent),
@@ -38,6 +39,7 @@ async fn list(store: &Store) -> Result<()> {
             worker.models.join(","),
             phase,
             worker.running.to_string(),
+            worker.picture_us.map_or("-".to_owned(), |us| format!("{:.3} s", us as f64 / 1e6)),
             worker.started_at.format("%Y-%m-%d %H:%M").to_string(),
             format!("{} s ago", worker.silent_seconds),
         ]);

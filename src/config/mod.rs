@@ -38,6 +38,7 @@ pub struct Config {
     pub artifacts: Artifacts,
     pub uploads: Uploads,
     pub metrics: Metrics,
+    pub log: Log,
     pub models: Models,
 }
 
@@ -198,6 +199,17 @@ pub struct Uploads {
 pub struct Metrics {
     #[serde(deserialize_with = "fields::optional_address")]
     pub listen: Option<SocketAddr>,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the keys are described in config/default.toml")]
+pub struct Log {
+    #[serde(deserialize_with = "fields::optional")]
+    pub level: Option<String>,
+    #[serde(deserialize_with = "fields::optional")]
+    pub file: Option<PathBuf>,
 }
 
 /// `[models]`

@@ -1,10 +1,14 @@
 //! Conditional requests and ranges (RFC 9110): what need not be sent again, and which part of a file is wanted.
 
-use std::ops::Range;
+use std::{convert::Infallible, ops::Range};
 
-use axum::http::{
-    HeaderMap, HeaderName,
-    header::{IF_NONE_MATCH, IF_RANGE, RANGE},
+use axum::{
+    extract::FromRequestParts,
+    http::{
+        HeaderMap, HeaderName,
+        header::{IF_NONE_MATCH, IF_RANGE, RANGE},
+        request::Parts,
+    },
 };
 use sha2::{Digest, Sha256};
 
@@ -16,11 +20,34 @@ pub(super) fn etag(bytes: &[u8]) -> String {
 
 /// Whether the client has what this tag stands for.
 pub(super) fn is_known(headers: &HeaderMap, etag: &str) -> bool {
-    let values = headers.get_all(IF_NONE_MATCH).into_iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim).any(|known| {
-        // A proxy that compresses on the way weakens the tag; the comparison does not mind.
-        known == "*" || known.trim_start_matches("W/") == etag.trim_start_matches("W/")
-    })
+    Known::of(headers).has(etag)
+}
+
+/// The tags of what the client has. A copy: a client that waits must not keep the buffer that its request came in.
+#[derive(Clone, Debug)]
+pub(super) struct Known(Vec<Box<str>>);
+
+impl Known {
+    fn of(headers: &HeaderMap) -> Self {
+        let values = headers.get_all(IF_NONE_MATCH).into_iter().filter_map(|value| value.to_str().ok());
+        Self(values.map(Box::from).collect())
+    }
+
+    /// Whether what this tag stands for is there.
+    pub(super) fn has(&self, etag: &str) -> bool {
+        self.0.iter().flat_map(|value| value.split(',')).map(str::trim).any(|known| {
+            // A proxy that compresses on the way weakens the tag; the comparison does not mind.
+            known == "*" || known.trim_start_matches("W/") == etag.trim_start_matches("W/")
+        })
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Known {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self::of(&parts.headers))
+    }
 }
 
 /// What part of a file a request is for.

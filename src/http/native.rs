@@ -10,7 +10,7 @@ use axum::{
     Json,
     extract::State,
     http::{
-        HeaderMap, HeaderName, StatusCode,
+        HeaderName, StatusCode,
         header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, LOCATION},
     },
     response::{IntoResponse, Response},
@@ -19,7 +19,7 @@ use axum::{
 use super::{
     Api, Error,
     caller::{Creator, Reader, Writer},
-    conditional,
+    conditional::{self, Known},
     extract::{ChosenId, KnownId, Rest},
     files,
     form::CreateBody,
@@ -131,14 +131,14 @@ pub(super) async fn get(
     KnownId(id): KnownId,
     base: BaseUrl,
     wait: Wait,
-    headers: HeaderMap,
+    known: Known,
 ) -> Result<Response, Error> {
     let prediction = api.service.wait(caller, id, wait.patience.unwrap_or(Duration::ZERO)).await?;
     let body = serde_json::to_vec(&document(&api, &prediction, &base).await)
         .map_err(|error| service::Error::Internal(error.into()))?;
     // Of the document and not of the row: a queued prediction moves up without a change to it.
     let etag = conditional::etag(&body);
-    let is_known = conditional::is_known(&headers, &etag);
+    let is_known = known.has(&etag);
     // Answers to one key must not be given to another by a cache that knows only of `Authorization`.
     let cached = [(ETAG, etag), (CACHE_CONTROL, "private, no-cache".to_owned())];
     let (model, timing) = (model_header(&api, &prediction), summary::timing(&prediction));

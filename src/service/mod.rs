@@ -325,7 +325,8 @@ impl PredictionService {
         let mut subscription = self.shared.store.changes().subscribe(id);
         loop {
             // Subscribed before this read: what changes after it will wake us.
-            let prediction = self.get(caller, id).await?;
+            // In a box of its own, so that what a read needs is not kept while ten thousand wait.
+            let prediction = Box::pin(self.get(caller, id)).await?;
             let is_over = Instant::now() >= deadline || self.shared.draining.is_cancelled();
             if prediction.status.is_terminal() || is_over {
                 return Ok(prediction);

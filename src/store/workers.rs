@@ -1,5 +1,7 @@
 //! What workers say of themselves, and the lock that says they live.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use sqlx::{ConnectOptions, Connection, FromRow, PgConnection, Row as _};
 use uuid::Uuid;
@@ -46,6 +48,8 @@ pub struct WorkerRecord {
     pub phase: Phase,
     /// Of the phase, 0 to 100.
     pub percent: i16,
+    /// How long a picture takes on its device, if it has made one.
+    pub picture: Option<Duration>,
 }
 
 /// A worker as the others see it.
@@ -69,6 +73,8 @@ pub struct SeenWorker {
     pub silent_seconds: i64,
     /// How many predictions it holds now.
     pub running: i64,
+    /// How long a picture takes on its device, microseconds, if it has made one.
+    pub picture_us: Option<i64>,
 }
 
 /// The connection whose life is the workers' life: it holds their advisory locks and the database drops them with it.
@@ -116,8 +122,9 @@ impl Store {
                  insert into device_sessions (worker_id) values ($1)
                  on conflict (worker_id) do update set seen_at = now()
              )
-             insert into workers (id, models, device, phase, percent, host) values ($1, $2, $3, $4, $5, $6)
-             on conflict (id) do update set phase = excluded.phase, percent = excluded.percent, seen_at = now()",
+             insert into workers (id, models, device, phase, percent, host, picture_us) values ($1, $2, $3, $4, $5, $6, $7)
+             on conflict (id) do update set
+                 phase = excluded.phase, percent = excluded.percent, picture_us = excluded.picture_us, seen_at = now()",
         )
         .bind(worker.id)
         .bind(&worker.models)
@@ -125,6 +132,7 @@ impl Store {
         .bind(worker.phase.as_str())
         .bind(worker.percent)
         .bind(&worker.host)
+        .bind(worker.picture.map(super::predictions::microseconds))
         .execute(&self.pool)
         .await?;
         Ok(())
@@ -137,7 +145,7 @@ impl Store {
     }
 
     /// Removes workers that went without a goodbye.
-    pub async fn forget_silent_workers(&self, silence: std::time::Duration) -> Result<u64> {
+    pub async fn forget_silent_workers(&self, silence: Duration) -> Result<u64> {
         let forgotten =
             sqlx::query("delete from workers where seen_at < now() - $1::bigint * interval '1 microsecond'")
                 .bind(super::predictions::microseconds(silence))
@@ -149,7 +157,7 @@ impl Store {
     /// Every worker that has said something lately, by machine and then by age.
     pub async fn list_workers(&self) -> Result<Vec<SeenWorker>> {
         Ok(sqlx::query_as(
-            "select id, models, device, host, phase, percent, started_at,
+            "select id, models, device, host, phase, percent, started_at, picture_us,
                     greatest(0, extract(epoch from now() - seen_at))::bigint as silent_seconds,
                     (select count(*) from predictions where worker_id = workers.id and status = 'processing') as running
              from workers order by host, started_at, id",

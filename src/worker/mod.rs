@@ -3,7 +3,7 @@
 //! A worker meets the rest of the program only in the database and the artifact store, so it makes no difference
 //! whether it runs in the server's process or on another machine. One path through it: `run` claims, `device` runs on
 //! the thread that owns the `predictor`, `conclude` stores and finishes; `held` keeps the leases, `session` the sign of
-//! life, `outlook` the device from idling, `sweep` the order.
+//! life, `outlook` the device from idling, `speed` tells how fast it is, `sweep` the order.
 
 mod conclude;
 mod device;
@@ -17,6 +17,7 @@ mod preview;
 mod progress;
 mod run;
 mod session;
+mod speed;
 mod start_image;
 mod sweep;
 
@@ -34,7 +35,7 @@ pub use self::{
     files::{expire_uploads, sweep_files},
     sweep::prune,
 };
-use self::{held::HeldClaims, outlook::Outlook, run::Worker};
+use self::{held::HeldClaims, outlook::Outlook, run::Worker, speed::Speed};
 use crate::{artifacts::Artifacts, store::Store};
 
 /// How long a run that was told to stop may take for the step it is in.
@@ -98,6 +99,7 @@ impl WorkerPool {
                 device: DeviceThread::start(&format!("device-{index}"), load)?,
                 held: HeldClaims::default(),
                 outlook: Outlook::new(),
+                speed: Speed::default(),
                 alive: alive.clone(),
                 ready: watch::Sender::new(false),
                 reporting: Mutex::new(()),

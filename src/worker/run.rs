@@ -23,6 +23,7 @@ use super::{
     outlook::{AtDevice, Outlook},
     preview,
     progress::Logs,
+    speed::Speed,
     start_image,
 };
 use crate::{
@@ -45,6 +46,7 @@ pub(super) struct Worker {
     pub(super) device: DeviceThread,
     pub(super) held: HeldClaims,
     pub(super) outlook: Outlook,
+    pub(super) speed: Speed,
     /// Whether the process shows its sign of life; without it nothing is claimed.
     pub(super) alive: watch::Receiver<bool>,
     /// Becomes true when the worker takes predictions and its row says so.
@@ -218,6 +220,7 @@ impl Worker {
         };
         if run.result.is_ok() {
             at_device.took(run.device_time);
+            self.speed.made(run.device_time, claim.input.num_outputs);
         }
         drop(at_device);
         while let Ok(step) = steps.try_recv() {
@@ -261,6 +264,7 @@ impl Worker {
             host: self.settings.host.clone(),
             phase,
             percent,
+            picture: self.speed.picture(),
         };
         if let Err(error) = self.store.report_worker(&record).await {
             tracing::debug!(%error, "Could not report the worker's state");

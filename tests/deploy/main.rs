@@ -4,12 +4,15 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod chart;
+mod full_database;
 mod full_disk;
 mod operating;
 mod options;
 #[path = "../it/process.rs"]
 #[expect(dead_code, reason = "only servers and workers are needed here")]
 mod process;
+mod readme;
+mod reloading;
 mod watching;
 
 use std::path::{Path, PathBuf};

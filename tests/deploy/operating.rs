@@ -124,11 +124,59 @@ async fn health_is_what_the_server_says_of_itself(pool: PgPool) {
 }
 
 #[sqlx::test]
-async fn workers_are_listed_with_their_machine_and_models(pool: PgPool) {
+async fn workers_are_listed_with_their_machine_models_and_speed(pool: PgPool) {
     let (folder, url) = (TestFolder::new(), url_of(&pool));
-    let _worker = Program::worker(&folder.0, &url, 1);
-    let listed = fourstep(&["workers", "list"], &folder.0, &url);
-    let text = String::from_utf8(listed.stdout).unwrap();
+    let server = Program::serve(&folder.0, Some(&url), &["--workers", "0"]);
+    let _worker = Program::worker(&folder.0, &url, 20);
+    let list = || String::from_utf8(fourstep(&["workers", "list"], &folder.0, &url).stdout).unwrap();
+    let text = list();
     let row = text.lines().find(|line| line.contains("sdxl-lightning-4step")).unwrap_or_else(|| panic!("{text}"));
-    assert!(row.contains("ready"), "{text}");
+    // What it uses, and not how that was chosen.
+    assert!(row.contains("ready") && row.contains(" cpu ") && !text.contains("auto"), "{text}");
+
+    let client = Client::of(&server, &folder.0);
+    let id = client.create().await.unwrap();
+    assert_eq!(client.terminal(&id).await["status"], "succeeded");
+    // Four steps of 20 ms, and what it takes to draw: told with the next sign of life, within queue.renew_seconds.
+    let told = async || loop {
+        let speed: Option<i64> = sqlx::query_scalar("select picture_us from workers").fetch_one(&pool).await.unwrap();
+        match speed {
+            Some(speed) => return speed,
+            None => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    };
+    let speed = tokio::time::timeout(Duration::from_secs(60), told()).await.unwrap();
+    assert!(speed >= 80_000, "{speed}");
+    let shown = format!("{:.3} s", speed as f64 / 1e6);
+    let text = list();
+    assert!(text.contains(&shown), "{shown} in {text}");
+}
+
+/// Creates a small prediction of a model.
+async fn create_of(client: &Client, url: &str, model: &str) -> String {
+    let body = serde_json::json!({"model": model, "input": {"prompt": "a cat", "width": 256, "height": 256}});
+    let request = client.http.post(format!("{url}/predictions")).bearer_auth(&client.key).json(&body);
+    let created: serde_json::Value = request.send().await.unwrap().error_for_status().unwrap().json().await.unwrap();
+    created["id"].as_str().unwrap().to_owned()
+}
+
+#[sqlx::test]
+async fn a_prediction_goes_only_to_workers_that_have_its_model(pool: PgPool) {
+    let (folder, url) = (TestFolder::new(), url_of(&pool));
+    let server = Program::serve(&folder.0, Some(&url), &["--workers", "0"]);
+    let client = Client::of(&server, &folder.0);
+    let worker = |model| {
+        let variables = [("FOURSTEP_WORKER__MODELS", model), ("FOURSTEP_MOCK_STEP_MS", "1")];
+        Program::worker_logging(&folder.0, &url, &variables, &folder.0.join(model))
+    };
+    let first = create_of(&client, &server.url, "sdxl-lightning-4step").await;
+    let second = create_of(&client, &server.url, "demo-4step").await;
+    let _one = worker("demo-4step");
+    assert_eq!(client.terminal(&second).await["status"], "succeeded");
+    // It was first in the queue, and the only worker there is had nothing else to do.
+    let request = client.http.get(format!("{}/predictions/{first}", server.url)).bearer_auth(&client.key);
+    let waiting: serde_json::Value = request.send().await.unwrap().json().await.unwrap();
+    assert_eq!((&waiting["status"], &waiting["started_at"]), (&"starting".into(), &serde_json::Value::Null));
+    let _other = worker("sdxl-lightning-4step");
+    assert_eq!(client.terminal(&first).await["status"], "succeeded");
 }

@@ -14,7 +14,7 @@ use crate::{
     load::{Load, another_key},
     network::{self, in_a_network_of_its_own},
     receiver::Receiver,
-    site::Site,
+    site::{Files, Site},
 };
 
 /// For everything acknowledged to end, after the last fault.
@@ -85,7 +85,7 @@ impl Site {
 
 async fn lines_are_cut_and_hosts_die() {
     let (rounds, cuts) = scale();
-    let mut site = Site::start().await;
+    let mut site = Site::start(Files::Bucket, &[]).await;
     let pool = site.database.pool().await;
     let mut receiver = Receiver::on(TcpListener::bind((network::address(1), 0)).await.unwrap());
     let firsts = site.clients().map(|client| client.telling(&receiver.url()));
@@ -119,7 +119,7 @@ async fn lines_are_cut_and_hosts_die() {
     }
     load.end().await;
     let mut history = load.told.history.lock().await;
-    history.check(&pool, &site.s3.artifacts(), PATIENCE).await;
+    history.check(&pool, &site.artifacts(), PATIENCE).await;
     history.check_webhooks(&pool, &mut receiver, PATIENCE).await;
     history.check_owners(&pool, &[firsts[0].clone(), seconds[1].clone()]).await;
     load.check_ends(&[&firsts[0], &seconds[0]]).await;

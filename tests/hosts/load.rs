@@ -39,6 +39,8 @@ pub(crate) struct Told {
     pub(crate) history: Mutex<History>,
     /// Ends, as they were told first: status and cost.
     ends: Mutex<HashMap<String, (Value, Value)>>,
+    /// Of those made at a pace: from the create to its end.
+    pub(crate) took: Mutex<Vec<Duration>>,
     over: AtomicBool,
 }
 
@@ -53,6 +55,11 @@ impl Load {
     /// One more client of two servers. Numbers differ.
     pub(crate) fn run(&mut self, clients: &[Client; 2], number: usize) {
         self.clients.spawn(create_and_wait(clients.clone(), number, Arc::clone(&self.told)));
+    }
+
+    /// Creates at a pace for two accounts in turn, each with a client of either server.
+    pub(crate) fn run_every(&mut self, every: Duration, clients: &[[Client; 2]; 2]) {
+        self.clients.spawn(keep_pace(clients.clone(), every, Arc::clone(&self.told)));
     }
 
     /// Returns when both servers create, and tell of the ends of what the other made: how long that took, if it was in time.
@@ -94,35 +101,59 @@ impl Load {
     }
 }
 
-/// Over and over. What is not answered is asked again, of the other.
+/// Over and over.
 async fn create_and_wait(clients: [Client; 2], number: usize, told: Arc<Told>) {
     for repetition in 0.. {
         if told.over.load(SeqCst) {
             return;
         }
-        let key = format!("{number}-{repetition}");
-        let mut at = (number + repetition) % 2;
-        let id = loop {
-            match clients[at].create_with_key(&key).await {
-                Ok(id) => break id,
-                Err(_) => at = 1 - at,
-            }
-            tokio::time::sleep(AGAIN).await;
-        };
-        told.served[at].created.fetch_add(1, SeqCst);
-        told.history.lock().await.acknowledged(&id, &clients[at], Some(&key));
-        at = 1 - at;
-        let ended = loop {
-            match clients[at].get(&id, WAIT).await {
-                Ok(prediction) if !prediction["completed_at"].is_null() => break prediction,
-                Ok(_) => {}
-                Err(_) => at = 1 - at,
-            }
-            tokio::time::sleep(AGAIN).await;
-        };
-        told.served[at].ended.fetch_add(1, SeqCst);
-        let end = (ended["status"].clone(), ended["metrics"].clone());
-        told.ends.lock().await.insert(id, end);
+        once(&clients, (number + repetition) % 2, &format!("{number}-{repetition}"), &told).await;
+    }
+}
+
+/// Creates on one server and waits on the other. What is not answered is asked again, of the other. Returns how long it took.
+async fn once(clients: &[Client; 2], mut at: usize, key: &str, told: &Told) -> Duration {
+    let begun = Instant::now();
+    let id = loop {
+        match clients[at].create_with_key(key).await {
+            Ok(id) => break id,
+            Err(_) => at = 1 - at,
+        }
+        tokio::time::sleep(AGAIN).await;
+    };
+    told.served[at].created.fetch_add(1, SeqCst);
+    told.history.lock().await.acknowledged(&id, &clients[at], Some(key));
+    at = 1 - at;
+    let ended = loop {
+        match clients[at].get(&id, WAIT).await {
+            Ok(prediction) if !prediction["completed_at"].is_null() => break prediction,
+            Ok(_) => {}
+            Err(_) => at = 1 - at,
+        }
+        tokio::time::sleep(AGAIN).await;
+    };
+    told.served[at].ended.fetch_add(1, SeqCst);
+    let end = (ended["status"].clone(), ended["metrics"].clone());
+    told.ends.lock().await.insert(id, end);
+    begun.elapsed()
+}
+
+/// Creates so often, whatever becomes of what was created before, until the load is over.
+async fn keep_pace(clients: [[Client; 2]; 2], every: Duration, told: Arc<Told>) {
+    let (mut ticks, mut under_way) = (tokio::time::interval(every), JoinSet::new());
+    for number in 0.. {
+        ticks.tick().await;
+        if told.over.load(SeqCst) {
+            break;
+        }
+        let (of, shared) = (clients[number % 2].clone(), Arc::clone(&told));
+        under_way.spawn(async move { once(&of, number / 2 % 2, &format!("{number}"), &shared).await });
+        while let Some(took) = under_way.try_join_next() {
+            told.took.lock().await.push(took.unwrap());
+        }
+    }
+    while let Some(took) = under_way.join_next().await {
+        told.took.lock().await.push(took.unwrap());
     }
 }
 

@@ -22,6 +22,7 @@ mod process;
 mod receiver;
 mod s3;
 mod site;
+mod soak;
 mod upgrade;
 
 use std::path::{Path, PathBuf};

@@ -1,10 +1,12 @@
 //! A whole site: two servers, two hosts of workers, Postgres and a bucket, each on a host of its own.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
+
+use fourstep::artifacts::Artifacts;
 
 use crate::{
     database::Database,
@@ -27,6 +29,14 @@ const PORT: u16 = 8000;
 /// Of clients.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Where outputs are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Files {
+    Bucket,
+    /// In a folder that all hosts share, as one of a network file system.
+    Folder,
+}
+
 /// A host and the program on it, if it is switched on.
 pub(crate) struct Machine {
     name: &'static str,
@@ -40,11 +50,13 @@ pub(crate) struct Site {
     pub(crate) s3: S3,
     pub(crate) servers: [Machine; 2],
     pub(crate) workers: [Machine; 2],
+    files: Files,
+    more: &'static [(&'static str, &'static str)],
 }
 
 impl Site {
-    /// Everything, ready.
-    pub(crate) async fn start() -> Self {
+    /// Everything, ready, with these variables besides the usual ones.
+    pub(crate) async fn start(files: Files, more: &'static [(&'static str, &'static str)]) -> Self {
         let (database, s3) = (Database::start(Host::join(2)).await, S3::start(Host::join(3)));
         let off = |name, number| Machine { name, host: Host::join(number), program: None };
         let mut site = Self {
@@ -53,6 +65,8 @@ impl Site {
             s3,
             servers: [off("server-a", 11), off("server-b", 12)],
             workers: [off("worker-a", 21), off("worker-b", 22)],
+            files,
+            more,
         };
         for number in [0, 1] {
             site.start_server(number);
@@ -93,9 +107,25 @@ impl Site {
         let data = self.folder.0.join(machine.name);
         let mut command = machine.host.command(env!("CARGO_BIN_EXE_fourstep"));
         command.args(arguments).args(["--predictor", "mock", "--data-dir"]).arg(&data);
-        command.env("DATABASE_URL", self.database.url()).envs(VARIABLES).envs(self.s3.variables());
+        command.env("DATABASE_URL", self.database.url()).envs(VARIABLES).envs(self.more.iter().copied());
+        match self.files {
+            Files::Bucket => command.envs(self.s3.variables()),
+            Files::Folder => command.env("FOURSTEP_ARTIFACTS__FOLDER", self.outputs()),
+        };
         command.stdout(Stdio::piped()).stderr(log(&self.folder.0, machine.name));
         command
+    }
+
+    fn outputs(&self) -> PathBuf {
+        self.folder.0.join("outputs")
+    }
+
+    /// The files, as the programs see them.
+    pub(crate) fn artifacts(&self) -> Artifacts {
+        match self.files {
+            Files::Bucket => self.s3.artifacts(),
+            Files::Folder => Artifacts::in_folder(&self.outputs(), false).unwrap(),
+        }
     }
 
     /// What all programs have said.
@@ -119,13 +149,21 @@ impl Machine {
         self.host.mend();
     }
 
+    /// Memory of its program, bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        let status = format!("/proc/{}/status", self.program.as_ref().unwrap().process.id());
+        let status = std::fs::read_to_string(status).unwrap();
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        kib.trim_end_matches("kB").trim().parse::<u64>().unwrap() * 1024
+    }
+
     /// Whether its program runs still.
     pub(crate) fn is_running(&mut self) -> bool {
         self.program.as_mut().is_some_and(Program::is_running)
     }
 }
 
-fn log_file(folder: &Path, name: &str) -> std::path::PathBuf {
+fn log_file(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}.log"))
 }
 

@@ -39,7 +39,7 @@ pub(crate) fn url_of(pool: &PgPool) -> String {
 
 /// A running `fourstep`. Killed when dropped.
 pub(crate) struct Program {
-    process: Child,
+    pub(crate) process: Child,
     /// What it is reached at, for `serve`.
     pub(crate) url: String,
 }
@@ -143,7 +143,7 @@ impl Drop for Program {
 
 fn program(database_url: Option<&str>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fourstep"));
-    command.env_remove("DATABASE_URL").env("RUST_LOG", "warn").stdout(Stdio::piped());
+    command.env_remove("DATABASE_URL").env("RUST_LOG", "warn").stdin(Stdio::null()).stdout(Stdio::piped());
     if let Some(url) = database_url {
         command.env("DATABASE_URL", url);
     }

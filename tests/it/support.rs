@@ -187,6 +187,7 @@ impl TestApp {
             host: "here".to_owned(),
             phase,
             percent,
+            picture: None,
         };
         self.store.report_worker(&worker).await.unwrap();
     }

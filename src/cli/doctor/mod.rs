@@ -15,8 +15,7 @@ use clap::Args;
 use fourstep::config::Config;
 
 use super::{
-    block_on,
-    logging::{self, Audience},
+    block_on, logging,
     options::{Device, Place, flag},
     terminal,
 };
@@ -66,7 +65,7 @@ pub(crate) fn run(args: DoctorArgs) -> Result<ExitCode> {
     let mut flags = args.device.overrides();
     flags.extend(flag("server.listen", "--listen", &args.listen));
     let config = args.place.load(flags)?;
-    logging::start(Audience::Caller)?;
+    logging::start()?;
     let findings = block_on(async { Ok(examine(&config).await) })?;
     let colored = terminal::colors(&io::stdout());
     terminal::print(&findings.iter().map(|finding| line(finding, colored)).collect::<String>())?;
