@@ -134,10 +134,11 @@ async fn lines_are_cut_and_hosts_die() {
         .unwrap();
     assert_eq!(given_up, 0, "nobody gave up\n{}", site.logs());
     println!(
-        "{} faults in {:.0} s: {} predictions, {retried} after workers were lost, {most} at most",
+        "{} faults in {:.0} s: {} predictions, the ends of {} told, {retried} after workers were lost, {most} at most",
         rounds * FAULTS.len(),
         begun.elapsed().as_secs_f64(),
-        history.len()
+        history.len(),
+        history.ends_told()
     );
 }
 

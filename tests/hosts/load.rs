@@ -133,6 +133,7 @@ async fn once(clients: &[Client; 2], mut at: usize, key: &str, told: &Told) -> D
         tokio::time::sleep(AGAIN).await;
     };
     told.served[at].ended.fetch_add(1, SeqCst);
+    told.history.lock().await.shown(&ended);
     let end = (ended["status"].clone(), ended["metrics"].clone());
     told.ends.lock().await.insert(id, end);
     begun.elapsed()
