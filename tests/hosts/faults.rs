@@ -6,19 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::net::TcpListener;
-
 use crate::{
+    clients::Clients,
     here,
     installed::javascript,
-    load::{Load, another_key},
-    network::{self, in_a_network_of_its_own},
-    receiver::Receiver,
+    load::Load,
+    network::in_a_network_of_its_own,
     site::{Files, Site},
 };
 
-/// For everything acknowledged to end, after the last fault.
-const PATIENCE: Duration = Duration::from_secs(120);
 /// From the end of a fault until both servers create and tell of the ends of what the other created. A line that is found cut
 /// after seven seconds (`store/pulse.rs`) and everything that has to be connected again fit in.
 const RECOVERED_WITHIN: Duration = Duration::from_secs(15);
@@ -67,14 +63,8 @@ impl Site {
             Fault::CutWorkers(number) => &self.workers[number].host,
             Fault::CutDatabase => self.database.host(),
             Fault::CutBucket => self.s3.host(),
-            Fault::ServerLosesPower(number) => {
-                self.servers[number].lose_power();
-                return self.start_server(number);
-            }
-            Fault::WorkersLosePower(number) => {
-                self.workers[number].lose_power();
-                return self.start_workers(number);
-            }
+            Fault::ServerLosesPower(number) => return self.server_loses_power(number),
+            Fault::WorkersLosePower(number) => return self.workers_lose_power(number),
             Fault::DatabaseCrashes => return self.database.crash().await,
         };
         host.cut();
@@ -87,13 +77,10 @@ async fn lines_are_cut_and_hosts_die() {
     let (rounds, cuts) = scale();
     let mut site = Site::start(Files::Bucket, &[]).await;
     let pool = site.database.pool().await;
-    let mut receiver = Receiver::on(TcpListener::bind((network::address(1), 0)).await.unwrap());
-    let firsts = site.clients().map(|client| client.telling(&receiver.url()));
-    let another = another_key(&pool).await;
-    let seconds = firsts.each_ref().map(|client| client.with_key(&another));
+    let mut clients = Clients::of(&site, &pool).await;
     let mut load = Load::default();
     for number in 0..6 {
-        load.run(if number % 3 == 2 { &seconds } else { &firsts }, number);
+        load.run(if number % 3 == 2 { &clients.seconds } else { &clients.firsts }, number);
     }
     load.until_served(RECOVERED_WITHIN).await.expect("served in the beginning");
     let begun = Instant::now();
@@ -119,10 +106,8 @@ async fn lines_are_cut_and_hosts_die() {
     }
     load.end().await;
     let mut history = load.told.history.lock().await;
-    history.check(&pool, &site.artifacts(), PATIENCE).await;
-    history.check_webhooks(&pool, &mut receiver, PATIENCE).await;
-    history.check_owners(&pool, &[firsts[0].clone(), seconds[1].clone()]).await;
-    load.check_ends(&[&firsts[0], &seconds[0]]).await;
+    clients.check(&mut history, &pool, &site).await;
+    load.check_ends(&[&clients.firsts[0], &clients.seconds[0]]).await;
     let (retried, most): (i64, i16) =
         sqlx::query_as("select count(*) filter (where losses > 0), max(losses) from predictions")
             .fetch_one(&pool)

@@ -7,6 +7,7 @@
 
 #[path = "../it/checker.rs"]
 mod checker;
+mod clients;
 mod database;
 mod faults;
 #[path = "../clients/installed.rs"]

@@ -103,6 +103,18 @@ impl Site {
         self.workers[number].program = Some(Program::workers(command));
     }
 
+    /// It does, and gets it back.
+    pub(crate) fn server_loses_power(&mut self, number: usize) {
+        self.servers[number].lose_power();
+        self.start_server(number);
+    }
+
+    /// They do, and get it back.
+    pub(crate) fn workers_lose_power(&mut self, number: usize) {
+        self.workers[number].lose_power();
+        self.start_workers(number);
+    }
+
     fn fourstep(&self, machine: &Machine, arguments: &[&str]) -> Command {
         let data = self.folder.0.join(machine.name);
         let mut command = machine.host.command(env!("CARGO_BIN_EXE_fourstep"));

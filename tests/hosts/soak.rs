@@ -5,14 +5,13 @@
 use std::time::{Duration, Instant};
 
 use sqlx::PgPool;
-use tokio::net::TcpListener;
 
 use crate::{
+    clients::Clients,
     here,
     installed::javascript,
-    load::{Load, another_key},
-    network::{self, in_a_network_of_its_own},
-    receiver::Receiver,
+    load::Load,
+    network::in_a_network_of_its_own,
     site::{Files, Site},
 };
 
@@ -21,7 +20,6 @@ const SHORT: Duration = Duration::from_secs(300);
 const PACE: Duration = Duration::from_millis(50);
 const KILL_EVERY: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-const PATIENCE: Duration = Duration::from_secs(120);
 /// From the first part of a run nothing is concluded: pools, caches and the allocator fill.
 const WARM_UP: f64 = 0.34;
 /// How much a server may grow, in a run that is long enough to tell.
@@ -66,12 +64,9 @@ async fn nothing_grows() {
     let length = std::env::var("FOURSTEP_SOAK").map_or(SHORT, |seconds| Duration::from_secs(seconds.parse().unwrap()));
     let mut site = Site::start(Files::Folder, VARIABLES).await;
     let pool = site.database.pool().await;
-    let mut receiver = Receiver::on(TcpListener::bind((network::address(1), 0)).await.unwrap());
-    let firsts = site.clients().map(|client| client.telling(&receiver.url()));
-    let another = another_key(&pool).await;
-    let seconds = firsts.each_ref().map(|client| client.with_key(&another));
+    let mut clients = Clients::of(&site, &pool).await;
     let mut load = Load::default();
-    load.run_every(PACE, &[firsts.clone(), seconds.clone()]);
+    load.run_every(PACE, &[clients.firsts.clone(), clients.seconds.clone()]);
     let begun = Instant::now();
     let (mut kills, mut memory, mut dead) = (0, Vec::new(), ("".to_owned(), 0, 0));
     while begun.elapsed() < length {
@@ -79,14 +74,8 @@ async fn nothing_grows() {
         if begun.elapsed() >= KILL_EVERY / 2 + KILL_EVERY * kills {
             // The first server stays, to be looked at.
             match kills % 3 {
-                2 => {
-                    site.servers[1].lose_power();
-                    site.start_server(1);
-                }
-                number => {
-                    site.workers[number as usize].lose_power();
-                    site.start_workers(number as usize);
-                }
+                2 => site.server_loses_power(1),
+                number => site.workers_lose_power(number as usize),
             }
             kills += 1;
         }
@@ -101,9 +90,7 @@ async fn nothing_grows() {
     }
     load.end().await;
     let mut history = load.told.history.lock().await;
-    history.check(&pool, &site.artifacts(), PATIENCE).await;
-    history.check_webhooks(&pool, &mut receiver, PATIENCE).await;
-    history.check_owners(&pool, &[firsts[0].clone(), seconds[0].clone()]).await;
+    clients.check(&mut history, &pool, &site).await;
     let (ended, pruned, failed): (i64, i64, i64) = sqlx::query_as(
         "select count(*), count(*) filter (where data_removed_at is not null),
                 count(*) filter (where status <> 'succeeded') from predictions",
