@@ -9,7 +9,12 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use fourstep::config;
-use tracing_subscriber::{EnvFilter, Registry, fmt, prelude::*, reload};
+use tracing_subscriber::{
+    EnvFilter, Registry,
+    fmt::{self, writer::BoxMakeWriter},
+    prelude::*,
+    reload,
+};
 
 use super::terminal;
 
@@ -38,20 +43,16 @@ impl Log {
         let file = config.file.as_deref().map(LogFile::open).transpose()?;
         let (filter, handle) = reload::Layer::new(filter(config.level.as_deref(), FOR_OPERATORS)?);
         let log = tracing_subscriber::registry().with(filter);
-        let started = match &file {
-            Some(file) => {
-                let file = file.clone();
-                let lines = fmt::layer().json().flatten_event(true).with_span_list(false);
-                log.with(lines.with_writer(move || file.clone())).try_init()
-            }
-            None if io::IsTerminal::is_terminal(&io::stderr()) => {
-                let lines = fmt::layer().with_ansi(terminal::colors(&io::stderr())).with_target(false);
-                log.with(lines.with_writer(io::stderr)).try_init()
-            }
-            None => {
-                let lines = fmt::layer().json().flatten_event(true).with_span_list(false);
-                log.with(lines.with_writer(io::stderr)).try_init()
-            }
+        let writer = match file.clone() {
+            Some(file) => BoxMakeWriter::new(move || file.clone()),
+            None => BoxMakeWriter::new(io::stderr),
+        };
+        let started = if file.is_none() && io::IsTerminal::is_terminal(&io::stderr()) {
+            let lines = fmt::layer().with_ansi(terminal::colors(&io::stderr())).with_target(false);
+            log.with(lines.with_writer(writer)).try_init()
+        } else {
+            let lines = fmt::layer().json().flatten_event(true).with_span_list(false);
+            log.with(lines.with_writer(writer)).try_init()
         };
         started.map_err(|error| anyhow!("could not start logging: {error}"))?;
         Ok(Self { filter: handle, file })

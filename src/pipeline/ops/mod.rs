@@ -23,8 +23,8 @@ pub use resample::{add_channels, concat_channels, upsample_nearest};
 
 use candle_core::{DType, Tensor};
 
-/// Whether the CPU has matrix units (AMX) that this program may use. With them, weights kept in bf16 are multiplied in bf16,
-/// and those kept in f16 with 16 bits of every number.
+/// Whether the CPU has matrix units (AMX) that this program may use. With them, weights kept in f32 are multiplied with
+/// all 24 bits of every number, those kept in f16 with 16, those kept in bf16 with 8.
 pub fn has_matrix_units() -> bool {
     cpu::has_matrix_units()
 }

@@ -59,14 +59,14 @@ pub(super) struct Call {
     /// function takes.
     pub(super) left: [[*const u16; 2]; MOST_PIECES],
     pub(super) left_stride: usize,
-    /// Bytes from the end of one part of the depth to the beginning of the next in the left operand.
+    /// Bytes from the end of one segment of the depth to the beginning of the next in the left operand.
     pub(super) left_skip: isize,
     /// Tiles of the right operand, one after another: for each step two of each piece.
     pub(super) right: *const u16,
-    /// Steps of depth in a part, at least one.
+    /// Steps of depth in a segment, at least one.
     pub(super) steps: usize,
-    /// Parts, at least one. Counted down to zero.
-    pub(super) parts: usize,
+    /// Segments, at least one. Counted down to zero.
+    pub(super) segments: usize,
     /// What the sums begin with, and where they go: the upper and the lower 16 rows of 32 numbers.
     pub(super) start: [*const f32; 2],
     pub(super) start_stride: usize,
@@ -78,7 +78,7 @@ pub(super) struct Call {
 const _: () = assert!(
     offset_of!(Call, left_skip) == 56
         && offset_of!(Call, steps) == 72
-        && offset_of!(Call, parts) == 80
+        && offset_of!(Call, segments) == 80
         && offset_of!(Call, start) == 88
         && offset_of!(Call, start_stride) == 104
         && offset_of!(Call, sums) == 112
@@ -140,7 +140,7 @@ macro_rules! multiply {
     };
 }
 
-/// All steps of all parts: `$step` in a loop, after which the left operand's pointers go on to the next part.
+/// All steps of all segments: `$step` in a loop, after which the left operand's pointers go on to the next segment.
 macro_rules! function {
     ($(#[$doc:meta])* $name:ident, $right_bytes:literal, [$($step:expr),*], [$($pointer:ident = $piece:literal, $half:literal;)*]) => {
         $(#[$doc])*

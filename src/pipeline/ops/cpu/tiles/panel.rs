@@ -95,28 +95,28 @@ impl Number for bf16 {
     }
 }
 
-/// Some depth of a right operand: parts of one length that follow each other.
+/// Some depth of a right operand: segments of one length that follow each other.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct Depth {
     pub(in super::super) start: usize,
-    /// Numbers of each part.
+    /// Numbers of each segment.
     pub(in super::super) len: usize,
-    pub(in super::super) parts: usize,
+    pub(in super::super) segments: usize,
 }
 
 impl Depth {
-    /// A single part.
+    /// A single segment.
     pub(in super::super) fn whole(depth: Range<usize>) -> Self {
-        Self { start: depth.start, len: depth.len(), parts: 1 }
+        Self { start: depth.start, len: depth.len(), segments: 1 }
     }
 
-    /// Steps of one part.
+    /// Steps of one segment.
     pub(super) fn steps(&self) -> usize {
         self.len.div_ceil(STEP)
     }
 
     fn end(&self) -> usize {
-        self.start + self.parts * self.len
+        self.start + self.segments * self.len
     }
 }
 
@@ -160,14 +160,14 @@ impl Panel {
 
     /// Numbers of a block of columns.
     fn block_numbers(&self) -> usize {
-        self.depth.parts * self.depth.steps() * self.precision.pieces() * 2 * TILE_NUMBERS
+        self.depth.segments * self.depth.steps() * self.precision.pieces() * 2 * TILE_NUMBERS
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     fn pack_vectors<T: Number, const N: usize>(&mut self, right: &Right<'_, T>) {
-        let Depth { start, len, parts } = self.depth;
+        let Depth { start, len, segments } = self.depth;
         let steps = self.depth.steps();
-        let (blocks, steps_of_all) = (self.columns.len().div_ceil(COLUMNS), steps * parts);
+        let (blocks, steps_of_all) = (self.columns.len().div_ceil(COLUMNS), steps * segments);
         let size = N * 2 * TILE_NUMBERS;
         for number in 0..blocks * steps_of_all {
             // As the numbers lie in memory.

@@ -33,7 +33,7 @@ impl Pieces {
     /// Splits all of `x`, whose rows are `row_stride` apart.
     pub(in super::super) fn of(x: &[f32], row_stride: usize, precision: Precision) -> Self {
         let mut pieces = Self::with_room(x.len(), row_stride, precision);
-        pieces.parts(0, CHUNK).into_par_iter().zip(x.par_chunks(CHUNK)).for_each(|(mut parts, x)| {
+        pieces.parts(CHUNK).into_par_iter().zip(x.par_chunks(CHUNK)).for_each(|(mut parts, x)| {
             split(x, &mut parts, precision);
         });
         pieces
@@ -49,7 +49,7 @@ impl Pieces {
         (row_stride, precision): (usize, Precision),
     ) -> Self {
         let mut pieces = Self::with_room(rows * padded_row, row_stride, precision);
-        let mut parts = pieces.parts(0, padded_row);
+        let mut parts = pieces.parts(padded_row);
         parts.truncate(rows);
         let written = above..above + x.len() / row;
         parts.into_par_iter().with_min_len(8).enumerate().for_each(|(number, mut parts)| {
@@ -67,7 +67,7 @@ impl Pieces {
         pieces
     }
 
-    /// Room for numbers, which have to be split before they are multiplied, by one thread again and again.
+    /// Room for numbers that have yet to be split; what is behind them is zero.
     pub(in super::super) fn with_room(len: usize, row_stride: usize, precision: Precision) -> Self {
         let room = len + TILE * row_stride + STEP;
         let plane = |number| {
@@ -86,10 +86,10 @@ impl Pieces {
         split(x, &mut self.planes.each_mut().map(|plane| &mut plane[..]), precision);
     }
 
-    /// The planes from `start` on, in parts of `len` numbers.
-    fn parts(&mut self, start: usize, len: usize) -> Vec<Parts<'_>> {
-        let count = (self.planes[0].len() - start).div_ceil(len);
-        let mut planes = self.planes.each_mut().map(|plane| plane.get_mut(start..).unwrap_or_default().chunks_mut(len));
+    /// The planes in parts of `len` numbers.
+    fn parts(&mut self, len: usize) -> Vec<Parts<'_>> {
+        let count = self.planes[0].len().div_ceil(len);
+        let mut planes = self.planes.each_mut().map(|plane| plane.chunks_mut(len));
         (0..count).map(|_| planes.each_mut().map(|parts| parts.next().unwrap_or_default())).collect()
     }
 

@@ -129,7 +129,7 @@ impl<T: Number> Product<'_, T> {
         let most = PANEL / panel.precision().pieces() / columns.len().next_multiple_of(COLUMNS);
         if count * len.next_multiple_of(STEP) <= most {
             // All of the depth at once: the sums stay in the tiles from the first number to the last.
-            panel.pack(&self.right, Depth { start: 0, len, parts: count }, columns);
+            panel.pack(&self.right, Depth { start: 0, len, segments: count }, columns);
             return accumulate_shared(self.left, rows, (0, stride), panel, self.start, target);
         }
         let mut start = self.start;
@@ -165,7 +165,7 @@ pub(in super::super) fn accumulate(
     accumulate_shared(pieces, rows, (left, 0), panel, start, target);
 }
 
-/// The panel's parts meet numbers of the left operand that are `stride` apart.
+/// The panel's segments meet numbers of the left operand that are `stride` apart.
 fn accumulate_shared(
     pieces: &Pieces,
     rows: &[RowTile],
@@ -174,7 +174,7 @@ fn accumulate_shared(
     start: Start<'_>,
     target: Shared,
 ) {
-    let last = left + (panel.depth.parts - 1) * stride;
+    let last = left + (panel.depth.segments - 1) * stride;
     assert!(pieces.precision() == panel.precision(), "operands of different precision");
     for row in rows {
         assert!(
@@ -222,7 +222,7 @@ unsafe fn multiply_block(
         left_skip: (stride as isize - (steps * STEP) as isize) * size_of::<u16>() as isize,
         right: panel.block(number),
         steps,
-        parts: panel.depth.parts,
+        segments: panel.depth.segments,
         start: [ZEROS.as_ptr(); 2],
         start_stride: 0,
         sums: [place(first), place(second)],
