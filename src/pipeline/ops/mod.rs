@@ -11,6 +11,7 @@ mod convolution;
 mod cpu;
 mod linear;
 mod normalization;
+mod projection;
 pub mod reference;
 mod resample;
 
@@ -19,6 +20,7 @@ pub use attention::{Mask, attention};
 pub use convolution::{Convolution, Padding};
 pub use linear::{Embedding, Linear};
 pub use normalization::{GroupNorm, LayerNorm};
+pub use projection::{Int8Linear, Projection};
 pub use resample::{add_channels, concat_channels, upsample_nearest};
 
 use candle_core::{DType, Tensor};
@@ -27,6 +29,17 @@ use candle_core::{DType, Tensor};
 /// all 24 bits of every number, those kept in f16 with 16, those kept in bf16 with 8.
 pub fn has_matrix_units() -> bool {
     cpu::has_matrix_units()
+}
+
+/// Whether the CPU multiplies bf16 numbers faster than f32, in matrix units or in vectors. Then weights kept in bf16 are
+/// multiplied with 8 bits of every number, and summed up in f32.
+pub fn multiplies_bf16() -> bool {
+    cpu::multiplies_bf16()
+}
+
+/// Whether the CPU multiplies eight-bit integers ([`Int8Linear`]).
+pub fn has_int8() -> bool {
+    cpu::has_int8()
 }
 
 /// Whether the CPU's own version of an operation applies to this activation.
