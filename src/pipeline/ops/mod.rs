@@ -2,13 +2,16 @@
 //! `(batch, tokens, channels)` for text, the same memory for both.
 //!
 //! This is the seam for speed. Each operation has a plain version in candle's terms in [`mod@reference`], which runs on any
-//! device and says what is meant, and a version of its own for f32 on the CPU in `cpu`; the tests hold the two together.
+//! device and says what is meant, and a version of its own for f32 on the CPU in `cpu`; the tests hold the two together. Some
+//! have one for NVIDIA's GPUs in `cuda`.
 //! Channels-last makes every projection one matrix product and leaves nothing to transpose.
 
 mod activation;
 mod attention;
 mod convolution;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod linear;
 mod normalization;
 mod projection;
@@ -45,4 +48,10 @@ pub fn has_int8() -> bool {
 /// Whether the CPU's own version of an operation applies to this activation.
 fn has_cpu_version(activation: &Tensor) -> bool {
     activation.device().is_cpu() && activation.dtype() == DType::F32
+}
+
+/// Whether the GPU's own version of an operation applies to this activation.
+#[cfg(feature = "cuda")]
+fn has_gpu_version(activation: &Tensor) -> bool {
+    cuda::applies_to(activation)
 }
