@@ -1,5 +1,5 @@
 // The GPU's own versions of operations that candle takes many passes for. Activations are channels-last and contiguous, sums
-// are f32. Compiled to PTX, which is in the program (kernels.ptx): tools/ptx makes it, and says whether it is up to date.
+// are f32. Compiled to PTX, which is in the program (kernels.ptx): tools/cuda/ptx makes it, and says whether it is up to date.
 //
 // Every kernel is told apart by the type of its numbers: _f32, _f16, _bf16.
 
