@@ -5,14 +5,17 @@ DATA ?= ./data
 # More flags for the server: make run ARGS="--listen 127.0.0.1:9000"
 ARGS ?=
 
-.PHONY: help run test check bench image sbom fmt
+# A build for the GPU, where there is one and NVIDIA's compiler.
+CUDA := $(shell command -v nvcc >/dev/null && nvidia-smi -L >/dev/null 2>&1 && echo --features cuda)
+
+.PHONY: help run test check bench gpu image sbom fmt
 
 help: ## What there is to make
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
 
 run: ## Build the server and run it, with everything it needs
 	@tools/set-up
-	@cargo run --release --locked --bin fourstep -- serve --data-dir $(DATA) $(ARGS)
+	@cargo run --release --locked $(CUDA) --bin fourstep -- serve --data-dir $(DATA) $(ARGS)
 
 # A throwaway Postgres, unless DATABASE_URL names one whose user may create databases.
 test: check ## Check and test everything
@@ -36,6 +39,11 @@ ifdef MODEL
 	cargo build --release --bin fourstep
 	python3 benches/pipeline.py $(MODEL) $(if $(PEERS),--peers $(PEERS))
 endif
+
+# Where there is a GPU; OUT=DIR takes what was measured. See benches/gpu.sh.
+gpu: ## Measure a GPU, with diffusers beside it
+	cargo build --release --locked --features cuda --bin fourstep
+	benches/gpu.sh $(or $(OUT),target/gpu)
 
 image: ## Build the container image
 	docker build --tag fourstep --build-arg COMMIT=$$(git rev-parse --short HEAD) .

@@ -1,8 +1,9 @@
-"""pipeline.py WEIGHTS [--peers DIR] [--sizes 512,1024] [--dtypes f32,f16] [--runs 3] [--fourstep PROGRAM]
+"""pipeline.py WEIGHTS [--device cuda:0] [--peers DIR] [--compile] [--sizes 512,1024] [--dtypes f32,f16] [--runs 3] [--fourstep PROGRAM]
 
-SDXL on this machine's CPU, ours and diffusers' in one run, as one table. WEIGHTS is a model in the diffusers folder layout;
-`tools/full_size.py` makes one that costs what the real one does; kept in f32 it takes 14 GB here and 18 in diffusers. DIR is a Python environment with diffusers; without it the
-table has our figures alone. `benches/README.md` keeps results.
+SDXL on this machine's CPU or GPU, ours and diffusers' in one run, as one table. WEIGHTS is a model in the diffusers folder
+layout; `tools/full_size.py` makes one that costs what the real one does; kept in f32 it takes 14 GB here and 18 in
+diffusers. DIR is a Python environment with diffusers; without it the table has our figures alone. `benches/README.md`
+keeps results.
 """
 import argparse
 import json
@@ -19,17 +20,23 @@ PROMPT = "a lighthouse on a cliff at sunset"
 WORK = {512: (1588.8, 2514.5), 1024: (6761.2, 10470.4)}
 
 
-def ours(program, weights, size, dtype, runs):
-    """As many pictures of one process each: what is measured of each is what `--timings` says."""
-    reports = []
+def generate(program, weights, size, dtype, device, seed, pictures=1):
+    """What `--timings` says of a process that draws so many pictures."""
     with tempfile.TemporaryDirectory() as folder:
-        for seed in range(runs):
-            command = [
-                program, "generate", "--weights", weights, "--prompt", PROMPT, "--seed", str(seed), "--timings",
-                "--width", str(size), "--height", str(size), "--dtype", dtype, "--out", f"{folder}/{seed}.png",
-            ]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-            reports.append(json.loads(done.stdout))
+        command = [
+            program, "generate", "--weights", weights, "--prompt", PROMPT, "--seed", str(seed), "--timings",
+            "--width", str(size), "--height", str(size), "--dtype", dtype, "--device", device,
+            "--num-outputs", str(pictures), "--out", f"{folder}/picture.png",
+        ]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    return json.loads(done.stdout)
+
+
+def ours(program, weights, size, dtype, device, runs):
+    """As many pictures, of one process each on a CPU, and after one that warms up on a GPU."""
+    if device != "cpu":
+        return ours_when_warm(program, weights, size, dtype, device, runs)
+    reports = [generate(program, weights, size, dtype, device, seed) for seed in range(runs)]
     return {
         "load_s": statistics.median(report["load_s"] for report in reports),
         "encode_s": [report["encode_s"] for report in reports],
@@ -40,15 +47,36 @@ def ours(program, weights, size, dtype, runs):
     }
 
 
-def diffusers(environment, weights, size, dtype, runs):
+def ours_when_warm(program, weights, size, dtype, device, runs):
+    """The first picture of a process pays for kernels that are loaded and plans that are made: what more of them take."""
+    one = generate(program, weights, size, dtype, device, 0)
+    all = generate(program, weights, size, dtype, device, 0, 1 + runs)
+    calls = len(one["steps_s"])
+    decode = (all["decode_s"] - one["decode_s"]) / runs
+    pictures = [all["steps_s"][calls * number:calls * (number + 1)] for number in range(1, 1 + runs)]
+    return {
+        "load_s": one["load_s"],
+        "encode_s": all["encode_s"],
+        "steps_s": [step for steps in pictures for step in steps],
+        "decode_s": decode,
+        "image_s": [all["encode_s"] + sum(steps) + decode for steps in pictures],
+        "peak_rss_mib": all["peak_rss_mib"],
+    }
+
+
+def diffusers(environment, weights, size, dtype, device, runs, *how):
     python = os.path.join(environment, "bin", "python")
     names = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
-    command = [python, os.path.join(HERE, "peer_diffusers.py"), weights, str(size), names[dtype], str(runs)]
+    script = os.path.join(HERE, "peer_diffusers.py")
+    command = [python, script, weights, str(size), names[dtype], str(runs), device, *how]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def processor():
+def processor(device):
+    if device != "cpu":
+        query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+        return subprocess.run(query, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
     with open("/proc/cpuinfo") as lines:
         flags = {line.split(":")[0].strip(): line.split(":")[1].strip() for line in lines if ":" in line}
     matrix = "with" if "amx_bf16" in flags.get("flags", "") else "without"
@@ -61,8 +89,8 @@ def row(cells):
 
 def table(size, columns, peak):
     """Every stage's median; ratios to diffusers', where it ran, which is the first column."""
-    print(f"\n{size} x {size}, medians; (ratio to diffusers f32, share of {peak:.0f} GFLOP/s)" if peak else f"\n{size} x {size}, medians")
     names = list(columns)
+    print(f"\n{size} x {size}, medians" + (f"; (ratio to {names[0]}, share of {peak:.0f} GFLOP/s)" if peak else "") + "\n")
     row([""] + names)
     row(["---"] * (len(names) + 1))
     reference = columns[names[0]] if peak else None
@@ -81,7 +109,8 @@ def table(size, columns, peak):
                 notes.append(f"{seconds / value(reference, key):.2f} x")
             if peak and work:
                 notes.append(f"{work / seconds / peak:.0%}")
-            cells.append(f"{seconds:.2f} s" + (f" ({', '.join(notes)})" if notes else ""))
+            took = f"{seconds:.2f} s" if seconds > 1 else f"{1000 * seconds:.1f} ms"
+            cells.append(took + (f" ({', '.join(notes)})" if notes else ""))
         row(cells)
     cells = ["peak memory"]
     for result in columns.values():
@@ -93,21 +122,30 @@ def table(size, columns, peak):
 def main():
     parser = argparse.ArgumentParser(usage=__doc__)
     parser.add_argument("weights")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--peers", help="a Python environment with diffusers")
+    parser.add_argument("--compile", action="store_true", help="diffusers a second time, through torch.compile")
     parser.add_argument("--sizes", default="512")
     parser.add_argument("--dtypes", default="f32,f16")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--fourstep", default=os.path.join(HERE, "..", "target", "release", "fourstep"))
     arguments = parser.parse_args()
-    print(processor())
+    device = arguments.device
+    print(processor(device))
     for size in map(int, arguments.sizes.split(",")):
         columns, peak = {}, None
+        measured = (arguments.weights, size)
         if arguments.peers:
-            columns["diffusers f32"] = diffusers(arguments.peers, arguments.weights, size, "f32", arguments.runs)
-            peak = columns["diffusers f32"]["matrix_gflops"]
-            print(columns["diffusers f32"]["versions"], file=sys.stderr)
+            # What diffusers is fastest with.
+            dtype = "f32" if device == "cpu" else "f16"
+            peer = diffusers(arguments.peers, *measured, dtype, device, arguments.runs)
+            columns[f"diffusers {dtype}"], peak = peer, peer["matrix_gflops"]
+            print(peer["versions"], file=sys.stderr)
+            if arguments.compile:
+                peer = diffusers(arguments.peers, *measured, dtype, device, arguments.runs, "compile")
+                columns[f"diffusers {dtype}, compiled"] = peer
         for dtype in arguments.dtypes.split(","):
-            columns[f"ours, {dtype}"] = ours(arguments.fourstep, arguments.weights, size, dtype, arguments.runs)
+            columns[f"ours, {dtype}"] = ours(arguments.fourstep, *measured, dtype, device, arguments.runs)
         table(size, columns, peak)
 
 

@@ -6,7 +6,7 @@ use anyhow::{Context, anyhow, bail};
 use candle_core::{DType, Device};
 
 use crate::{
-    config::{Config, DeviceChoice, DtypeChoice, PredictorKind, WorkerCount},
+    config::{Config, DeviceChoice, DtypeChoice, PredictorKind, Quantization, WorkerCount},
     demo,
     domain::Catalog,
     hub,
@@ -78,6 +78,7 @@ pub(super) fn plan(config: &Config, hub: &hub::Environment) -> anyhow::Result<Pl
         models,
         device_name: device_in_words(config.worker.device, &source),
         host: nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        max_batch: config.worker.max_batch,
         lease: config.queue.lease,
         renew: config.queue.renew,
         poll: config.queue.poll,
@@ -145,6 +146,7 @@ fn load(config: &Config, source: &Source) -> anyhow::Result<Load> {
         options: Options {
             low_memory: config.worker.low_memory,
             vae_tile: Some(config.worker.vae_tile).filter(|tile| *tile > 0),
+            int8: config.worker.quantize == Quantization::Int8,
         },
         device,
     };

@@ -84,6 +84,9 @@ pub(crate) struct GenerateArgs {
     /// Decode pictures larger than so many pixels in tiles of that size, as 512
     #[arg(long, value_name = "PIXELS")]
     vae_tile: Option<usize>,
+    /// Hold the UNet's linear layers in eight-bit integers: faster and smaller, on a CPU that has them; pictures change
+    #[arg(long, value_name = "KIND")]
+    quantize: Option<Quantization>,
     /// Write pictures without looking at them, where the model has a safety checker
     #[arg(long)]
     disable_safety_checker: bool,
@@ -114,6 +117,12 @@ impl From<Precision> for DType {
             Precision::F16 => Self::F16,
         }
     }
+}
+
+/// What weights can be quantized to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Quantization {
+    Int8,
 }
 
 /// As torch names it.
@@ -174,7 +183,11 @@ fn load(args: &GenerateArgs, device: &Device) -> Result<Pipeline> {
     if let Some(unet) = &args.unet {
         weights = weights.with_unet(unet);
     }
-    let options = Options { low_memory: args.low_memory, vae_tile: args.vae_tile };
+    let options = Options {
+        low_memory: args.low_memory,
+        vae_tile: args.vae_tile,
+        int8: args.quantize == Some(Quantization::Int8),
+    };
     Pipeline::load_with(&weights, device, args.dtype.into(), options)
         .with_context(|| format!("could not load the model in {}", args.weights.display()))
 }

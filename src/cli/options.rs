@@ -62,6 +62,9 @@ pub(crate) struct Device {
     /// Number format of the weights: auto, f32, f16 or bf16 [default: auto]
     #[arg(long, value_name = "NAME")]
     dtype: Option<String>,
+    /// Hold the UNet's linear layers in eight-bit integers, on a CPU that has them: int8 [default: none]
+    #[arg(long, value_name = "KIND")]
+    quantize: Option<String>,
     /// Read the text encoders anew for every prompt instead of keeping them in memory
     #[arg(long)]
     low_memory: bool,
@@ -105,6 +108,7 @@ impl Device {
             flag("worker.predictor", "--predictor", &self.predictor),
             flag("worker.device", "--device", &self.device),
             flag("worker.dtype", "--dtype", &self.dtype),
+            flag("worker.quantize", "--quantize", &self.quantize),
             flag("worker.low_memory", "--low-memory", &self.low_memory.then(|| "true".to_owned())),
             flag("worker.vae_tile", "--vae-tile", &self.vae_tile),
         ]

@@ -20,7 +20,7 @@ use serde::Deserialize;
 
 pub use layers::{Error, Layers, Override, Setting};
 pub use secret::Secret;
-pub use worker::{DeviceChoice, DtypeChoice, PredictorKind, UnknownChoice, WorkerCount};
+pub use worker::{DeviceChoice, DtypeChoice, PredictorKind, Quantization, UnknownChoice, WorkerCount};
 
 /// Everything that can be set. The keys are those of `config/default.toml`, which says what each means.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -129,8 +129,10 @@ pub struct Worker {
     pub loras: Vec<String>,
     pub device: DeviceChoice,
     pub dtype: DtypeChoice,
+    pub quantize: Quantization,
     pub low_memory: bool,
     pub vae_tile: usize,
+    pub max_batch: usize,
     #[serde(deserialize_with = "fields::list")]
     pub models: Vec<String>,
 }
@@ -304,7 +306,8 @@ impl Config {
             "worker.unet",
             "replaces the UNet of worker.weights, which is not set",
         )?;
-        rule(self.worker.vae_tile.is_multiple_of(32), "worker.vae_tile", "must be a multiple of 32, or 0")
+        rule(self.worker.vae_tile.is_multiple_of(32), "worker.vae_tile", "must be a multiple of 32, or 0")?;
+        rule((1..=8).contains(&self.worker.max_batch), "worker.max_batch", "must be from 1 to 8")
     }
 }
 

@@ -50,6 +50,16 @@ pub enum DtypeChoice {
     Bf16,
 }
 
+/// What the linear layers of the UNet are quantized to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Quantization {
+    /// Nothing.
+    None,
+    /// Eight-bit integers.
+    Int8,
+}
+
 /// A word that is none of an option's words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{given:?} is not {expected}")]
@@ -112,6 +122,18 @@ impl FromStr for DtypeChoice {
     }
 }
 
+impl FromStr for Quantization {
+    type Err = UnknownChoice;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        match word {
+            "none" => Ok(Self::None),
+            "int8" => Ok(Self::Int8),
+            _ => Err(unknown(word, "\"none\" or \"int8\"")),
+        }
+    }
+}
+
 impl fmt::Display for DeviceChoice {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -139,7 +161,7 @@ macro_rules! read_as_text {
     };
 }
 
-read_as_text!(WorkerCount, PredictorKind, DeviceChoice, DtypeChoice);
+read_as_text!(WorkerCount, PredictorKind, DeviceChoice, DtypeChoice, Quantization);
 
 #[cfg(test)]
 mod tests {

@@ -89,6 +89,16 @@ impl PricePerSecond {
     }
 }
 
+/// Time that several shared, in a share for each of them: whole microseconds that differ by one at most, and together are
+/// all the whole microseconds there are.
+pub fn split(time: Duration, parts: usize) -> impl Iterator<Item = Duration> {
+    let (microseconds, count) = (time.as_micros(), parts as u128);
+    (0..count).map(move |part| {
+        let share = microseconds / count + u128::from(part < microseconds % count);
+        Duration::from_micros(u64::try_from(share).unwrap_or(u64::MAX))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -109,6 +119,16 @@ mod tests {
             let whole = price.cost_of(Duration::from_micros(parts.iter().sum())).get();
             let sum: NanoUsd = parts.iter().map(|part| price.cost_of(Duration::from_micros(*part))).sum();
             prop_assert!(2 * (sum.get() - whole).abs() <= parts.len() as i64 + 1);
+        }
+
+        #[test]
+        fn shares_are_even_and_nothing_is_lost_between_them(micros in 0..100_000_000_000u64, parts in 1..20usize) {
+            let time = Duration::from_micros(micros);
+            let shares: Vec<Duration> = split(time, parts).collect();
+            prop_assert_eq!(shares.len(), parts);
+            prop_assert_eq!(shares.iter().sum::<Duration>(), time);
+            let (most, least) = (shares.iter().max(), shares.iter().min());
+            prop_assert!(most.zip(least).is_some_and(|(most, least)| *most - *least <= Duration::from_micros(1)));
         }
 
         #[test]

@@ -22,7 +22,7 @@ mod work;
 
 pub use account::{AccountMode, AccountRecord, Budget, KeyRecord, NewKey};
 pub use api_key::{ApiKey, Caller, MalformedKey};
-pub use cost::{NanoUsd, PricePerSecond};
+pub use cost::{NanoUsd, PricePerSecond, split};
 pub use input::{FaceDefaults, Input, InvalidField, InvalidInput, OutputFormat, Scheduler, UnknownFields};
 pub use model::{Catalog, CatalogError, InputLimits, Model, WeightFile};
 pub use prediction::{

@@ -3,6 +3,17 @@
 use super::{Input, Scheduler};
 
 impl Input {
+    /// Whether both can be drawn side by side, step by step: of the same size, images, scheduler, steps and kind of
+    /// guidance. What is drawn, the seeds and how much guidance are each one's own.
+    pub fn goes_with(&self, other: &Self) -> bool {
+        let steps = |input: &Self| {
+            let strength = input.image.as_ref().map(|_| input.prompt_strength.to_bits());
+            (input.scheduler, input.num_inference_steps, strength, input.guidance_scale > 1.0)
+        };
+        let images = |input: &Self| (input.width, input.height, input.num_outputs);
+        steps(self) == steps(other) && images(self) == images(other)
+    }
+
     /// Calls of the UNet, and one more for what else is done once for each image, times pixels, times images. Almost all of
     /// a run's time goes there, and grows with the pixels hardly faster than they do.
     pub fn work(&self) -> u64 {
@@ -25,14 +36,36 @@ mod tests {
     use super::*;
     use crate::domain::{FaceDefaults, InputLimits, UnknownFields};
 
-    fn work(raw: Value) -> u64 {
+    fn input(raw: Value) -> Input {
         let defaults = FaceDefaults {
             prompt: "",
             negative_prompt: "",
             disable_safety_checker: false,
             unknown_fields: UnknownFields::Refuse,
         };
-        Input::parse(&raw, &InputLimits::HOSTED, &defaults, 0).expect("valid").0.work()
+        Input::parse(&raw, &InputLimits::HOSTED, &defaults, 0).expect("valid").0
+    }
+
+    fn work(raw: Value) -> u64 {
+        input(raw).work()
+    }
+
+    #[test]
+    fn only_what_takes_the_same_steps_at_the_same_size_goes_together() {
+        let one = input(json!({"prompt": "a cat", "guidance_scale": 3}));
+        assert!(one.goes_with(&input(json!({"prompt": "a dog", "seed": 4, "guidance_scale": 7}))));
+        for other in [
+            json!({"guidance_scale": 0}),
+            json!({"guidance_scale": 3, "width": 512}),
+            json!({"guidance_scale": 3, "num_outputs": 2}),
+            json!({"guidance_scale": 3, "num_inference_steps": 2}),
+            json!({"guidance_scale": 3, "scheduler": "DDIM"}),
+        ] {
+            assert!(!one.goes_with(&input(other.clone())), "{other}");
+        }
+        let from_image = |strength| Input { image: Some(String::new()), prompt_strength: strength, ..one.clone() };
+        assert!(from_image(0.5).goes_with(&from_image(0.5)));
+        assert!(!from_image(0.5).goes_with(&from_image(0.8)) && !from_image(0.8).goes_with(&one));
     }
 
     #[test]

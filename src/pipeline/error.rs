@@ -27,6 +27,9 @@ pub enum Error {
     /// A GPU was asked of a program that cannot use any.
     #[error("this build uses no GPU: build it with `--features cuda`")]
     NoGpuSupport,
+    /// Eight-bit integers were asked of a device that has no such instructions, or that is not a CPU.
+    #[error("int8 needs a CPU with AVX512-VNNI, and the device `cpu`")]
+    NoInt8,
     /// An image could not be encoded.
     #[error("could not encode the image: {0}")]
     Image(String),

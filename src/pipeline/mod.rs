@@ -2,9 +2,10 @@
 //!
 //! diffusers is the reference: names are diffusers', ported formulas name their file and function, and `tests/pipeline`
 //! compares every stage with numbers diffusers produced. The way of a prompt: `tokenizer` → `text_encoder` →
-//! `conditioning` → `noise` → `unet` under a `scheduler` → `vae` → `image`. The networks are written in terms of [`ops`],
+//! `conditioning` → `noise` → `unet` under a `scheduler` → `vae` → `image`; `batch` takes it, for one prompt or several. The networks are written in terms of [`ops`],
 //! operations on channels-last activations, which is where speed is won without touching the model.
 
+mod batch;
 mod clip;
 pub mod conditioning;
 pub mod device;
@@ -27,10 +28,7 @@ pub mod unet;
 pub mod vae;
 pub mod weights;
 
-use std::{
-    ops::ControlFlow,
-    time::{Duration, Instant},
-};
+use std::{ops::ControlFlow, slice};
 
 use candle_core::{DType, Device, Tensor};
 
@@ -38,14 +36,13 @@ use conditioning::TextEncoders;
 pub use error::{Error, WeightsError};
 use image_to_image::ImageLatents;
 pub use lora::LoraFile;
-use noise::TorchCudaRng;
 pub use options::Options;
 pub use params::{Generation, Latents, Params, Progress, Safety, Step, Timings};
 pub use preview::LatentPreview;
 use safety_checker::SafetyChecker;
+use scheduler::SchedulerConfig;
 pub use scheduler::SchedulerName;
-use scheduler::{CleanSample, SchedulerConfig};
-use unet::{UNet, UNetConditioning};
+use unet::UNet;
 use vae::Vae;
 pub use weights::Weights;
 
@@ -76,7 +73,7 @@ impl Pipeline {
         let load = if options.low_memory { TextEncoders::in_files } else { TextEncoders::load };
         Ok(Self {
             text_encoders: load(weights, device, dtype)?,
-            unet: UNet::open(weights, device, dtype)?,
+            unet: UNet::open(weights, device, dtype, options.int8)?,
             vae: Vae::open(weights, device, dtype)?.tiled(options.vae_tile)?,
             safety_checker: SafetyChecker::open(weights, device, dtype)?,
             scheduler_config: weights.scheduler_config()?,
@@ -102,50 +99,8 @@ impl Pipeline {
         params: &Params,
         callback: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
     ) -> Result<Generation, Error> {
-        self.check(params)?;
-        let mut timings = Timings::default();
-
-        // 1. Encode the prompt, and with guidance the negative prompt, once for all images.
-        let started = Instant::now();
-        let (texts, mut notes) = self.text_encoders.encode(params)?;
-        // Added time ids: original size, crop, target size. The hosted model passes the requested size for both.
-        let (h, w) = (params.height as f32, params.width as f32);
-        let conditioning = self.unet.condition(&texts.prompt_embeds, &texts.pooled, [h, w, 0.0, 0.0, h, w])?;
-        self.device.synchronize()?;
-        // An image to start from as well: its latents are sampled anew for each image.
-        let start = params.image.as_ref().map(|image| self.encode_image(image, params)).transpose()?;
-        timings.encode = started.elapsed();
-
-        let (mut seeds, mut images) = (Vec::new(), Vec::new());
-        for image_index in 0..params.num_images {
-            let seed = params.seed.wrapping_add(image_index as u64);
-            let mut told = |latents: &Latents, predicted: &Latents, elapsed: Duration| {
-                timings.steps.push(elapsed);
-                let index = timings.steps.len() - 1;
-                callback(Progress::Step(Step { image_index, index, total: params.unet_calls(), latents, predicted }))
-            };
-            let latents = self.denoise(params, &conditioning, start.as_ref(), seed, &mut told)?;
-
-            // 5. Decode. 6. To pixels.
-            let started = Instant::now();
-            let image = self.decode(&latents)?;
-            // 7. Leave out what should not be shown, as the hosted model does.
-            let is_flagged = self.flags(&image, params)?;
-            timings.decode += started.elapsed();
-            if is_flagged {
-                notes.push(format!("NSFW content detected in image {image_index}"));
-                continue;
-            }
-            if callback(Progress::Image { index: image_index, image: &image }).is_break() {
-                return Err(Error::Canceled);
-            }
-            images.push(image);
-            seeds.push(seed);
-        }
-        if images.is_empty() {
-            return Err(Error::Flagged);
-        }
-        Ok(Generation { images, seeds, safety: self.safety(params), timings, notes })
+        let mut results = self.generate_batch(slice::from_ref(params), &mut |_, progress| callback(progress))?;
+        results.remove(0)
     }
 
     /// What the safety checker has to do with images of these parameters.
@@ -172,71 +127,6 @@ impl Pipeline {
         let channel_by_channel = |tensor: &Tensor| Ok::<_, Error>(self.download(tensor)?.concat());
         let (mean, logvar) = (channel_by_channel(&distribution.mean)?, channel_by_channel(&distribution.logvar)?);
         ImageLatents::new(mean, &logvar, self.vae.scaling_factor())
-    }
-
-    /// The denoising loop for one image.
-    fn denoise(
-        &self,
-        params: &Params,
-        conditioning: &UNetConditioning,
-        start: Option<&ImageLatents>,
-        seed: u64,
-        told: &mut dyn FnMut(&Latents, &Latents, Duration) -> ControlFlow<()>,
-    ) -> Result<Latents, Error> {
-        // 2. Timesteps.
-        let mut scheduler = scheduler::scheduler(params.scheduler, &self.scheduler_config, params.num_inference_steps)?;
-        let clean = CleanSample::new(&self.scheduler_config)?;
-        let begin_index = params.begin_index()?;
-
-        // 3. Initial latents. Each image has a generator of its own, so that it does not depend on its neighbors. diffusers
-        // draws the sample of an image's latents before the noise, and the steps' noise after it.
-        let mut rng = TorchCudaRng::new(seed);
-        let factor = self.vae.scale_factor();
-        let (channels, height, width) = (self.unet.in_channels(), params.height / factor, params.width / factor);
-        let sample = start.map(|start| start.sample(&mut rng));
-        let noise = rng.normal(channels * height * width);
-        let values = match sample {
-            Some(sample) => scheduler.add_noise(&sample, &noise, begin_index),
-            None => noise.into_iter().map(|value| value * scheduler.init_noise_sigma()).collect(),
-        };
-        let mut latents = Latents { channels, height, width, values };
-
-        // 4. Denoising loop.
-        for index in begin_index..scheduler.timesteps().len() {
-            let started = Instant::now();
-            let input = Latents { values: scheduler.scale_model_input(&latents.values, index), ..latents.clone() };
-            let timestep = scheduler.timesteps()[index];
-            let output = self.predict(&input, timestep, conditioning, params.guidance_scale)?;
-            latents.values = scheduler.step(&output, index, &latents.values, &mut |count| rng.normal(count));
-            if !latents.values.iter().all(|value| value.is_finite()) {
-                return Err(Error::NotFinite { stage: "the UNet" });
-            }
-            let predicted = Latents { values: clean.predict(&output, &input.values, timestep), ..input };
-            if told(&latents, &predicted, started.elapsed()).is_break() {
-                return Err(Error::Canceled);
-            }
-        }
-        Ok(latents)
-    }
-
-    /// One UNet call, a batch of two where the conditioning has a negative half, brought together by guidance.
-    fn predict(
-        &self,
-        input: &Latents,
-        timestep: f32,
-        conditioning: &UNetConditioning,
-        guidance_scale: f64,
-    ) -> Result<Vec<f32>, Error> {
-        let batch = conditioning.batch()?;
-        let sample = self.upload(&vec![input; batch], self.unet.dtype())?; // (batch, h, w, 4)
-        let output = self.unet.forward(&sample, timestep, conditioning)?;
-        let mut predictions = self.download(&output)?;
-        let Some(text) = (batch == 2).then(|| predictions.pop()).flatten() else {
-            return Ok(predictions.remove(0));
-        };
-        let unconditional = predictions.remove(0);
-        let scale = guidance_scale as f32;
-        Ok(unconditional.into_iter().zip(text).map(|(u, t)| u + scale * (t - u)).collect())
     }
 
     /// Latents to pixels.

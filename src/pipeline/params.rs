@@ -72,6 +72,21 @@ impl Params {
         }
     }
 
+    /// Whether the UNet can be called for both in one batch, call by call: of the same size, images, scheduler, steps and
+    /// kind of guidance. Prompts, seeds and how much guidance are each one's own.
+    pub fn is_alike(&self, other: &Self) -> bool {
+        let calls = |params: &Self| {
+            (
+                params.scheduler,
+                params.num_inference_steps,
+                params.begin_index().ok(),
+                params.do_classifier_free_guidance(),
+            )
+        };
+        let images = |params: &Self| (params.width, params.height, params.num_images);
+        calls(self) == calls(other) && images(self) == images(other)
+    }
+
     /// `StableDiffusionXLPipeline.do_classifier_free_guidance`.
     pub(super) fn do_classifier_free_guidance(&self) -> bool {
         self.guidance_scale > 1.0
@@ -156,7 +171,7 @@ pub enum Safety {
     Unavailable,
 }
 
-/// Device time of each stage.
+/// Device time of each stage. A UNet call that was made for several requests counts for each with its share.
 #[derive(Clone, Debug, Default)]
 pub struct Timings {
     /// Both text encoders, and the VAE's encoder where there is an image to start from.

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use sqlx::{FromRow as _, Row as _, types::Json};
+use sqlx::{FromRow as _, Row as _, postgres::PgRow, types::Json};
 use uuid::Uuid;
 
 use super::{
@@ -18,6 +18,27 @@ use super::{
 };
 use crate::domain::{Dialect, FailureCode, Input, NanoUsd, Outcome, Prediction, PredictionId, PricePerSecond};
 use crate::metrics;
+
+/// How far from its head the queue is searched for what can be drawn side by side.
+const NEAR: i64 = 32;
+
+/// Gives what `next` found to worker `$2`, for `$3` microseconds.
+macro_rules! claimed {
+    () => {
+        concat!(
+            "update predictions set
+                 status = 'processing',
+                 attempt = attempt + 1,
+                 worker_id = $2,
+                 lease_until = now() + $3::bigint * interval '1 microsecond',
+                 started_at = coalesce(started_at, now())
+             from next
+             where id = next_id
+             returning ",
+            columns!()
+        )
+    };
+}
 
 /// A prediction in the hands of a worker, and the proof that it is.
 #[derive(Clone, Debug)]
@@ -81,17 +102,8 @@ impl Store {
                  limit 1
                  for update skip locked
              ),
-             claimed as (
-                 update predictions set
-                     status = 'processing',
-                     attempt = attempt + 1,
-                     worker_id = $2,
-                     lease_until = now() + $3::bigint * interval '1 microsecond',
-                     started_at = coalesce(started_at, now())
-                 from next
-                 where id = next_id
-                 returning ",
-            columns!(),
+             claimed as (",
+            claimed!(),
             ")",
             post_started!(),
             "select ",
@@ -105,31 +117,68 @@ impl Store {
         .bind(microseconds(lease))
         .fetch_optional(&self.pool)
         .await?;
-        row.map(|row| {
-            if row.try_get("is_posted")? {
-                self.changes.announce_posted();
-            }
-            let mut row = Row::from_row(&row)?;
-            let request_id = row.request_id.take();
-            let (attempt, key_id, price, time_limit) = (row.attempt, row.key_id, row.price(), row.time_limit());
-            let Prediction { id, model, input, logs, dialect, created_at, started_at, .. } = row.try_into()?;
-            let waited = started_at.and_then(|started| (started - created_at).to_std().ok()).unwrap_or_default();
-            Ok(Claim {
-                id,
-                attempt,
-                worker_id,
-                key_id,
-                request_id,
-                waited,
-                model,
-                input,
-                logs,
-                time_limit,
-                price,
-                dialect,
-            })
-        })
-        .transpose()
+        row.map(|row| self.claimed(&row, worker_id)).transpose()
+    }
+
+    /// Takes, for the worker that holds a claim, more of what is queued and can be drawn beside it: at most so many, of
+    /// those whose turn is near, and no more than the worker's share among all that take them.
+    pub async fn claim_beside(&self, claim: &Claim, most: usize, lease: Duration) -> Result<Vec<Claim>> {
+        let near: Vec<(Uuid, Json<Input>)> = sqlx::query_as(
+            "select id, input from predictions
+             where model = $1 and status = 'queued' and (run_after is null or run_after <= now())
+             order by priority, turn, created_at, id
+             limit $2",
+        )
+        .bind(&claim.model)
+        .bind(NEAR)
+        .fetch_all(&self.pool)
+        .await?;
+        let fitting = near.into_iter().filter(|(_, input)| input.0.goes_with(&claim.input)).map(|(id, _)| id);
+        let fitting: Vec<Uuid> = fitting.collect();
+        if fitting.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = sqlx::query(concat!(
+            "with next as materialized (
+                 select id as next_id from predictions
+                 where id = any ($1) and status = 'queued'
+                 order by priority, turn, created_at, id
+                 -- With the one that is claimed, its share rounded up.
+                 limit least($4, (select (cardinality($1) + greatest(count(*), 1)) / greatest(count(*), 1) - 1
+                                  from workers where $5 = any (models) and phase = 'ready'))
+                 for update skip locked
+             ),
+             claimed as (",
+            claimed!(),
+            ")",
+            post_started!(),
+            "select ",
+            columns!(),
+            ", exists (select from posted) as is_posted, ",
+            without_waiting!(),
+            " from claimed"
+        ))
+        .bind(fitting)
+        .bind(claim.worker_id)
+        .bind(microseconds(lease))
+        .bind(most as i64)
+        .bind(&claim.model)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(|row| self.claimed(row, claim.worker_id)).collect()
+    }
+
+    /// The claim that a row of a claiming statement is.
+    fn claimed(&self, row: &PgRow, worker_id: Uuid) -> Result<Claim> {
+        if row.try_get("is_posted")? {
+            self.changes.announce_posted();
+        }
+        let mut row = Row::from_row(row)?;
+        let request_id = row.request_id.take();
+        let (attempt, key_id, price, time_limit) = (row.attempt, row.key_id, row.price(), row.time_limit());
+        let Prediction { id, model, input, logs, dialect, created_at, started_at, .. } = row.try_into()?;
+        let waited = started_at.and_then(|started| (started - created_at).to_std().ok()).unwrap_or_default();
+        Ok(Claim { id, attempt, worker_id, key_id, request_id, waited, model, input, logs, time_limit, price, dialect })
     }
 
     /// How many predictions of a model are queued, and how many workers take them.

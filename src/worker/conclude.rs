@@ -33,7 +33,7 @@ pub(super) async fn conclude(
     mut logs: Logs,
     run: Run,
 ) {
-    let Run { result, device_time } = run;
+    let Run { result, device_time, .. } = run;
     let outcome = match (result, held.stop_reason()) {
         (Err(PredictError::Canceled), Some(StopReason::HandedBack)) => return hand_back(store, claim).await,
         (Err(PredictError::Canceled), Some(StopReason::LeaseLost)) => {

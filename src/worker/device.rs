@@ -11,16 +11,18 @@ use std::{
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use image::RgbImage;
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{mpsc, watch};
 
-use super::predictor::{Drawn, PredictError, Predictor, Step};
+use super::{
+    predictor::{Drawn, PredictError, Predictor, Request, Step},
+    seats::{Assignment, Seat, seats},
+    shares::Shares,
+};
 use crate::{
-    domain::{Failure, FailureCode, Input},
+    domain::{Failure, FailureCode},
     metrics,
 };
 
@@ -44,20 +46,10 @@ pub type Load = Box<dyn FnOnce() -> anyhow::Result<Box<dyn Predictor>> + Send>;
 #[derive(Debug)]
 pub struct DeviceThread {
     /// `None` only while dropping.
-    assignments: Option<mpsc::UnboundedSender<Assignment>>,
+    batches: Option<mpsc::UnboundedSender<Vec<Assignment>>>,
     phase: watch::Receiver<DevicePhase>,
     busy: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
-}
-
-/// What the thread is asked to run.
-struct Assignment {
-    input: Input,
-    image: Option<RgbImage>,
-    time_limit: Option<Duration>,
-    stop: CancellationToken,
-    steps: mpsc::UnboundedSender<Step>,
-    reply: oneshot::Sender<Run>,
 }
 
 /// How a run went and how long it kept the device.
@@ -65,14 +57,25 @@ struct Assignment {
 pub struct Run {
     /// The pictures, or why there are none.
     pub result: Result<Drawn, PredictError>,
-    /// From the first thing the predictor did to the last.
+    /// From the first thing the predictor did to the last; of what ran side by side, its share.
     pub device_time: Duration,
+    /// How long the device was kept by everything that ran side by side.
+    pub batch_time: Duration,
+    /// How many others it ran beside.
+    pub neighbors: usize,
+}
+
+impl Run {
+    /// One that never came to the device.
+    pub(super) const fn without_device(error: PredictError) -> Self {
+        Self { result: Err(error), device_time: Duration::ZERO, batch_time: Duration::ZERO, neighbors: 0 }
+    }
 }
 
 impl DeviceThread {
     /// Starts the thread; it loads the model at once.
     pub fn start(name: &str, load: Load) -> std::io::Result<Self> {
-        let (assignments, inbox) = mpsc::unbounded_channel();
+        let (batches, inbox) = mpsc::unbounded_channel();
         let (phase_sender, phase) = watch::channel(DevicePhase::Loading);
         let busy = Arc::new(AtomicBool::new(false));
         let (working, named) = (Arc::clone(&busy), name.to_owned());
@@ -82,7 +85,7 @@ impl DeviceThread {
                 phase_sender.send_replace(DevicePhase::Failed(format!("{error:#}")));
             }
         })?;
-        Ok(Self { assignments: Some(assignments), phase, busy, thread: Some(thread) })
+        Ok(Self { batches: Some(batches), phase, busy, thread: Some(thread) })
     }
 
     /// How far the device is, and news of it.
@@ -90,29 +93,16 @@ impl DeviceThread {
         self.phase.clone()
     }
 
-    /// Runs a prediction, from `image` if there is one. Steps are sent as they finish; canceling `stop` ends the run after
-    /// the current one, and so does the time limit, which makes it a failure.
-    pub async fn run(
-        &self,
-        input: Input,
-        image: Option<RgbImage>,
-        time_limit: Option<Duration>,
-        stop: CancellationToken,
-        steps: mpsc::UnboundedSender<Step>,
-    ) -> Run {
-        let (reply, run) = oneshot::channel();
-        let assignment = Assignment { input, image, time_limit, stop, steps, reply };
-        let sent = self.assignments.as_ref().is_some_and(|assignments| assignments.send(assignment).is_ok());
-        match run.await {
-            Ok(run) if sent => run,
-            _ => Run { result: Err(crashed()), device_time: Duration::ZERO },
-        }
+    /// Places for predictions that shall run side by side.
+    pub fn seats(&self, count: usize) -> Vec<Seat> {
+        // Whoever sits down when the thread is told to end is turned away.
+        seats(self.batches.as_ref().map(mpsc::UnboundedSender::downgrade), count)
     }
 }
 
 impl Drop for DeviceThread {
     fn drop(&mut self) {
-        self.assignments = None;
+        self.batches = None;
         let idle =
             matches!(*self.phase.borrow(), DevicePhase::Ready | DevicePhase::Failed(_)) && !self.busy.load(Relaxed);
         // A thread that loads weights or is inside a step cannot be told to stop; it ends with the process.
@@ -125,7 +115,7 @@ impl Drop for DeviceThread {
 
 fn own_device(
     load: Load,
-    mut inbox: mpsc::UnboundedReceiver<Assignment>,
+    mut inbox: mpsc::UnboundedReceiver<Vec<Assignment>>,
     phase: &watch::Sender<DevicePhase>,
     busy: &AtomicBool,
     clock: &metrics::Device,
@@ -135,34 +125,57 @@ fn own_device(
     predictor.warm_up().map_err(|failure| anyhow::anyhow!("the warm-up run failed: {}", failure.message))?;
     phase.send_replace(DevicePhase::Ready);
     clock.set_up(true);
-    while let Some(Assignment { input, image, time_limit, stop, steps, reply }) = inbox.blocking_recv() {
-        if stop.is_cancelled() {
-            let _ = reply.send(Run { result: Err(PredictError::Canceled), device_time: Duration::ZERO });
+    while let Some(batch) = inbox.blocking_recv() {
+        let (stopped, batch): (Vec<_>, Vec<_>) = batch.into_iter().partition(Assignment::is_stopped);
+        stopped.into_iter().for_each(|one| one.reply(Run::without_device(PredictError::Canceled)));
+        if batch.is_empty() {
             continue;
         }
         busy.store(true, Relaxed);
         clock.begin();
-        let begun = Instant::now();
-        let mut is_late = false;
-        let mut on_step = |step| {
-            // Nobody may listen to steps any more; the run goes on.
-            let _ = steps.send(step);
-            is_late = time_limit.is_some_and(|limit| begun.elapsed() > limit);
-            if stop.is_cancelled() || is_late { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        };
-        let result = catch_unwind(AssertUnwindSafe(|| predictor.predict(&input, image.as_ref(), &mut on_step)))
-            .unwrap_or_else(|_| Err(crashed()));
-        let result = match (result, time_limit) {
-            // A cancel that was asked for as well is a cancel.
-            (Err(PredictError::Canceled), Some(limit)) if is_late && !stop.is_cancelled() => Err(too_slow(limit)),
-            (result, _) => result,
-        };
+        let runs = run(&mut *predictor, &batch);
         clock.end();
         busy.store(false, Relaxed);
-        // The worker may be gone; then nobody finishes the prediction and its lease runs out.
-        let _ = reply.send(Run { result, device_time: begun.elapsed() });
+        batch.into_iter().zip(runs).for_each(|(assignment, run)| assignment.reply(run));
     }
     Ok(())
+}
+
+/// Runs what was put together, and splits the device's time between those who were there.
+fn run(predictor: &mut dyn Predictor, batch: &[Assignment]) -> Vec<Run> {
+    let mut shares = Shares::begin(batch.len());
+    let mut is_late = vec![false; batch.len()];
+    let mut on_step = |place: usize, step: Step| {
+        let assignment = &batch[place];
+        assignment.tell(step);
+        is_late[place] = assignment.time_limit.is_some_and(|limit| shares.of(place) > limit);
+        if assignment.is_stopped() || is_late[place] {
+            shares.leave(place);
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    };
+    let run = || match batch {
+        [one] => vec![predictor.predict(&one.input, one.image.as_ref(), &mut |step| on_step(0, step))],
+        several => {
+            let requests: Vec<Request<'_>> = several.iter().map(Assignment::request).collect();
+            predictor.predict_batch(&requests, &mut on_step)
+        }
+    };
+    let results =
+        catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| batch.iter().map(|_| Err(crashed())).collect());
+    let (times, batch_time) = shares.end();
+    let neighbors = batch.len() - 1;
+    let runs = results.into_iter().zip(times).zip(batch).zip(is_late);
+    runs.map(|(((result, device_time), assignment), is_late)| {
+        let result = match (result, assignment.time_limit) {
+            // A cancel that was asked for as well is a cancel.
+            (Err(PredictError::Canceled), Some(limit)) if is_late && !assignment.is_stopped() => Err(too_slow(limit)),
+            (result, _) => result,
+        };
+        Run { result, device_time, batch_time, neighbors }
+    })
+    .collect()
 }
 
 fn too_slow(limit: Duration) -> PredictError {
@@ -170,14 +183,17 @@ fn too_slow(limit: Duration) -> PredictError {
     PredictError::Failed(Failure { code: FailureCode::TimeLimit, message })
 }
 
-fn crashed() -> PredictError {
+pub(super) fn crashed() -> PredictError {
     PredictError::Failed(Failure { code: FailureCode::Internal, message: "the model crashed".to_owned() })
 }
 
 #[cfg(test)]
 mod tests {
+    use image::RgbImage;
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
-    use crate::domain::{OutputFormat, Safety, Scheduler};
+    use crate::domain::{Input, OutputFormat, Safety, Scheduler};
 
     /// Panics on the first run and draws on the next.
     struct Clumsy {
@@ -222,13 +238,19 @@ mod tests {
         }
     }
 
+    impl DeviceThread {
+        async fn run(&self, limit: Option<Duration>, stop: CancellationToken) -> Run {
+            let seat = self.seats(1).pop().expect("a seat");
+            seat.run(input(), None, limit, stop, mpsc::unbounded_channel().0).await
+        }
+    }
+
     #[tokio::test]
     async fn a_panic_in_the_model_fails_one_prediction_and_not_the_next() {
         let device = DeviceThread::start("clumsy", Box::new(|| Ok(Box::new(Clumsy { runs: 0 })))).expect("a thread");
-        let steps = mpsc::unbounded_channel().0;
-        let first = device.run(input(), None, None, CancellationToken::new(), steps.clone()).await;
+        let first = device.run(None, CancellationToken::new()).await;
         assert!(matches!(first.result, Err(PredictError::Failed(_))));
-        let second = device.run(input(), None, None, CancellationToken::new(), steps).await;
+        let second = device.run(None, CancellationToken::new()).await;
         assert_eq!(second.result.expect("drawn").images.len(), 1);
     }
 
@@ -266,8 +288,7 @@ mod tests {
     #[tokio::test]
     async fn a_run_beyond_its_time_limit_is_stopped_and_fails() {
         let device = DeviceThread::start("endless", Box::new(|| Ok(Box::new(Endless)))).expect("a thread");
-        let (stop, steps) = (CancellationToken::new(), mpsc::unbounded_channel().0);
-        let run = device.run(input(), None, Some(Duration::from_millis(5)), stop, steps).await;
+        let run = device.run(Some(Duration::from_millis(5)), CancellationToken::new()).await;
         let Err(PredictError::Failed(failure)) = run.result else { panic!("{:?}", run.result) };
         assert_eq!(failure.code, FailureCode::TimeLimit);
         assert!(run.device_time > Duration::from_millis(5));
@@ -278,8 +299,83 @@ mod tests {
         let device = DeviceThread::start("stopped", Box::new(|| Ok(Box::new(Clumsy { runs: 0 })))).expect("a thread");
         let stop = CancellationToken::new();
         stop.cancel();
-        let run = device.run(input(), None, None, stop, mpsc::unbounded_channel().0).await;
+        let run = device.run(None, stop).await;
         assert!(matches!(run.result, Err(PredictError::Canceled)));
         assert_eq!(run.device_time, Duration::ZERO);
+    }
+
+    /// Takes some time for each of three steps of all that run side by side.
+    struct Together;
+
+    impl Predictor for Together {
+        fn warm_up(&mut self) -> Result<(), Failure> {
+            Ok(())
+        }
+
+        fn predict(
+            &mut self,
+            _: &Input,
+            _: Option<&RgbImage>,
+            _: &mut dyn FnMut(Step) -> ControlFlow<()>,
+        ) -> Result<Drawn, PredictError> {
+            unreachable!("nothing runs alone here")
+        }
+
+        fn predict_batch(
+            &mut self,
+            requests: &[Request<'_>],
+            on_step: &mut dyn FnMut(usize, Step) -> ControlFlow<()>,
+        ) -> Vec<Result<Drawn, PredictError>> {
+            let mut results: Vec<_> = requests
+                .iter()
+                .map(|_| Ok(Drawn { images: Vec::new(), safety: Safety::Unavailable, notes: Vec::new() }))
+                .collect();
+            for done in 1..=3 {
+                std::thread::sleep(Duration::from_millis(2));
+                for (place, result) in results.iter_mut().enumerate().filter(|(_, result)| result.is_ok()) {
+                    let step = Step { done, total: 3, finished_images: 0, elapsed: Duration::ZERO, preview: None };
+                    if on_step(place, step).is_break() {
+                        *result = Err(PredictError::Canceled);
+                    }
+                }
+            }
+            results
+        }
+    }
+
+    #[tokio::test]
+    async fn what_runs_side_by_side_shares_the_time_to_the_microsecond_and_one_that_is_stopped_leaves_the_others() {
+        let device = DeviceThread::start("together", Box::new(|| Ok(Box::new(Together)))).expect("a thread");
+        let stop = CancellationToken::new();
+        let (steps, mut first_step) = mpsc::unbounded_channel();
+        let mut runs = Vec::new();
+        for (place, seat) in device.seats(5).into_iter().enumerate() {
+            match place {
+                // Given up: nobody waits for it.
+                4 => drop(seat),
+                0 => {
+                    // Stops itself with its first step.
+                    let (token, steps) = (stop.clone(), steps.clone());
+                    runs.push(tokio::spawn(seat.run(input(), None, None, token, steps)));
+                }
+                _ => {
+                    let quiet = mpsc::unbounded_channel().0;
+                    runs.push(tokio::spawn(seat.run(input(), None, None, CancellationToken::new(), quiet)));
+                }
+            }
+        }
+        first_step.recv().await.expect("a step");
+        stop.cancel();
+        let mut ended = Vec::new();
+        for run in runs {
+            ended.push(run.await.expect("no panic"));
+        }
+        let left = ended.remove(0);
+        assert!(matches!(left.result, Err(PredictError::Canceled)));
+        assert!(ended.iter().all(|run| run.result.is_ok() && run.neighbors == 3));
+        let whole = left.batch_time;
+        assert!(ended.iter().all(|run| run.batch_time == whole && run.device_time > left.device_time));
+        let billed: Duration = ended.iter().map(|run| run.device_time).sum::<Duration>() + left.device_time;
+        assert_eq!(billed, whole, "nothing is lost or billed twice");
     }
 }

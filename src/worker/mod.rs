@@ -1,8 +1,8 @@
 //! Workers: they take predictions from the queue, run them on their devices, and write the results back.
 //!
 //! A worker meets the rest of the program only in the database and the artifact store, so it makes no difference
-//! whether it runs in the server's process or on another machine. One path through it: `run` claims, `device` runs on
-//! the thread that owns the `predictor`, `conclude` stores and finishes; `held` keeps the leases, `session` the sign of
+//! whether it runs in the server's process or on another machine. One path through it: `run` claims, `seats` puts together
+//! what runs side by side, `device` runs it on the thread that owns the `predictor`, `conclude` stores and finishes; `held` keeps the leases, `session` the sign of
 //! life, `outlook` the device from idling, `speed` tells how fast it is, `sweep` the order.
 
 mod conclude;
@@ -16,7 +16,9 @@ pub mod predictor;
 mod preview;
 mod progress;
 mod run;
+mod seats;
 mod session;
+mod shares;
 mod speed;
 mod start_image;
 mod sweep;
@@ -50,6 +52,8 @@ pub struct Settings {
     pub device_name: String,
     /// The machine's name.
     pub host: String,
+    /// How many predictions a device draws side by side at most, where the queue has some that go together.
+    pub max_batch: usize,
     /// How long a claim lasts without renewal.
     pub lease: Duration,
     /// How often leases are renewed.

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -50,6 +50,8 @@ struct Given {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Kind {
     model: String,
+    /// How many are drawn side by side.
+    batch: usize,
     size: (u32, u32),
     steps: u32,
     outputs: u32,
@@ -59,10 +61,11 @@ struct Kind {
 }
 
 impl Kind {
-    fn of(claim: &Claim) -> Self {
+    fn of(claim: &Claim, batch: usize) -> Self {
         let input = &claim.input;
         Self {
             model: claim.model.clone(),
+            batch,
             size: (input.width, input.height),
             steps: input.num_inference_steps,
             outputs: input.num_outputs,
@@ -73,24 +76,25 @@ impl Kind {
     }
 }
 
-/// A run's place at the device, given up on drop.
+/// The place at the device of what is drawn side by side, given up on drop.
 #[derive(Debug)]
 pub(super) struct AtDevice {
     state: Arc<watch::Sender<State>>,
     number: u64,
-    took: Option<Duration>,
+    took: OnceLock<Duration>,
 }
 
 impl AtDevice {
-    /// The device is done with it, after so long. Not to be called for a run that was cut short.
-    pub(super) const fn took(&mut self, device_time: Duration) {
-        self.took = Some(device_time);
+    /// The device is done with all of it, after so long. Not to be called for a run that was cut short.
+    pub(super) fn took(&self, batch_time: Duration) {
+        // All say the same.
+        let _ = self.took.set(batch_time);
     }
 }
 
 impl Drop for AtDevice {
     fn drop(&mut self) {
-        self.state.send_modify(|state| state.done(self.number, self.took, Instant::now()));
+        self.state.send_modify(|state| state.done(self.number, self.took.get().copied(), Instant::now()));
     }
 }
 
@@ -127,11 +131,11 @@ impl Outlook {
         });
     }
 
-    /// A prediction is on its way to the device.
-    pub(super) fn give(&self, claim: &Claim) -> AtDevice {
+    /// So many predictions like this one are on their way to the device, to be drawn side by side.
+    pub(super) fn give(&self, claim: &Claim, batch: usize) -> AtDevice {
         let mut number = 0;
-        self.state.send_modify(|state| number = state.give(Kind::of(claim), Instant::now()));
-        AtDevice { state: Arc::clone(&self.state), number, took: None }
+        self.state.send_modify(|state| number = state.give(Kind::of(claim, batch), Instant::now()));
+        AtDevice { state: Arc::clone(&self.state), number, took: OnceLock::new() }
     }
 }
 
@@ -184,6 +188,7 @@ mod tests {
     fn kind(steps: u32) -> Kind {
         Kind {
             model: "m".to_owned(),
+            batch: 1,
             size: (256, 256),
             steps,
             outputs: 1,
@@ -248,7 +253,7 @@ mod tests {
         outlook.nearly_free().await;
         let mut number = 0;
         outlook.state.send_modify(|state| number = state.give(kind(4), Instant::now()));
-        let place = AtDevice { state: Arc::clone(&outlook.state), number, took: None };
+        let place = AtDevice { state: Arc::clone(&outlook.state), number, took: OnceLock::new() };
         tokio::join!(outlook.nearly_free(), async { drop(place) });
     }
 }

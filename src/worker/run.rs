@@ -1,7 +1,8 @@
 //! One worker: the loop that claims a prediction, runs it on its device, and concludes it.
 //!
-//! The loop waits only for the device, and claims the next prediction a moment before it is free (`outlook`). Each runs in
-//! a task of its own: encoding, storing and finishing go on beside the device (`conclude`), which takes the next at once.
+//! The loop waits only for the device, and claims the next prediction a moment before it is free (`outlook`), with others
+//! that can be drawn beside it. Each runs in a task of its own: encoding, storing and finishing go on beside the device
+//! (`conclude`), which takes the next at once.
 //! Another task (`held`) renews the leases of everything the worker holds, whatever the device does.
 
 use std::{
@@ -23,6 +24,7 @@ use super::{
     outlook::{AtDevice, Outlook},
     preview,
     progress::Logs,
+    seats::Seat,
     speed::Speed,
     start_image,
 };
@@ -63,7 +65,8 @@ struct Taken {
     /// The moment before: what was said of it since is still to be heard.
     before: Mark,
     held: Held,
-    at_device: AtDevice,
+    seat: Seat,
+    at_device: Arc<AtDevice>,
     place: OwnedSemaphorePermit,
 }
 
@@ -104,7 +107,8 @@ impl Worker {
         self.report().await;
         self.ready.send_replace(true);
         let under_way = TaskTracker::new();
-        let places = Arc::new(Semaphore::new(CONCLUDING_AT_ONCE));
+        // Those at the device and those that are claimed early keep a place as well.
+        let places = Arc::new(Semaphore::new(CONCLUDING_AT_ONCE + 2 * (self.settings.max_batch - 1)));
         while !self.stop_claiming.is_cancelled() {
             // The semaphore is never closed.
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
@@ -114,20 +118,29 @@ impl Worker {
             }
             // What is said of the prediction before we know that it is ours is not lost.
             let before = self.store.changes().mark();
-            let Some(claim) = self.claim_or_wait().await else { continue };
-            if claim.attempt == 1 {
-                metrics::prediction_started(&claim.model, claim.waited);
+            let Some(first) = self.claim_or_wait().await else { continue };
+            let others = self.claim_others(&first, places.available_permits()).await;
+            let at_device = Arc::new(self.outlook.give(&first, 1 + others.len()));
+            let mut seats = self.device.seats(1 + others.len()).into_iter();
+            let mut place = Some(place);
+            for claim in std::iter::once(first).chain(others) {
+                // There are as many as were asked for, and only this loop takes any.
+                let Some(place) = place.take().or_else(|| Arc::clone(&places).try_acquire_owned().ok()) else { break };
+                let Some(seat) = seats.next() else { break };
+                if claim.attempt == 1 {
+                    metrics::prediction_started(&claim.model, claim.waited);
+                }
+                let span = tracing::info_span!(
+                    "prediction",
+                    prediction.id = %claim.id,
+                    attempt = claim.attempt,
+                    // A server's lines of the request that made it have the same.
+                    request_id = claim.request_id,
+                );
+                let held = self.held.hold(&claim);
+                let taken = Taken { held, seat, at_device: Arc::clone(&at_device), claim, before, place };
+                under_way.spawn(Arc::clone(self).run_and_conclude(taken).instrument(span));
             }
-            let taken =
-                Taken { held: self.held.hold(&claim), at_device: self.outlook.give(&claim), claim, before, place };
-            let span = tracing::info_span!(
-                "prediction",
-                prediction.id = %taken.claim.id,
-                attempt = taken.claim.attempt,
-                // A server's lines of the request that made it have the same.
-                request_id = taken.claim.request_id,
-            );
-            under_way.spawn(Arc::clone(self).run_and_conclude(taken).instrument(span));
         }
         self.report().await;
         under_way.close();
@@ -135,9 +148,14 @@ impl Worker {
     }
 
     async fn run_and_conclude(self: Arc<Self>, taken: Taken) {
-        let Taken { claim, before, held, at_device, place } = taken;
+        let Taken { claim, before, held, seat, at_device, place } = taken;
         let mut logs = Logs::continuing(claim.logs.clone());
-        let run = self.run_on_device(&claim, before, &held, at_device, &mut logs).await;
+        let run = self.run_on_device(&claim, before, &held, seat, &mut logs).await;
+        if run.result.is_ok() {
+            at_device.took(run.batch_time);
+            self.speed.made(run.device_time, claim.input.num_outputs);
+        }
+        drop(at_device);
         conclude(&self.store, &self.artifacts, &claim, &held, logs, run).await;
         self.held.release(&held);
         drop(place);
@@ -171,23 +189,30 @@ impl Worker {
         None
     }
 
-    async fn run_on_device(
-        &self,
-        claim: &Claim,
-        before: Mark,
-        held: &Held,
-        mut at_device: AtDevice,
-        logs: &mut Logs,
-    ) -> Run {
+    /// Others that can be drawn beside this one, at most so many: what is queued now, and no more of it than this worker's
+    /// share, so that none waits here for what another device could begin.
+    async fn claim_others(&self, first: &Claim, room: usize) -> Vec<Claim> {
+        let room = room.min(self.settings.max_batch.saturating_sub(1));
+        if room == 0 {
+            return Vec::new();
+        }
+        let others = self.store.claim_beside(first, room, self.settings.lease).await;
+        others.unwrap_or_else(|error| {
+            tracing::warn!(%error, "Could not look for more of the same work");
+            Vec::new()
+        })
+    }
+
+    async fn run_on_device(&self, claim: &Claim, before: Mark, held: &Held, seat: Seat, logs: &mut Logs) -> Run {
         let mut changes = self.store.changes().subscribe_since(claim.id, before);
         let seeds: Vec<String> = claim.input.seeds().map(|seed| seed.to_string()).collect();
         logs.note(&format!("Using seed: {}", seeds.join(", ")));
         let image = match start_image::load(&self.artifacts, &claim.input, held).await {
             Ok(image) => image,
-            Err(error) => return Run { result: Err(error), device_time: Duration::ZERO },
+            Err(error) => return Run::without_device(error),
         };
         let (sender, mut steps) = mpsc::unbounded_channel();
-        let run = self.device.run(claim.input.clone(), image, claim.time_limit, held.stop_token(), sender);
+        let run = seat.run(claim.input.clone(), image, claim.time_limit, held.stop_token(), sender);
         tokio::pin!(run);
         // If a cancel came while we learned that it is ours, the run shall not even begin.
         if changes.changed().now_or_never().is_some() {
@@ -218,13 +243,11 @@ impl Worker {
                 }
             }
         };
-        if run.result.is_ok() {
-            at_device.took(run.device_time);
-            self.speed.made(run.device_time, claim.input.num_outputs);
-        }
-        drop(at_device);
         while let Ok(step) = steps.try_recv() {
             logs.step(&step);
+        }
+        if run.neighbors > 0 {
+            logs.note(&format!("Drawn side by side with {} more, which share its time", run.neighbors));
         }
         run
     }

@@ -7,7 +7,7 @@ use fourstep::{
         ApiKey, Artifact, Caller, Dialect, Failure, FailureCode, Input, NanoUsd, NewPrediction, Outcome, OutputFormat,
         Prediction, PredictionId, PricePerSecond, Scheduler, Status,
     },
-    store::{Claim, Error, Store, WorkerSession},
+    store::{Claim, Error, Phase, Store, WorkerRecord, WorkerSession},
 };
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -90,6 +90,19 @@ impl Queue {
         LiveWorker { id, _session: session }
     }
 
+    async fn report_ready(&self, worker: &LiveWorker) {
+        let record = WorkerRecord {
+            id: worker.id,
+            models: vec![MODEL.to_owned()],
+            device: "test".to_owned(),
+            host: "here".to_owned(),
+            phase: Phase::Ready,
+            percent: 100,
+            picture: None,
+        };
+        self.store.report_worker(&record).await.unwrap();
+    }
+
     async fn claim(&self, worker: &LiveWorker) -> Claim {
         self.store.claim(MODEL, worker.id, LEASE).await.unwrap().expect("something to claim")
     }
@@ -166,6 +179,35 @@ async fn many_workers_claiming_at_once_never_share_a_prediction(pool: PgPool) {
     claimed.sort();
     claimed.dedup();
     assert_eq!(claimed.len(), 40);
+}
+
+#[sqlx::test]
+async fn what_can_be_drawn_beside_a_claim_is_claimed_in_order_and_leaves_the_other_workers_theirs(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    let (here, there) = (queue.live_worker().await, queue.live_worker().await);
+    queue.report_ready(&here).await;
+    let mut created = Vec::new();
+    for number in 0..8 {
+        let mut new = queue.new_prediction();
+        new.input.seed = number;
+        // Every fourth is larger.
+        new.input.width = if number % 4 == 3 { 512 } else { 256 };
+        created.push(queue.store.create(&new).await.unwrap().unwrap().id);
+    }
+    let first = queue.claim(&here).await;
+    assert_eq!(first.id, created[0]);
+    let ids = |claims: Vec<Claim>| claims.into_iter().map(|claim| claim.id).collect::<Vec<_>>();
+    let beside = queue.store.claim_beside(&first, 2, LEASE).await.unwrap();
+    assert!(beside.iter().all(|claim| claim.worker_id == here.id && claim.attempt == 1));
+    assert_eq!(ids(beside), [created[1], created[2]], "as many as there is room for");
+    queue.report_ready(&there).await;
+    let large = queue.claim(&there).await;
+    assert_eq!(large.id, created[3]);
+    let beside = queue.store.claim_beside(&large, 7, LEASE).await.unwrap();
+    assert_eq!(ids(beside), [], "the other large one is the other worker's share");
+    // Three small ones are left, and the claim itself is a fourth: two for each worker.
+    let beside = queue.store.claim_beside(&first, 7, LEASE).await.unwrap();
+    assert_eq!(ids(beside), [created[4]]);
 }
 
 #[sqlx::test]

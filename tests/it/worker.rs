@@ -4,7 +4,7 @@ use std::{ops::ControlFlow, pin::pin, sync::mpsc, time::Duration};
 
 use fourstep::{
     artifacts::Artifacts,
-    domain::{Failure, Input, NewPrediction, Prediction, PredictionId, Safety, Status},
+    domain::{Failure, Input, NewPrediction, Prediction, PredictionId, PricePerSecond, Safety, Status},
     worker::{
         Load, Settings, WorkerPool,
         predictor::{Drawn, Mock, PredictError, Predictor, Step},
@@ -24,6 +24,7 @@ pub(crate) fn settings() -> Settings {
         models: vec![MODEL.to_owned()],
         device_name: "test".to_owned(),
         host: "here".to_owned(),
+        max_batch: 1,
         lease: Duration::from_secs(15),
         renew: Duration::from_secs(5),
         poll: Duration::from_secs(1),
@@ -140,6 +141,61 @@ async fn every_image_of_a_request_has_the_next_seed(pool: PgPool) {
     let output = queue.terminal(new.id).await.output.unwrap();
     assert_eq!(output.iter().map(|artifact| artifact.seed).collect::<Vec<_>>(), [7, 8, 9]);
     workers.drain(&queue.store, PATIENCE).await;
+}
+
+#[sqlx::test]
+async fn what_goes_together_is_drawn_side_by_side_each_as_alone_and_billed_its_share(pool: PgPool) {
+    const STEP: Duration = Duration::from_millis(10);
+    let queue = Queue::new(pool).await;
+    let create = async || {
+        let mut created = Vec::new();
+        for seed in 0..5 {
+            let mut new = queue.new_prediction();
+            new.input.seed = seed;
+            // One does not fit in.
+            new.input.height = if seed == 2 { 320 } else { 256 };
+            created.push(queue.store.create(&new).await.unwrap().unwrap().id);
+        }
+        created
+    };
+    let run = async |ids: &[PredictionId], max_batch| {
+        let settings = Settings { max_batch, ..settings() };
+        let load: Load = Box::new(|| Ok(Box::new(Mock::new(STEP))));
+        let workers = WorkerPool::start(&queue.store, &queue.artifacts(), &settings, vec![load]).unwrap();
+        let mut ended = Vec::new();
+        for id in ids {
+            ended.push(queue.terminal(*id).await);
+        }
+        workers.drain(&queue.store, PATIENCE).await;
+        ended
+    };
+    // The worker begins when all are there.
+    let together = run(&create().await, 4).await;
+    let alone = run(&create().await, 1).await;
+    let file = async |prediction: &Prediction| {
+        let artifacts = queue.artifacts();
+        let file = artifacts.find(&prediction.output.as_ref().unwrap()[0].key).await.unwrap().expect("stored");
+        let bytes = artifacts.read(&file, 0..file.size).await.unwrap();
+        futures_util::TryStreamExt::try_concat(bytes).await.unwrap() as Vec<u8>
+    };
+    for (together, alone) in together.iter().zip(&alone) {
+        assert_eq!(file(together).await, file(alone).await, "seed {}", alone.input.seed);
+        assert_eq!(queue.charges(together.id).await, [together.cost.unwrap().get()]);
+        assert!(!alone.logs.contains("side by side"), "{}", alone.logs);
+        let is_odd = together.input.height == 320;
+        let says = together.logs.contains("Drawn side by side with 3 more, which share its time");
+        assert_eq!(says, !is_odd, "{}", together.logs);
+    }
+    let shares: Vec<Duration> =
+        together.iter().filter(|one| one.input.height == 256).map(|one| one.device_time.unwrap()).collect();
+    let whole: Duration = shares.iter().sum();
+    assert!(whole >= 4 * STEP, "four steps that all of them took part in: {shares:?}");
+    assert!(shares.iter().all(|share| *share < whole / 3), "nobody pays for the others: {shares:?}");
+    let (most, least) = (shares.iter().max().unwrap(), shares.iter().min().unwrap());
+    assert!(*most - *least <= Duration::from_micros(1), "{shares:?}");
+    let price = PricePerSecond::new(1_540_000);
+    let costs: i64 = together.iter().filter(|one| one.input.height == 256).map(|one| one.cost.unwrap().get()).sum();
+    assert!((costs - price.cost_of(whole).get()).abs() <= 2, "half a nano-dollar for each");
 }
 
 /// Draws what is asked for and leaves out the second image, as the safety checker would.

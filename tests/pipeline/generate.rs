@@ -122,6 +122,72 @@ fn a_break_cancels_before_the_next_unet_call() {
     assert_eq!(calls, 2);
 }
 
+/// Requests that have only their size and steps in common.
+fn alike() -> [Params; 4] {
+    let other = |prompt: &str, seed, guidance_scale| Params { prompt: prompt.into(), seed, guidance_scale, ..params() };
+    [
+        Params { guidance_scale: 7.5, ..params() },
+        other("a red circle", 5, 3.0),
+        Params { negative_prompt: Some("low quality".into()), ..other("", 6, 2.0) },
+        other(PROMPT, 7, 7.5),
+    ]
+}
+
+#[test]
+fn requests_drawn_side_by_side_are_each_what_it_is_alone() {
+    let pipeline = tiny_pipeline();
+    let draw = |scheduler, image: Option<image::RgbImage>, num_images| {
+        let batch = alike().map(|params| Params { scheduler, image: image.clone(), num_images, ..params });
+        let together = pipeline.generate_batch(&batch, &mut |_, _| ControlFlow::Continue(())).unwrap();
+        assert_eq!(together.len(), 4);
+        for (params, generation) in batch.iter().zip(together) {
+            let (together, alone) = (generation.unwrap(), pixels(&pipeline, params));
+            assert_eq!(together.seeds, [params.seed, params.seed + 1][..num_images]);
+            assert_eq!(together.timings.steps.len(), params.unet_calls());
+            for (together, alone) in together.images.into_iter().zip(alone) {
+                let differences = together.iter().zip(&alone).map(|(a, b)| a.abs_diff(*b));
+                assert!(differences.max() <= Some(1), "{scheduler}: {:?} with others", params.prompt);
+            }
+        }
+    };
+    for scheduler in SchedulerName::ALL {
+        draw(scheduler, None, 1);
+    }
+    draw(SchedulerName::EulerAncestral, Some(image::RgbImage::from_pixel(40, 40, image::Rgb([200, 30, 60]))), 2);
+}
+
+#[test]
+fn one_that_is_canceled_leaves_the_others_as_they_were() {
+    let (pipeline, batch) = (tiny_pipeline(), alike());
+    let mut heard = [0; 4];
+    let mut results = pipeline
+        .generate_batch(&batch, &mut |place, progress| {
+            heard[place] += 1;
+            match progress {
+                Progress::Step(step) if place == 1 && step.index == 1 => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        })
+        .unwrap();
+    assert_eq!(heard, [5, 2, 5, 5], "four steps and an image each");
+    assert!(matches!(results.remove(1), Err(Error::Canceled)));
+    for (params, generation) in [&batch[0], &batch[2], &batch[3]].into_iter().zip(results) {
+        let (left, alone) = (generation.unwrap().images.remove(0), pixels(&pipeline, params).remove(0));
+        assert!(left.iter().zip(&alone).all(|(left, alone)| left.abs_diff(*alone) <= 1), "{:?}", params.prompt);
+    }
+}
+
+#[test]
+fn a_request_that_cannot_be_drawn_fails_alone_and_unlike_ones_are_no_batch() {
+    let pipeline = tiny_pipeline();
+    let broken = Params { guidance_scale: f64::NAN, ..params() };
+    let results = pipeline.generate_batch(&[params(), broken], &mut |_, _| ControlFlow::Continue(())).unwrap();
+    assert!(results[0].is_ok() && matches!(results[1], Err(Error::Params(_))));
+    let unlike = [params(), Params { width: 64, ..params() }];
+    let refused = pipeline.generate_batch(&unlike, &mut |_, _| ControlFlow::Continue(()));
+    assert!(matches!(refused, Err(Error::Params(_))));
+}
+
 #[test]
 fn the_number_of_unet_calls_is_known_for_every_scheduler() {
     let calls = |scheduler: SchedulerName| [1, 2, 4].map(|steps| scheduler.unet_calls(steps));

@@ -9,6 +9,7 @@ mod demo;
 mod formats;
 mod fuzz;
 mod generate;
+mod gpu_kernels;
 mod images;
 mod loras;
 mod memory;

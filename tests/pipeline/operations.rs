@@ -2,14 +2,15 @@
 
 use candle_core::{DType, Device, Tensor};
 use fourstep::pipeline::{
+    Error,
     noise::TorchCudaRng,
     ops::{
-        Activation, Convolution, GroupNorm, LayerNorm, Linear, Mask, Padding, add_channels, attention, concat_channels,
-        geglu, has_matrix_units, reference, upsample_nearest,
+        Activation, Convolution, GroupNorm, Int8Linear, LayerNorm, Linear, Mask, Padding, add_channels, attention,
+        concat_channels, geglu, has_int8, has_matrix_units, multiplies_bf16, reference, upsample_nearest,
     },
 };
 
-use crate::support::assert_close;
+use crate::support::{assert_close, relative_error};
 
 fn random(seed: u64, shape: &[usize]) -> Tensor {
     let values = TorchCudaRng::new(seed).normal(shape.iter().product());
@@ -20,29 +21,35 @@ fn bf16(x: &Tensor) -> Tensor {
     x.to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap()
 }
 
-/// The same tests in a process that makes no use of matrix units, on a machine that has them.
+fn values(tensor: &Tensor) -> Vec<f32> {
+    tensor.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// The same tests in processes that make no use of what the machine has: of matrix units, and then of bf16 at all.
 #[test]
-fn operations_without_matrix_units() {
-    if !has_matrix_units() {
-        return;
+fn operations_on_lesser_processors() {
+    let lesser = [("avx512_bf16", has_matrix_units()), ("avx512", multiplies_bf16())];
+    for (most, _) in lesser.into_iter().filter(|(_, is_less)| *is_less) {
+        let tests = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["operations::", "stages::", "--skip", "operations_on_lesser_processors"])
+            .env("FOURSTEP_MAX_CPU", most)
+            .output()
+            .unwrap();
+        assert!(tests.status.success(), "{most}: {}", String::from_utf8_lossy(&tests.stdout));
     }
-    let tests = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["operations::", "stages::", "--skip", "operations_without_matrix_units"])
-        .env("FOURSTEP_MAX_CPU", "avx512")
-        .output()
-        .unwrap();
-    assert!(tests.status.success(), "{}", String::from_utf8_lossy(&tests.stdout));
 }
 
 #[test]
 fn large_products_in_every_order() {
     // Deeper and wider than a panel, with edges on all sides; keys in several blocks, of one head as wide as the VAE's.
-    for dtype in [DType::F32, DType::F16] {
+    for dtype in [DType::F32, DType::F16, DType::BF16] {
         let kept = |x: Tensor| x.to_dtype(dtype).unwrap();
+        // What bf16 is multiplied with is bf16.
+        let seen = |x: &Tensor| if dtype == DType::BF16 && multiplies_bf16() { bf16(x) } else { x.clone() };
         let layer = Linear { weight: kept(random(1, &[550, 2600])), bias: Some(random(2, &[550])) };
         let x = random(3, &[1, 70, 2600]);
         let name = format!("large linear, {dtype:?}");
-        assert_close(&name, &layer.forward(&x).unwrap(), &reference::linear(&layer, &x).unwrap());
+        assert_close(&name, &layer.forward(&x).unwrap(), &reference::linear(&layer, &seen(&x)).unwrap());
         let name = format!("large convolution, {dtype:?}");
         for (height, width, inputs, outputs) in [(9, 21, 500, 300), (70, 70, 40, 70)] {
             let layer = Convolution {
@@ -52,12 +59,19 @@ fn large_products_in_every_order() {
                 padding: Padding::same(1),
             };
             let x = random(3, &[1, height, width, inputs]);
-            assert_close(&name, &layer.forward(&x).unwrap(), &reference::convolution(&layer, &x).unwrap());
+            assert_close(&name, &layer.forward(&x).unwrap(), &reference::convolution(&layer, &seen(&x)).unwrap());
         }
         let (query, key, value) = (random(1, &[1, 150, 512]), random(2, &[1, 1100, 512]), random(3, &[1, 1100, 512]));
         let found = attention(&query, &key, &value, (1, Mask::None), dtype).unwrap();
+        let expected = reference::attention(&query, &key, &value, 1, Mask::None).unwrap();
         let name = format!("large attention, {dtype:?}");
-        assert_close(&name, &found, &reference::attention(&query, &key, &value, 1, Mask::None).unwrap());
+        if dtype == DType::BF16 {
+            // Numbers of eight bits are off by 2^-9 of themselves at worst, scores by both of their factors'.
+            let off = relative_error(&values(&found), &values(&expected));
+            assert!(off < 2f32.powi(-7), "{name}: off by {off:e}");
+        } else {
+            assert_close(&name, &found, &expected);
+        }
     }
 }
 
@@ -66,7 +80,6 @@ fn products_with_weights_in_f32_keep_all_24_bits() {
     const DEPTH: usize = 96;
     const OUTPUTS: usize = 48;
     let (x, weight) = (random(1, &[1, 64, DEPTH]), random(2, &[OUTPUTS, DEPTH]));
-    let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     let found = values(&Linear { weight: weight.clone(), bias: None }.forward(&x).unwrap());
     let (x, weight) = (values(&x), values(&weight));
     for (number, found) in found.into_iter().enumerate() {
@@ -113,11 +126,62 @@ fn linear_in_every_kept_type() {
                 let x = random(3, &[2, rows, inputs]);
                 let name = format!("linear {rows} rows, {inputs} to {outputs}, {dtype:?}");
                 let found = layer.forward(&x).unwrap();
-                // With many rows, matrix units multiply bf16 with bf16.
-                let x = if dtype == DType::BF16 && has_matrix_units() && 2 * rows >= 8 { bf16(&x) } else { x };
+                // With many rows, bf16 is multiplied with bf16.
+                let x = if dtype == DType::BF16 && multiplies_bf16() && 2 * rows >= 8 { bf16(&x) } else { x };
                 assert_close(&name, &found, &reference::linear(&layer, &x).unwrap());
             }
         }
+    }
+}
+
+/// The nearest of the 255 integers that reach to the row's largest number, and what one of them stands for.
+fn quantized(row: &[f32]) -> (Vec<i64>, f32) {
+    let largest = row.iter().fold(0.0f32, |largest, number| largest.max(number.abs()));
+    (row.iter().map(|number| (number * (127.0 / largest)).round_ties_even() as i64).collect(), largest / 127.0)
+}
+
+#[test]
+fn linear_in_eight_bit_integers() {
+    for (rows, inputs, outputs) in [(1, 1, 1), (7, 33, 50), (130, 640, 1000), (3, 70, 32)] {
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            let weight = random(1, &[outputs, inputs]).to_dtype(dtype).unwrap();
+            for bias in [Some(random(2, &[outputs])), None] {
+                let layer = Linear { weight: weight.clone(), bias: bias.clone() };
+                if !has_int8() {
+                    assert!(matches!(Int8Linear::of(&layer), Err(Error::NoInt8)));
+                    continue;
+                }
+                let x = random(3, &[2, rows, inputs]);
+                let found = Int8Linear::of(&layer).unwrap().forward(&x).unwrap();
+                let of_outputs = values(&weight.to_dtype(DType::F32).unwrap());
+                let of_outputs: Vec<_> = of_outputs.chunks(inputs).map(quantized).collect();
+                let bias = bias.map_or(vec![0.0; outputs], |bias| values(&bias));
+                let mut expected = Vec::new();
+                for (row, scale) in values(&x).chunks(inputs).map(quantized) {
+                    for ((output, output_scale), bias) in of_outputs.iter().zip(&bias) {
+                        let sum: i64 = row.iter().zip(output).map(|(a, b)| a * b).sum();
+                        expected.push(sum as f32 * (scale * output_scale) + bias);
+                    }
+                }
+                let name = format!("int8 linear {rows} rows, {inputs} to {outputs}, {dtype:?}");
+                assert_close(&name, &found, &Tensor::from_vec(expected, found.shape(), &Device::Cpu).unwrap());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_that_is_not_finite_stays_so_in_eight_bits() {
+    if !has_int8() {
+        return;
+    }
+    let layer = Int8Linear::of(&Linear { weight: random(1, &[4, 8]), bias: None }).unwrap();
+    for broken in [f32::NAN, f32::INFINITY] {
+        let mut numbers = values(&random(2, &[1, 3, 8]));
+        numbers[9] = broken;
+        let y = values(&layer.forward(&Tensor::from_vec(numbers, (1, 3, 8), &Device::Cpu).unwrap()).unwrap());
+        assert!(y[4..8].iter().all(|y| !y.is_finite()), "the failure is seen");
+        assert!(y[..4].iter().chain(&y[8..]).all(|y| y.is_finite()), "and is its row's");
     }
 }
 

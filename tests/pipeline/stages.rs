@@ -32,7 +32,7 @@ fn hidden_states_and_pooled_text_are_those_of_encode_prompt() {
 #[test]
 fn the_unet_predicts_what_diffusers_does_at_three_timesteps_and_two_sizes() {
     let golden = Golden::load();
-    let unet = UNet::open(&tiny(), &Device::Cpu, DType::F32).unwrap();
+    let unet = UNet::open(&tiny(), &Device::Cpu, DType::F32, false).unwrap();
     for (width, height) in SIZES {
         let sample = noise(2, 4, height, width);
         let (w, h) = (8.0 * width as f32, 8.0 * height as f32);

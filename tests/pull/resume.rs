@@ -11,7 +11,7 @@ use fourstep::hub::{Environment, Hub};
 
 use crate::{
     fake_hub::{FakeHub, Fault, HubFile, sha256},
-    setup::{Home, RANGE, UNET, hub, model, pull, transfer},
+    setup::{CONNECTIONS, Home, RANGE, UNET, hub, model, pull, transfer},
 };
 
 const KILLS: u64 = 10;
@@ -33,11 +33,12 @@ fn assert_whole_and_hardly_repeated(home: &Home, fake: &FakeHub, file: &HubFile)
     assert_eq!(home.blobs("acme/weights"), [file.etag.as_str()], "nothing unfinished is left");
     let (served, repeated) = fake.served();
     assert_eq!(served, SIZE + repeated);
-    assert!(repeated <= KILLS * RANGE, "{repeated} bytes were served twice in {KILLS} stops");
+    // What was on its way when it was stopped, on a slow disk as well: a range of each connection.
+    assert!(repeated <= KILLS * CONNECTIONS as u64 * RANGE, "{repeated} bytes were served twice in {KILLS} stops");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pull_dropped_ten_times_repeats_at_most_one_range_each_time() {
+async fn a_pull_dropped_ten_times_repeats_at_most_the_ranges_under_way() {
     let (fake, home, file) = (FakeHub::start().await, Home::new(), slow());
     fake.put("acme/weights", "weights.bin", file.clone());
     for stop in 0..KILLS {
@@ -53,7 +54,7 @@ async fn a_pull_dropped_ten_times_repeats_at_most_one_range_each_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_killed_ten_times_repeats_at_most_one_range_each_time() {
+async fn a_process_killed_ten_times_repeats_at_most_the_ranges_under_way() {
     let (fake, home, file) = (FakeHub::start().await, Home::new(), slow());
     fake.put("acme/weights", "weights.bin", file.clone());
     for stop in 0..KILLS {
@@ -79,7 +80,7 @@ fn start_process(home: &Home, fake: &FakeHub) -> Child {
 }
 
 #[tokio::test]
-#[ignore = "is started by a_process_killed_ten_times_repeats_at_most_one_range_each_time, with its environment"]
+#[ignore = "is started by a_process_killed_ten_times_repeats_at_most_the_ranges_under_way, with its environment"]
 async fn pulls_in_a_process_of_its_own() {
     let hub = Hub::new(Environment::from_variables(std::env::vars()).unwrap(), transfer()).unwrap();
     pull(&hub, &model()).await.unwrap();

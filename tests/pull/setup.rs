@@ -14,7 +14,9 @@ use fourstep::{
 
 use crate::fake_hub::{COMMIT, FakeHub};
 
-pub(crate) const RANGE: u64 = 256 << 10;
+/// Bytes of a range, and how many ranges are under way at once.
+pub(crate) const RANGE: u64 = 64 << 10;
+pub(crate) const CONNECTIONS: usize = 4;
 pub(crate) const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 
 /// A folder for `HF_HOME`, removed at the end.
@@ -91,7 +93,7 @@ pub(crate) fn model_of(files: &[(&str, &str, &str, &str)]) -> Model {
 /// Small ranges and short waits, so that small files are enough.
 pub(crate) fn transfer() -> Transfer {
     Transfer {
-        connections: 4,
+        connections: CONNECTIONS,
         range_bytes: RANGE,
         attempts: 6,
         first_backoff: Duration::from_millis(1),

@@ -6,6 +6,8 @@ use super::{
     super::{error::Error, weights::Source},
     cpu, has_cpu_version, reference,
 };
+#[cfg(feature = "cuda")]
+use super::{cuda, has_gpu_version};
 
 /// Zeros around a picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,12 +57,22 @@ impl Convolution {
         padding: Padding,
     ) -> Result<Self, Error> {
         let weight = source.weight("weight", &[outputs, inputs, 3, 3])?;
-        let weight = cpu::taps_first(&weight)?.to_device(source.device())?;
+        let weight = if source.device().is_cpu() {
+            cpu::taps_first(&weight)?
+        } else {
+            // Of the same order to look at, of the one that cuDNN takes in memory: `(out, kernel, kernel, in)`.
+            let outputs_first = weight.permute((0, 2, 3, 1))?.contiguous()?.to_device(source.device())?;
+            outputs_first.permute((1, 2, 3, 0))?
+        };
         Ok(Self { weight, bias: source.vector("bias", outputs)?, stride, padding })
     }
 
     /// Applies it to `(b, h, w, in)`.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if has_gpu_version(x) {
+            return cuda::convolution(self, x);
+        }
         if has_cpu_version(x) { cpu::convolution(self, x) } else { reference::convolution(self, x) }
     }
 

@@ -2,15 +2,19 @@
 //! `(batch, tokens, channels)` for text, the same memory for both.
 //!
 //! This is the seam for speed. Each operation has a plain version in candle's terms in [`mod@reference`], which runs on any
-//! device and says what is meant, and a version of its own for f32 on the CPU in `cpu`; the tests hold the two together.
+//! device and says what is meant, and a version of its own for f32 on the CPU in `cpu`; the tests hold the two together. Some
+//! have one for NVIDIA's GPUs in `cuda`.
 //! Channels-last makes every projection one matrix product and leaves nothing to transpose.
 
 mod activation;
 mod attention;
 mod convolution;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod linear;
 mod normalization;
+mod projection;
 pub mod reference;
 mod resample;
 
@@ -19,6 +23,7 @@ pub use attention::{Mask, attention};
 pub use convolution::{Convolution, Padding};
 pub use linear::{Embedding, Linear};
 pub use normalization::{GroupNorm, LayerNorm};
+pub use projection::{Int8Linear, Projection};
 pub use resample::{add_channels, concat_channels, upsample_nearest};
 
 use candle_core::{DType, Tensor};
@@ -29,7 +34,24 @@ pub fn has_matrix_units() -> bool {
     cpu::has_matrix_units()
 }
 
+/// Whether the CPU multiplies bf16 numbers faster than f32, in matrix units or in vectors. Then weights kept in bf16 are
+/// multiplied with 8 bits of every number, and summed up in f32.
+pub fn multiplies_bf16() -> bool {
+    cpu::multiplies_bf16()
+}
+
+/// Whether the CPU multiplies eight-bit integers ([`Int8Linear`]).
+pub fn has_int8() -> bool {
+    cpu::has_int8()
+}
+
 /// Whether the CPU's own version of an operation applies to this activation.
 fn has_cpu_version(activation: &Tensor) -> bool {
     activation.device().is_cpu() && activation.dtype() == DType::F32
+}
+
+/// Whether the GPU's own version of an operation applies to this activation.
+#[cfg(feature = "cuda")]
+fn has_gpu_version(activation: &Tensor) -> bool {
+    cuda::applies_to(activation)
 }

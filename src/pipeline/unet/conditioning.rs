@@ -5,7 +5,8 @@ use candle_core::{D, Tensor};
 
 use super::{super::error::Error, UNet, embedding::sinusoid, transformer::Attended};
 
-/// A request's texts and sizes, made ready by [`UNet::condition`].
+/// A request's texts and sizes, made ready by [`UNet::condition`], or those of several as one batch.
+#[derive(Clone)]
 pub struct UNetConditioning {
     /// What is added to the time embedding: `(b, time channels)`.
     pub(super) added: Tensor,
@@ -17,6 +18,18 @@ impl UNetConditioning {
     /// Predictions that are made at once: two where guidance takes one with and one without the prompt.
     pub(in super::super) fn batch(&self) -> Result<usize, Error> {
         Ok(self.added.dim(0)?)
+    }
+
+    /// The requests one after the other in one batch, for requests whose predictions are made in the same calls. There is
+    /// at least one.
+    pub(in super::super) fn cat(requests: &[&Self]) -> Result<Self, Error> {
+        if let [alone] = requests {
+            return Ok((*alone).clone());
+        }
+        let added: Vec<&Tensor> = requests.iter().map(|request| &request.added).collect();
+        let layers = 0..requests.first().map_or(0, |request| request.text.len());
+        let text = layers.map(|layer| Attended::cat(requests.iter().map(|request| &request.text[layer])));
+        Ok(Self { added: Tensor::cat(&added, 0)?, text: text.collect::<Result<_, _>>()? })
     }
 }
 

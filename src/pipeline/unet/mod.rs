@@ -37,16 +37,21 @@ pub struct UNet {
 }
 
 impl UNet {
-    /// Opens the UNet of a model's files.
-    pub fn open(weights: &Weights, device: &Device, dtype: DType) -> Result<Self, Error> {
+    /// Opens the UNet of a model's files, with its transformers' linear layers in eight-bit integers where asked.
+    pub fn open(weights: &Weights, device: &Device, dtype: DType, in_int8: bool) -> Result<Self, Error> {
         let (config, path) = weights.config::<UNetConfig>("unet")?;
         config.check(&path)?;
-        Self::load(&*weights.tensors("unet")?, config, device, dtype)
+        let store = weights.tensors("unet")?;
+        let source = Source::new(&*store, device, dtype);
+        Self::build(&if in_int8 { source.quantized() } else { source }, config, dtype)
     }
 
     /// Builds the UNet this configuration describes.
     pub fn load(store: &dyn TensorStore, config: UNetConfig, device: &Device, dtype: DType) -> Result<Self, Error> {
-        let source = &Source::new(store, device, dtype);
+        Self::build(&Source::new(store, device, dtype), config, dtype)
+    }
+
+    fn build(source: &Source<'_>, config: UNetConfig, dtype: DType) -> Result<Self, Error> {
         let blocks = config.block_out_channels.len();
         let first = config.block_out_channels[0];
         let time = config.time_embed_dim();
@@ -75,8 +80,8 @@ impl UNet {
             )?,
             conv_out: Convolution::load(&source.at("conv_out"), first, config.out_channels)?,
             config,
-            dtype: activation_dtype(device, dtype),
-            device: device.clone(),
+            dtype: activation_dtype(source.device(), dtype),
+            device: source.device().clone(),
         })
     }
 

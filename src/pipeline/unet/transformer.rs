@@ -10,7 +10,7 @@ use candle_core::Tensor;
 use super::{
     super::{
         error::Error,
-        ops::{GroupNorm, LayerNorm, Linear, Mask, attention, geglu},
+        ops::{GroupNorm, LayerNorm, Mask, Projection, attention, geglu},
         weights::Source,
     },
     UNetConfig,
@@ -25,9 +25,9 @@ const LAYER_NORM_EPS: f64 = 1e-5;
 /// Transformer blocks over a picture, with a residual connection around all of them.
 pub(super) struct Transformer {
     norm: GroupNorm,
-    proj_in: Linear,
+    proj_in: Projection,
     transformer_blocks: Vec<TransformerBlock>,
-    proj_out: Linear,
+    proj_out: Projection,
 }
 
 impl Transformer {
@@ -40,9 +40,9 @@ impl Transformer {
         let channels = shape.channels;
         let projection = |name: &str| {
             if config.use_linear_projection {
-                Linear::load(&source.at(name), channels, channels)
+                Projection::load(&source.at(name), channels, channels)
             } else {
-                Linear::load_1x1(&source.at(name), channels, channels)
+                Projection::load_1x1(&source.at(name), channels, channels)
             }
         };
         let block = |i| {
@@ -89,8 +89,8 @@ struct TransformerBlock {
     norm2: LayerNorm,
     attn2: Attention,
     norm3: LayerNorm,
-    ff_in: Linear,
-    ff_out: Linear,
+    ff_in: Projection,
+    ff_out: Projection,
 }
 
 impl TransformerBlock {
@@ -99,12 +99,13 @@ impl TransformerBlock {
         let inner = 4 * channels;
         Ok(Self {
             norm1: norm("norm1")?,
-            attn1: Attention::load(&source.at("attn1"), channels, channels, heads)?,
+            attn1: Attention::load(&source.at("attn1"), &source.at("attn1"), (channels, channels), heads)?,
             norm2: norm("norm2")?,
-            attn2: Attention::load(&source.at("attn2"), channels, text, heads)?,
+            // A text is looked at once for all calls, and its channels differ too much in size for one scale a row.
+            attn2: Attention::load(&source.at("attn2"), &source.at("attn2").as_kept(), (channels, text), heads)?,
             norm3: norm("norm3")?,
-            ff_in: Linear::load(&source.at("ff.net.0.proj"), channels, 2 * inner)?,
-            ff_out: Linear::load(&source.at("ff.net.2"), inner, channels)?,
+            ff_in: Projection::load(&source.at("ff.net.0.proj"), channels, 2 * inner)?,
+            ff_out: Projection::load(&source.at("ff.net.2"), inner, channels)?,
         })
     }
 
@@ -118,27 +119,42 @@ impl TransformerBlock {
 }
 
 /// What is looked at: keys and values of every token, both `(b, tokens, c)`.
+#[derive(Clone)]
 pub(super) struct Attended {
     key: Tensor,
     value: Tensor,
 }
 
+impl Attended {
+    /// Several as one batch.
+    pub(super) fn cat<'a>(all: impl Iterator<Item = &'a Self>) -> candle_core::Result<Self> {
+        let (keys, values): (Vec<_>, Vec<_>) = all.map(|one| (&one.key, &one.value)).unzip();
+        Ok(Self { key: Tensor::cat(&keys, 0)?, value: Tensor::cat(&values, 0)? })
+    }
+}
+
 /// diffusers: `models/attention_processor.py`, `Attention`.
 struct Attention {
-    to_q: Linear,
-    to_k: Linear,
-    to_v: Linear,
-    to_out: Linear,
+    to_q: Projection,
+    to_k: Projection,
+    to_v: Projection,
+    to_out: Projection,
     heads: usize,
 }
 
 impl Attention {
-    fn load(source: &Source<'_>, channels: usize, context: usize, heads: usize) -> Result<Self, Error> {
+    /// What is looked at comes from layers of `attended`.
+    fn load(
+        source: &Source<'_>,
+        attended: &Source<'_>,
+        (channels, context): (usize, usize),
+        heads: usize,
+    ) -> Result<Self, Error> {
         Ok(Self {
-            to_q: Linear::load_no_bias(&source.at("to_q"), channels, channels)?,
-            to_k: Linear::load_no_bias(&source.at("to_k"), context, channels)?,
-            to_v: Linear::load_no_bias(&source.at("to_v"), context, channels)?,
-            to_out: Linear::load(&source.at("to_out.0"), channels, channels)?,
+            to_q: Projection::load_no_bias(&source.at("to_q"), channels, channels)?,
+            to_k: Projection::load_no_bias(&attended.at("to_k"), context, channels)?,
+            to_v: Projection::load_no_bias(&attended.at("to_v"), context, channels)?,
+            to_out: Projection::load(&source.at("to_out.0"), channels, channels)?,
             heads,
         })
     }
@@ -148,7 +164,7 @@ impl Attention {
     }
 
     fn forward(&self, x: &Tensor, context: &Attended) -> candle_core::Result<Tensor> {
-        let (heads, kept) = ((self.heads, Mask::None), self.to_q.weight.dtype());
+        let (heads, kept) = ((self.heads, Mask::None), self.to_q.kept());
         self.to_out.forward(&attention(&self.to_q.forward(x)?, &context.key, &context.value, heads, kept)?)
     }
 }

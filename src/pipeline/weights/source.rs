@@ -13,12 +13,25 @@ pub struct Source<'a> {
     path: String,
     device: &'a Device,
     dtype: DType,
+    in_int8: bool,
 }
 
 impl<'a> Source<'a> {
     /// The root of a component.
     pub fn new(store: &'a dyn TensorStore, device: &'a Device, dtype: DType) -> Self {
-        Self { store, path: String::new(), device, dtype }
+        Self { store, path: String::new(), device, dtype, in_int8: false }
+    }
+
+    /// The same, whose [projections](super::super::ops::Projection) are held in eight-bit integers.
+    #[must_use]
+    pub fn quantized(self) -> Self {
+        Self { in_int8: true, ..self }
+    }
+
+    /// The same, whose projections are held in the type weights are kept in.
+    #[must_use]
+    pub fn as_kept(self) -> Self {
+        Self { in_int8: false, ..self }
     }
 
     /// The tree below `name`, which may itself contain dots.
@@ -53,6 +66,11 @@ impl<'a> Source<'a> {
     /// Numbers to calculate with on the host.
     pub(in super::super) fn numbers(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
         Ok(self.store.read(&self.full_name(name), shape, DType::F32)?.flatten_all()?.to_vec1()?)
+    }
+
+    /// Whether projections are held in eight-bit integers.
+    pub fn in_int8(&self) -> bool {
+        self.in_int8
     }
 
     /// The type activations have.

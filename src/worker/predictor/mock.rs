@@ -10,7 +10,7 @@ use std::{
 use image::{Rgb, RgbImage};
 use sha2::{Digest, Sha256};
 
-use super::{Drawn, PredictError, Predictor, Step};
+use super::{Drawn, PredictError, Predictor, Request, Step};
 use crate::{
     domain::{Failure, Input, Safety, Scheduler},
     metrics::{self, Stage},
@@ -40,38 +40,77 @@ impl Predictor for Mock {
         image: Option<&RgbImage>,
         on_step: &mut dyn FnMut(Step) -> ControlFlow<()>,
     ) -> Result<Drawn, PredictError> {
+        self.predict_batch(&[Request { input, image }], &mut |_, step| on_step(step)).remove(0)
+    }
+
+    /// Side by side: a step of all takes no longer than a step of one.
+    fn predict_batch(
+        &mut self,
+        requests: &[Request<'_>],
+        on_step: &mut dyn FnMut(usize, Step) -> ControlFlow<()>,
+    ) -> Vec<Result<Drawn, PredictError>> {
         let begun = Instant::now();
-        let size = (input.width, input.height);
-        let draw = |seed| blend(gradient(input, size, seed), image, input.prompt_strength);
-        let total = unet_calls(input) * input.num_outputs;
+        let mut is_canceled = vec![false; requests.len()];
+        let total = requests.first().map_or(0, |request| unet_calls(request.input) * request.input.num_outputs);
         for done in 1..=total {
             let step = Instant::now();
             if !self.step_time.is_zero() {
                 thread::sleep(self.step_time);
             }
             metrics::stage_ended(Stage::UnetStep, step.elapsed());
-            // Nobody could see a step that takes no time.
-            let shows = !self.step_time.is_zero();
-            let steps = total / input.num_outputs;
-            let mut now =
-                Step { done, total, finished_images: (done - 1) / steps, elapsed: begun.elapsed(), preview: None };
-            now.preview = shows.then(|| preview(input, done, total));
-            if on_step(now.clone()).is_break() {
-                return Err(PredictError::Canceled);
-            }
-            if done % steps == 0 && done < total {
-                let image = (done - 1) / steps;
-                now.finished_images = image + 1;
-                now.preview = shows.then(|| draw(input.seed.wrapping_add(image.into())));
-                if on_step(now).is_break() {
-                    return Err(PredictError::Canceled);
+            for ((place, request), is_canceled) in requests.iter().enumerate().zip(&mut is_canceled) {
+                if !*is_canceled {
+                    *is_canceled = self.tell(request, done, begun, &mut |step| on_step(place, step)).is_break();
                 }
             }
+            if is_canceled.iter().all(|canceled| *canceled) {
+                break;
+            }
         }
-        let images = input.seeds().map(draw).map(Some).collect();
-        let safety = if input.disable_safety_checker { Safety::Disabled } else { Safety::Unavailable };
-        Ok(Drawn { images, safety, notes: vec!["Drawn by the mock predictor: no model ran".to_owned()] })
+        let result = |(request, is_canceled): (&Request<'_>, bool)| match is_canceled {
+            true => Err(PredictError::Canceled),
+            false => Ok(drawn(request)),
+        };
+        requests.iter().zip(is_canceled).map(result).collect()
     }
+}
+
+impl Mock {
+    /// Tells of a step, and of the image that it finished.
+    fn tell(
+        self,
+        request: &Request<'_>,
+        done: u32,
+        begun: Instant,
+        on_step: &mut dyn FnMut(Step) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let input = request.input;
+        let steps = unet_calls(input);
+        let total = steps * input.num_outputs;
+        // Nobody could see a step that takes no time.
+        let shows = !self.step_time.is_zero();
+        let mut now =
+            Step { done, total, finished_images: (done - 1) / steps, elapsed: begun.elapsed(), preview: None };
+        now.preview = shows.then(|| preview(input, done, total));
+        on_step(now.clone())?;
+        if done.is_multiple_of(steps) && done < total {
+            let image = (done - 1) / steps;
+            now.finished_images = image + 1;
+            now.preview = shows.then(|| draw(request, input.seed.wrapping_add(image.into())));
+            on_step(now)?;
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn drawn(request: &Request<'_>) -> Drawn {
+    let images = request.input.seeds().map(|seed| Some(draw(request, seed))).collect();
+    let safety = if request.input.disable_safety_checker { Safety::Disabled } else { Safety::Unavailable };
+    Drawn { images, safety, notes: vec!["Drawn by the mock predictor: no model ran".to_owned()] }
+}
+
+fn draw(&Request { input, image }: &Request<'_>, seed: u64) -> RgbImage {
+    blend(gradient(input, (input.width, input.height), seed), image, input.prompt_strength)
 }
 
 /// UNet calls of one image: Heun and KDPM2 look twice at all steps but the last, PNDM repeats its second, and an image to

@@ -16,20 +16,42 @@ pub(super) use start_image::start_image;
 
 use crate::domain::{Failure, Input, Safety};
 
-/// Something that can run predictions, one at a time, on the thread that owns it.
+/// Something that can run predictions on the thread that owns it.
 pub trait Predictor {
     /// Makes the first real prediction as fast as the rest: compiles, allocates, pages in.
     fn warm_up(&mut self) -> Result<(), Failure>;
 
-    /// Runs a prediction, starting from `image` where there is one; it has the size to draw. `on_step` is called after each UNet call and each image; when it breaks, the run stops with
-    /// [`PredictError::Canceled`] before the next one. The images exist in host memory when this returns, so the time
-    /// it took is the time the device was used.
+    /// Runs a prediction, starting from `image` where there is one; it has the size to draw. `on_step` is called after
+    /// each UNet call and each image; when it breaks, the run stops with [`PredictError::Canceled`] before the next one.
+    /// The images exist in host memory when this returns, so the time it took is the time the device was used.
     fn predict(
         &mut self,
         input: &Input,
         image: Option<&RgbImage>,
         on_step: &mut dyn FnMut(Step) -> ControlFlow<()>,
     ) -> Result<Drawn, PredictError>;
+
+    /// Runs predictions that [go together](Input::goes_with), side by side where that is possible. `on_step` is told whose
+    /// step it was; where it breaks, the others go on. There is a result for each, in the same order.
+    fn predict_batch(
+        &mut self,
+        requests: &[Request<'_>],
+        on_step: &mut dyn FnMut(usize, Step) -> ControlFlow<()>,
+    ) -> Vec<Result<Drawn, PredictError>> {
+        let one = |(place, request): (usize, &Request<'_>)| {
+            self.predict(request.input, request.image, &mut |step| on_step(place, step))
+        };
+        requests.iter().enumerate().map(one).collect()
+    }
+}
+
+/// What a prediction of a batch asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// What to draw.
+    pub input: &'a Input,
+    /// The image to start from.
+    pub image: Option<&'a RgbImage>,
 }
 
 /// How far a run is: told after every UNet call, and after every image that is not the last.

@@ -10,7 +10,7 @@ use std::{
 use candle_core::{DType, Device};
 use image::RgbImage;
 
-use super::{Drawn, PredictError, Predictor, Step};
+use super::{Drawn, PredictError, Predictor, Request, Step};
 use crate::{
     domain::{Failure, FailureCode, Input, Safety},
     metrics::{self, Stage},
@@ -90,23 +90,58 @@ impl Predictor for Sdxl {
         image: Option<&RgbImage>,
         on_step: &mut dyn FnMut(Step) -> ControlFlow<()>,
     ) -> Result<Drawn, PredictError> {
-        let params = params(input, image).map_err(PredictError::Failed)?;
+        self.predict_batch(&[Request { input, image }], &mut |_, step| on_step(step)).remove(0)
+    }
+
+    fn predict_batch(
+        &mut self,
+        requests: &[Request<'_>],
+        on_step: &mut dyn FnMut(usize, Step) -> ControlFlow<()>,
+    ) -> Vec<Result<Drawn, PredictError>> {
+        let batch: Result<Vec<Params>, Failure> = requests.iter().map(params).collect();
+        let batch = match batch {
+            Ok(batch) => batch,
+            Err(failure) => return requests.iter().map(|_| Err(PredictError::Failed(failure.clone()))).collect(),
+        };
+        match self.generate(&batch, on_step) {
+            // What is too large side by side may not be one after the other.
+            Err(error) if is_out_of_memory(&error) && batch.len() > 1 => {
+                tracing::warn!("{} predictions at once are too many for the device's memory", batch.len());
+                let one = |(place, request): (usize, &Request<'_>)| {
+                    self.predict(request.input, request.image, &mut |step| on_step(place, step))
+                };
+                requests.iter().enumerate().map(one).collect()
+            }
+            Err(error) => requests.iter().map(|_| Err(predict_error(&error))).collect(),
+            Ok(results) => requests.iter().zip(results).map(|(request, result)| concluded(request, result)).collect(),
+        }
+    }
+}
+
+impl Sdxl {
+    fn generate(
+        &self,
+        batch: &[Params],
+        on_step: &mut dyn FnMut(usize, Step) -> ControlFlow<()>,
+    ) -> Result<Vec<Result<Generation, pipeline::Error>>, pipeline::Error> {
         let begun = Instant::now();
-        let mut now = Step {
+        let before = |params: &Params| Step {
             done: 0,
             total: params.unet_calls() as u32,
             finished_images: 0,
             elapsed: Duration::ZERO,
             preview: None,
         };
-        let mut callback = |progress: pipeline::Progress<'_>| {
+        let mut steps: Vec<Step> = batch.iter().map(before).collect();
+        let mut callback = |place: usize, progress: pipeline::Progress<'_>| {
+            let now = &mut steps[place];
             now.preview = match progress {
                 pipeline::Progress::Step(step) => {
                     now.done = step.index as u32 + 1;
                     self.preview.as_ref().map(|preview| preview.project(step.predicted()))
                 }
                 // With the last one comes the result itself.
-                pipeline::Progress::Image { index, .. } if index + 1 == params.num_images => {
+                pipeline::Progress::Image { index, .. } if index + 1 == batch[place].num_images => {
                     return ControlFlow::Continue(());
                 }
                 pipeline::Progress::Image { index, image } => {
@@ -115,20 +150,29 @@ impl Predictor for Sdxl {
                 }
             };
             now.elapsed = begun.elapsed();
-            on_step(now.clone())
+            on_step(place, now.clone())
         };
-        match self.pipeline.generate(&params, &mut callback) {
-            Ok(generation) => {
-                measure(&generation.timings);
-                Ok(drawn(input, generation))
-            }
-            Err(pipeline::Error::Canceled) => Err(PredictError::Canceled),
-            Err(error) => {
-                tracing::warn!(%error, "The pipeline failed");
-                Err(PredictError::Failed(failure(&error)))
-            }
-        }
+        self.pipeline.generate_batch(batch, &mut callback)
     }
+}
+
+fn concluded(request: &Request<'_>, result: Result<Generation, pipeline::Error>) -> Result<Drawn, PredictError> {
+    let generation = result.map_err(|error| predict_error(&error))?;
+    measure(&generation.timings);
+    Ok(drawn(request.input, generation))
+}
+
+fn predict_error(error: &pipeline::Error) -> PredictError {
+    if let pipeline::Error::Canceled = error {
+        return PredictError::Canceled;
+    }
+    tracing::warn!(%error, "The pipeline failed");
+    PredictError::Failed(failure(error))
+}
+
+/// Drivers have no common error for it, but all say these words.
+fn is_out_of_memory(error: &pipeline::Error) -> bool {
+    matches!(error, pipeline::Error::Device(device) if device.to_string().to_lowercase().contains("out of memory"))
 }
 
 fn measure(timings: &Timings) {
@@ -153,7 +197,7 @@ fn drawn(input: &Input, generation: Generation) -> Drawn {
     Drawn { images, safety, notes }
 }
 
-fn params(input: &Input, image: Option<&RgbImage>) -> Result<Params, Failure> {
+fn params(&Request { input, image }: &Request<'_>) -> Result<Params, Failure> {
     let scheduler = input.scheduler.as_str();
     Ok(Params {
         prompt: input.prompt.clone(),
@@ -180,8 +224,7 @@ fn failure(error: &pipeline::Error) -> Failure {
         pipeline::Error::Params(_) | pipeline::Error::Prompt(_) => (FailureCode::InvalidInput, error.to_string()),
         pipeline::Error::Flagged => (FailureCode::ContentModeration, error.to_string()),
         pipeline::Error::NotFinite { .. } => (FailureCode::Internal, error.to_string()),
-        // Drivers have no common error for it, but all say these words.
-        pipeline::Error::Device(device) if device.to_string().to_lowercase().contains("out of memory") => {
+        _ if is_out_of_memory(error) => {
             (FailureCode::OutOfMemory, "the device has not enough memory for this size".to_owned())
         }
         _ => (FailureCode::Internal, "the model failed".to_owned()),

@@ -46,7 +46,7 @@ impl Geometry {
 /// Convolves each picture of a batch. The weight is `(kernel, kernel, in, out)`.
 pub(super) fn convolve(x: &[f32], weight: &Weight<'_>, bias: &[f32], geometry: &Geometry) -> Vec<f32> {
     #[cfg(target_arch = "x86_64")]
-    if tiles::available() {
+    if tiles::pay(weight.precision()) {
         match weight.kept() {
             Kept::F32(weight) => return convolve_on_tiles(x, weight, bias, geometry),
             Kept::F16(weight) => return convolve_on_tiles(x, weight, bias, geometry),

@@ -92,7 +92,7 @@ pub(super) fn linear(
     (inputs, outputs): (usize, usize),
 ) -> Vec<f32> {
     #[cfg(target_arch = "x86_64")]
-    if tiles::available() && x.len() / inputs >= tiles::FEWEST_ROWS {
+    if tiles::pay(weight.precision()) && x.len() / inputs >= tiles::FEWEST_ROWS {
         match weight.kept() {
             Kept::F32(weight) => return linear_on_tiles(x, weight, bias, (inputs, outputs)),
             Kept::F16(weight) => return linear_on_tiles(x, weight, bias, (inputs, outputs)),

@@ -6,6 +6,11 @@
 mod attention;
 mod convolution;
 mod elementwise;
+#[cfg(target_arch = "x86_64")]
+mod int8;
+#[cfg(not(target_arch = "x86_64"))]
+#[path = "no_int8.rs"]
+mod int8;
 mod kernel_order;
 mod matrix;
 mod norms;
@@ -17,12 +22,21 @@ mod vectors;
 use candle_core::{D, DType, Device, Result, Tensor};
 use half::{bf16, f16, slice::HalfFloatSliceExt, vec::HalfBitsVecExt};
 
+pub(super) use int8::Weight as Int8Weight;
+
 use super::{Activation, Convolution, GroupNorm, LayerNorm, Linear, Mask};
 use values::{Kept, Values, Weight};
 
 pub(super) fn has_matrix_units() -> bool {
     #[cfg(target_arch = "x86_64")]
-    return tiles::available();
+    return tiles::units() == Some(tiles::Units::Tiles);
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+pub(super) fn multiplies_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return tiles::units().is_some();
     #[cfg(not(target_arch = "x86_64"))]
     false
 }
@@ -48,6 +62,31 @@ pub(super) fn linear(layer: &Linear, x: &Tensor) -> Result<Tensor> {
     let (x_values, weight) = (Values::of(x)?, Weight::of(&layer.weight)?);
     let bias = layer.bias.as_ref().map(Values::of).transpose()?;
     tensor(matrix::linear(&x_values, &weight, bias.as_deref(), (inputs, outputs)), with_last(x, outputs))
+}
+
+pub(super) fn has_int8() -> bool {
+    int8::available()
+}
+
+/// A weight `(out, in)` in eight-bit integers.
+pub(super) fn quantized(weight: &Tensor) -> Result<Int8Weight> {
+    let (outputs, inputs) = weight.dims2()?;
+    let weight = Weight::of(weight)?;
+    let row = |number: usize| match weight.kept() {
+        Kept::F32(values) => values[number * inputs..][..inputs].to_vec(),
+        Kept::F16(values) => values[number * inputs..][..inputs].to_f32_vec(),
+        Kept::BF16(values) => values[number * inputs..][..inputs].to_f32_vec(),
+    };
+    Ok(Int8Weight::new(inputs, outputs, row))
+}
+
+pub(super) fn int8_linear(weight: &Int8Weight, bias: Option<&Tensor>, x: &Tensor) -> Result<Tensor> {
+    let (inputs, outputs) = weight.sizes();
+    if x.dim(D::Minus1)? != inputs {
+        candle_core::bail!("a linear layer of {inputs} inputs was given {:?}", x.shape());
+    }
+    let bias = bias.map(Values::of).transpose()?;
+    tensor(weight.multiply(&Values::of(x)?, bias.as_deref()), with_last(x, outputs))
 }
 
 pub(super) fn convolution(layer: &Convolution, x: &Tensor) -> Result<Tensor> {
@@ -127,15 +166,7 @@ pub(super) fn attention(
     if key.dims() != [batch, keys, channels] || value.dims() != key.dims() || channels % heads != 0 {
         candle_core::bail!("attention over {:?}, {:?}, {:?} does not fit", query.shape(), key.shape(), value.shape());
     }
-    let geometry = attention::Geometry {
-        batch,
-        queries,
-        keys,
-        heads,
-        head_dim: channels / heads,
-        mask,
-        is_exact: kept == DType::F32,
-    };
+    let geometry = attention::Geometry { batch, queries, keys, heads, head_dim: channels / heads, mask, kept };
     let (query, key, value) = (Values::of(query)?, Values::of(key)?, Values::of(value)?);
     tensor(attention::attend(&query, &key, &value, &geometry), (batch, queries, channels))
 }

@@ -6,6 +6,9 @@ use candle_core::{CpuStorage, Result, Storage, StorageRef, Tensor};
 use half::{bf16, f16, slice::HalfFloatSliceExt};
 use rayon::prelude::*;
 
+#[cfg(target_arch = "x86_64")]
+use super::tiles::{Number as _, Precision};
+
 /// The numbers of a contiguous f32 tensor, readable as a slice.
 pub(super) struct Values<'a> {
     storage: StorageRef<'a>,
@@ -71,6 +74,16 @@ impl<'a> Weight<'a> {
             Storage::Cpu(CpuStorage::F16(values)) => Kept::F16(&values[self.start..self.end]),
             Storage::Cpu(CpuStorage::BF16(values)) => Kept::BF16(&values[self.start..self.end]),
             _ => unreachable!("checked when it was made"),
+        }
+    }
+
+    /// How exactly it is to be multiplied.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn precision(&self) -> Precision {
+        match self.kept() {
+            Kept::F32(_) => f32::PRECISION,
+            Kept::F16(_) => f16::PRECISION,
+            Kept::BF16(_) => bf16::PRECISION,
         }
     }
 

@@ -3,6 +3,7 @@
 #[cfg(target_arch = "x86_64")]
 mod on_tiles;
 
+use candle_core::DType;
 use gemm::Parallelism;
 use rayon::prelude::*;
 
@@ -26,15 +27,18 @@ pub(super) struct Geometry {
     pub(super) heads: usize,
     pub(super) head_dim: usize,
     pub(super) mask: Mask,
-    /// Whether 16 bits of a number are not enough.
-    pub(super) is_exact: bool,
+    /// The type of the weights around it: more exact than them it need not be.
+    pub(super) kept: DType,
 }
 
 /// Attends; all four arrays are `(batch, tokens, heads * head_dim)`.
 pub(super) fn attend(query: &[f32], key: &[f32], value: &[f32], geometry: &Geometry) -> Vec<f32> {
     #[cfg(target_arch = "x86_64")]
-    if tiles::available() && geometry.mask == Mask::None && geometry.queries >= tiles::FEWEST_ROWS {
-        return on_tiles::attend(query, key, value, geometry);
+    if geometry.mask == Mask::None
+        && geometry.queries >= tiles::FEWEST_ROWS
+        && let Some(precision) = on_tiles::precision(geometry.kept)
+    {
+        return on_tiles::attend(query, key, value, geometry, precision);
     }
     let channels = geometry.heads * geometry.head_dim;
     let mut y = vec![0.0; query.len()];

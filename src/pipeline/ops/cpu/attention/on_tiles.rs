@@ -4,12 +4,13 @@
 //! The softmax goes along: with each block of keys come a new largest score and a new sum, and what was summed up before is
 //! scaled to them (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018).
 
+use candle_core::DType;
 use rayon::prelude::*;
 
 use super::{
     super::{
         elementwise::exp,
-        tiles::{Depth, Order, Panel, Pieces, Precision, Right, Start, accumulate, row_tiles},
+        tiles::{Depth, Order, Panel, Pieces, Precision, Right, Start, Units, accumulate, pay, row_tiles, units},
         vectors::vectorized,
     },
     Geometry,
@@ -27,16 +28,15 @@ struct Block {
 }
 
 /// As [`super::attend`], without a mask.
-pub(super) fn attend(query: &[f32], key: &[f32], value: &[f32], geometry: &Geometry) -> Vec<f32> {
+pub(super) fn attend(query: &[f32], key: &[f32], value: &[f32], geometry: &Geometry, precision: Precision) -> Vec<f32> {
     let Geometry { batch, queries, keys, heads, head_dim, .. } = *geometry;
     let channels = heads * head_dim;
-    let precision = precision(geometry);
     let mut y = vec![0.0; query.len()];
     for batch in 0..batch {
         let of_batch = |tokens: usize| batch * tokens * channels..(batch + 1) * tokens * channels;
         let (key, value) = (&key[of_batch(keys)], &value[of_batch(keys)]);
         let heads: Vec<Vec<Block>> =
-            (0..heads).into_par_iter().map(|head| blocks(key, value, geometry, head * head_dim)).collect();
+            (0..heads).into_par_iter().map(|head| blocks(key, value, geometry, (head * head_dim, precision))).collect();
         let query = Pieces::of(&query[of_batch(queries)], channels, precision);
         y[of_batch(queries)].par_chunks_mut(QUERIES * channels).enumerate().for_each(|(number, y)| {
             let mut space = Space::new(head_dim, precision);
@@ -52,14 +52,20 @@ pub(super) fn attend(query: &[f32], key: &[f32], value: &[f32], geometry: &Geome
     y
 }
 
-fn precision(geometry: &Geometry) -> Precision {
-    if geometry.is_exact { Precision::Exact } else { Precision::Split }
+/// How exactly to multiply among weights of this type, if that pays here. Where it costs little, bf16's sums are taken of
+/// more than it asks for: scores go through an exponential.
+pub(super) fn precision(kept: DType) -> Option<Precision> {
+    let wanted = match kept {
+        DType::F32 => Precision::Exact,
+        DType::BF16 if units() == Some(Units::Vectors) => Precision::Bf16,
+        _ => Precision::Split,
+    };
+    Some(wanted).filter(|precision| pay(*precision))
 }
 
 /// A head's keys and values, which are `offset` numbers from the beginning of each token.
-fn blocks(key: &[f32], value: &[f32], geometry: &Geometry, offset: usize) -> Vec<Block> {
+fn blocks(key: &[f32], value: &[f32], geometry: &Geometry, (offset, precision): (usize, Precision)) -> Vec<Block> {
     let channels = geometry.heads * geometry.head_dim;
-    let precision = precision(geometry);
     let block = |first: usize| {
         let count = KEYS.min(geometry.keys - first);
         let mut block = Block { keys: Panel::new(precision), values: Panel::new(precision), count };

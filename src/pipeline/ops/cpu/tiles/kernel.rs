@@ -2,7 +2,7 @@
 
 use std::{arch::asm, marker::PhantomData, mem::offset_of};
 
-use super::MOST_PIECES;
+use super::{MOST_PIECES, Units};
 
 /// `LDTILECFG`'s operand: eight tiles of 16 rows of 64 bytes.
 #[repr(C, align(64))]
@@ -32,9 +32,9 @@ pub(super) struct Tiles {
 }
 
 impl Tiles {
-    /// Only where [`super::available`] says so.
+    /// Only where [`super::units`] says so.
     pub(super) fn configure() -> Self {
-        assert!(super::available(), "the processor has no tiles");
+        assert!(super::units() == Some(Units::Tiles), "the processor has no tiles");
         #[expect(unsafe_code, reason = "the instruction is there, and reads this constant only")]
         unsafe {
             asm!("ldtilecfg [{}]", in(reg) &EIGHT_TILES, options(nostack, readonly));

@@ -6,7 +6,8 @@
 //! Tang and Heinecke, "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations", 2019), in
 //! less time than f32 arithmetic takes. So weights kept in f32 are multiplied. Two pieces and three products keep 16 bits of
 //! every factor, more than the 11 of the f16 that weights are published in: they serve weights kept in f16. For those kept in
-//! bf16 one product does, which is what that choice asks for.
+//! bf16 one product does, which is what that choice asks for; that one also pays on processors that multiply bf16 numbers in
+//! vectors only (`vectors`).
 //!
 //! The instructions are Intel's (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18). Rust has
 //! no stable names for them yet, so `kernel` spells them out. A tile is 16 rows of 64 bytes: 16 x 32 numbers of the left
@@ -17,6 +18,7 @@ mod kernel;
 mod panel;
 mod pieces;
 mod product;
+mod vectors;
 
 use std::sync::LazyLock;
 
@@ -56,18 +58,39 @@ impl Precision {
     }
 }
 
-/// Whether this processor has the units, and the system lets this program use them. `FOURSTEP_MAX_CPU=avx512` says no
-/// whatever there is, for comparisons.
-pub(super) fn available() -> bool {
-    static AVAILABLE: LazyLock<bool> = LazyLock::new(|| {
-        std::env::var_os("FOURSTEP_MAX_CPU").is_none_or(|most| most != "avx512")
-            && is_x86_feature_detected!("avx512bw")
+/// What multiplies bf16 numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Units {
+    /// Matrix units.
+    Tiles,
+    /// Vectors.
+    Vectors,
+}
+
+/// What this processor has, and the system lets this program use. `FOURSTEP_MAX_CPU` makes less of it, for comparisons:
+/// `avx512_bf16` has no matrix units, `avx512` neither these nor bf16.
+pub(super) fn units() -> Option<Units> {
+    static UNITS: LazyLock<Option<Units>> = LazyLock::new(|| {
+        let most = std::env::var_os("FOURSTEP_MAX_CPU");
+        let has_vectors = is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512bf16")
-            && has_tiles()
-            && may_use_tiles()
+            && is_x86_feature_detected!("avx512bf16");
+        if !has_vectors || most.as_ref().is_some_and(|most| most == "avx512") {
+            return None;
+        }
+        let may_have_tiles = most.is_none_or(|most| most != "avx512_bf16");
+        Some(if may_have_tiles && has_tiles() && may_use_tiles() { Units::Tiles } else { Units::Vectors })
     });
-    *AVAILABLE
+    *UNITS
+}
+
+/// Whether products are faster here than in f32 arithmetic.
+pub(super) fn pay(precision: Precision) -> bool {
+    match units() {
+        Some(Units::Tiles) => true,
+        Some(Units::Vectors) => precision == Precision::Bf16,
+        None => false,
+    }
 }
 
 /// CPUID leaf 7: bit 22 of EDX is AMX-BF16, bit 24 AMX-TILE.

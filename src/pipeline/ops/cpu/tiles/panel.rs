@@ -136,7 +136,7 @@ impl Panel {
 
     /// Packs this part of `right`. What is missing to whole tiles is zero.
     pub(in super::super) fn pack<T: Number>(&mut self, right: &Right<'_, T>, depth: Depth, columns: Range<usize>) {
-        assert!(super::available() && depth.end() <= right.depth && columns.end <= right.columns);
+        assert!(super::units().is_some() && depth.end() <= right.depth && columns.end <= right.columns);
         (self.depth, self.columns) = (depth, columns);
         self.tiles.resize(self.columns.len().div_ceil(COLUMNS) * self.block_numbers());
         #[expect(unsafe_code, reason = "the processor has these instructions, as was asked above")]

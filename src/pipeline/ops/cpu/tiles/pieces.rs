@@ -116,7 +116,7 @@ impl Pieces {
 
 /// Writes the pieces of `x` to the beginnings of the parts, as many as `precision` has.
 fn split(x: &[f32], parts: &mut Parts<'_>, precision: Precision) {
-    assert!(super::available() && parts.iter().take(precision.pieces()).all(|part| part.len() >= x.len()));
+    assert!(super::units().is_some() && parts.iter().take(precision.pieces()).all(|part| part.len() >= x.len()));
     #[expect(unsafe_code, reason = "the processor has these instructions, as was asked above")]
     unsafe {
         match precision {

@@ -5,10 +5,11 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{
-    Precision, STEP, TILE,
+    Precision, STEP, TILE, Units,
     kernel::{Call, Tiles, multiply_bf16, multiply_exact, multiply_split},
     panel::{COLUMNS, Depth, Number, Panel, Right},
     pieces::Pieces,
+    units, vectors,
 };
 
 /// Pieces in a panel at most: 1.3 MB, which with the rows that pass by fits into the two megabytes of a core's second cache.
@@ -185,12 +186,13 @@ fn accumulate_shared(
             "a matrix is smaller than its product needs"
         );
     }
-    let tiles = Tiles::configure();
+    let tiles = (units() == Some(Units::Tiles)).then(Tiles::configure);
+    assert!(tiles.is_some() || super::pay(panel.precision()), "vectors take single pieces only");
     for pair in rows.chunks(2) {
         for number in 0..panel.columns.len().div_ceil(COLUMNS) {
             #[expect(unsafe_code, reason = "the asserts above keep every access within the operands")]
             unsafe {
-                multiply_block(&tiles, pieces, (pair, left, stride), (panel, number), start, target);
+                multiply_block(tiles.as_ref(), pieces, (pair, left, stride), (panel, number), start, target);
             }
         }
     }
@@ -202,7 +204,7 @@ fn accumulate_shared(
 /// The rows and columns are within the operands.
 #[expect(unsafe_code, reason = "the innermost loop takes pointers")]
 unsafe fn multiply_block(
-    tiles: &Tiles,
+    tiles: Option<&Tiles>,
     pieces: &Pieces,
     (pair, left, stride): (&[RowTile], usize, usize),
     (panel, number): (&Panel, usize),
@@ -229,10 +231,11 @@ unsafe fn multiply_block(
         sums_stride: target.row_stride * size_of::<f32>(),
     };
     let multiply = |call: &mut Call| unsafe {
-        match panel.precision() {
-            Precision::Exact => multiply_exact(tiles, call),
-            Precision::Split => multiply_split(tiles, call),
-            Precision::Bf16 => multiply_bf16(tiles, call),
+        match (tiles, panel.precision()) {
+            (Some(tiles), Precision::Exact) => multiply_exact(tiles, call),
+            (Some(tiles), Precision::Split) => multiply_split(tiles, call),
+            (Some(tiles), Precision::Bf16) => multiply_bf16(tiles, call),
+            (None, _) => vectors::multiply_bf16(call),
         }
     };
     if pair.len() == 2 && first.rows == TILE && second.rows == TILE && width == COLUMNS {

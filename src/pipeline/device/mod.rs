@@ -1,15 +1,22 @@
 //! Where tensors live: the CPU, or a GPU if this build can use one.
 
+#[cfg(feature = "cuda")]
+mod cuda;
+
 use candle_core::Device;
 
 use super::Error;
 
 /// The GPU of this number, from 0, with a stream of its own: candle's default one is a different stream in every thread.
+/// It is meant for one thread at a time, as a pipeline is.
 pub fn gpu(number: usize) -> Result<Device, Error> {
     if !cfg!(feature = "cuda") {
         return Err(Error::NoGpuSupport);
     }
-    Ok(Device::new_cuda_with_stream(number)?)
+    let device = Device::new_cuda_with_stream(number)?;
+    #[cfg(feature = "cuda")]
+    cuda::prepare(&device)?;
+    Ok(device)
 }
 
 /// The first GPU, or the CPU where there is none.
@@ -20,6 +27,15 @@ pub fn auto() -> Device {
         }
         Device::Cpu
     })
+}
+
+/// Until it is dropped, this thread sends shapes and other small things to a GPU once, and not in every operation. What is
+/// kept is a few kilobytes for each size of picture.
+pub(super) fn keep_small_uploads(device: &Device) -> Option<impl Sized + use<>> {
+    #[cfg(feature = "cuda")]
+    return cuda::keep_small_uploads(device);
+    #[cfg(not(feature = "cuda"))]
+    return device.is_cuda().then_some(());
 }
 
 #[cfg(test)]

@@ -1,0 +1,67 @@
+"""goldens.py [--fourstep PROGRAM] [--device cuda:0] [--dtypes f32,f16]: are the pictures of a device diffusers'?
+
+Draws the pictures of `tests/fixtures/pipeline/images`, which diffusers drew in f32 on a CPU: all schedulers, from text and
+from an image, with guidance and without. Prints how far the furthest number is off in levels of 255, and the mean; ends with 1
+where f32 is off by more than two levels, which leaves room for another order of sums. Needs numpy and Pillow.
+"""
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+
+import numpy
+from PIL import Image
+
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
+FIXTURES = os.path.join(ROOT, "tests", "fixtures", "pipeline")
+PROMPT = "a photo! of the man and his cats, it's \U0001f642"
+# As tests/pipeline/images.rs has it.
+KINDS = {
+    "text": ["--width", "48", "--height", "64", "--num-inference-steps", "4"],
+    "image": [
+        "--width", "56", "--height", "80", "--num-inference-steps", "5", "--prompt-strength", "0.7",
+        "--image", os.path.join(FIXTURES, "images", "start.png"),
+    ],
+}
+GUIDANCE = {"plain": [], "guided": ["--guidance-scale", "7.5", "--negative-prompt", "low quality"]}
+SCHEDULERS = ["DDIM", "DPMSolverMultistep", "HeunDiscrete", "KarrasDPM", "K_EULER_ANCESTRAL", "K_EULER", "PNDM", "DPM++2MSDE"]
+
+
+def draw(program, device, dtype, arguments, out):
+    command = [
+        program, "generate", "--weights", os.path.join(FIXTURES, "tiny"), "--prompt", PROMPT, "--seed", "1234",
+        "--device", device, "--dtype", dtype, *arguments, "--out", out,
+    ]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return numpy.asarray(Image.open(out).convert("RGB"), dtype=int)
+
+
+def main():
+    parser = argparse.ArgumentParser(usage=__doc__)
+    parser.add_argument("--fourstep", default=os.path.join(ROOT, "target", "release", "fourstep"))
+    parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--dtypes", default="f32,f16")
+    arguments = parser.parse_args()
+    is_right = True
+    print("| picture | " + " | ".join(f"{dtype}: most, mean" for dtype in arguments.dtypes.split(",")) + " |")
+    print("| --- |" + " --- |" * len(arguments.dtypes.split(",")))
+    with tempfile.TemporaryDirectory() as folder:
+        for scheduler in SCHEDULERS:
+            for kind, of_kind in KINDS.items():
+                for guidance, of_guidance in GUIDANCE.items():
+                    name = f"{scheduler}.{kind}.{guidance}"
+                    expected = numpy.asarray(Image.open(os.path.join(FIXTURES, "images", f"{name}.png")).convert("RGB"), dtype=int)
+                    cells = []
+                    for dtype in arguments.dtypes.split(","):
+                        options = ["--scheduler", scheduler, *of_kind, *of_guidance]
+                        found = draw(arguments.fourstep, arguments.device, dtype, options, f"{folder}/{dtype}.png")
+                        off = abs(found - expected)
+                        cells.append(f"{off.max()}, {off.mean():.3f}")
+                        is_right &= dtype != "f32" or off.max() <= 2
+                    print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+    sys.exit(0 if is_right else 1)
+
+
+if __name__ == "__main__":
+    main()

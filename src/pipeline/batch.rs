@@ -1,0 +1,249 @@
+//! Requests drawn side by side: they share each call of the UNet and nothing else. Every image has its own noise, its own
+//! scheduler and its own way through the VAE, so that it is the one its request would get alone. A request alone is a
+//! batch of one.
+//!
+//! diffusers: `pipeline_stable_diffusion_xl.py`, `StableDiffusionXLPipeline.__call__`, whose steps are numbered here.
+
+use std::{
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Pipeline, device,
+    error::Error,
+    image_to_image::ImageLatents,
+    noise::TorchCudaRng,
+    params::{Generation, Latents, Params, Progress, Step, Timings},
+    scheduler::{self, CleanSample, Scheduler},
+    unet::UNetConditioning,
+};
+
+/// Hears of progress, with the request's place in the batch.
+type Callback<'a> = &'a mut dyn FnMut(usize, Progress<'_>) -> ControlFlow<()>;
+
+/// A request in a batch.
+struct Member<'a> {
+    /// Its place.
+    place: usize,
+    params: &'a Params,
+    conditioning: UNetConditioning,
+    /// The image to start from: its latents are sampled anew for each image.
+    start: Option<ImageLatents>,
+    made: Generation,
+    /// Why it got no further. The others go on.
+    ended: Option<Error>,
+}
+
+/// One image of a member on its way from noise to latents.
+struct Drawing<'m, 'a> {
+    member: &'m mut Member<'a>,
+    seed: u64,
+    scheduler: Box<dyn Scheduler>,
+    rng: TorchCudaRng,
+    latents: Latents,
+}
+
+impl Pipeline {
+    /// Draws requests side by side, which must be [alike](Params::is_alike). Each is told of with its place in the batch, and
+    /// has a result of its own; one that is canceled leaves the others. What goes wrong in a call that they share goes wrong
+    /// for all.
+    pub fn generate_batch(
+        &self,
+        batch: &[Params],
+        callback: Callback<'_>,
+    ) -> Result<Vec<Result<Generation, Error>>, Error> {
+        if !batch.iter().all(|params| params.is_alike(&batch[0])) {
+            return Err(Error::Params("requests of one batch must have the same size, steps and scheduler".into()));
+        }
+        let _kept = device::keep_small_uploads(&self.device);
+        let mut results = Vec::with_capacity(batch.len());
+        let mut members = Vec::with_capacity(batch.len());
+        for (place, params) in batch.iter().enumerate() {
+            let member = self.admit(place, params);
+            results.push(member.map(|member| members.push(member)));
+        }
+        for image_index in 0..batch.first().map_or(0, |params| params.num_images) {
+            self.draw_image(&mut members, image_index, callback)?;
+        }
+        let mut made = members.into_iter().map(Member::result);
+        // Whoever was admitted has a result.
+        Ok(results
+            .into_iter()
+            .filter_map(|admitted| admitted.map_or_else(|e| Some(Err(e)), |()| made.next()))
+            .collect())
+    }
+
+    /// What is done once for all images of a request.
+    fn admit<'a>(&self, place: usize, params: &'a Params) -> Result<Member<'a>, Error> {
+        self.check(params)?;
+        // 1. Encode the prompt, and with guidance the negative prompt.
+        let started = Instant::now();
+        let (texts, notes) = self.text_encoders.encode(params)?;
+        // Added time ids: original size, crop, target size. The hosted model passes the requested size for both.
+        let (h, w) = (params.height as f32, params.width as f32);
+        let conditioning = self.unet.condition(&texts.prompt_embeds, &texts.pooled, [h, w, 0.0, 0.0, h, w])?;
+        self.device.synchronize()?;
+        let start = params.image.as_ref().map(|image| self.encode_image(image, params)).transpose()?;
+        let timings = Timings { encode: started.elapsed(), ..Timings::default() };
+        let safety = self.safety(params);
+        let made = Generation { images: Vec::new(), seeds: Vec::new(), safety, timings, notes };
+        Ok(Member { place, params, conditioning, start, made, ended: None })
+    }
+
+    /// The next image of everybody who is still there.
+    fn draw_image(&self, members: &mut [Member<'_>], image_index: usize, callback: Callback<'_>) -> Result<(), Error> {
+        let there = members.iter_mut().filter(|member| member.ended.is_none());
+        let mut drawings: Vec<_> = there.map(|member| self.begin(member, image_index)).collect::<Result<_, _>>()?;
+        let Some(params) = drawings.first().map(|drawing| drawing.member.params) else { return Ok(()) };
+        let clean = CleanSample::new(&self.scheduler_config)?;
+        let mut conditioning = conditioning(&drawings)?;
+
+        // 4. Denoising loop.
+        for index in params.begin_index()?..drawings[0].scheduler.timesteps().len() {
+            let started = Instant::now();
+            let timestep = drawings[0].scheduler.timesteps()[index];
+            let inputs: Vec<Latents> = drawings.iter().map(|drawing| drawing.input(index)).collect();
+            let scales: Vec<f64> = drawings.iter().map(|drawing| drawing.member.params.guidance_scale).collect();
+            let outputs = self.predict(&inputs, timestep, &conditioning, &scales)?;
+            drawings.iter_mut().zip(&outputs).for_each(|(drawing, output)| drawing.step(output, index));
+
+            let share = started.elapsed() / drawings.len() as u32;
+            for ((drawing, input), output) in drawings.iter_mut().zip(inputs).zip(outputs) {
+                let predicted = Latents { values: clean.predict(&output, &input.values, timestep), ..input };
+                drawing.tell(image_index, share, &predicted, callback);
+            }
+            let before = drawings.len();
+            drawings.retain(|drawing| drawing.member.ended.is_none());
+            match drawings.len() {
+                0 => return Ok(()),
+                now if now < before => conditioning = self::conditioning(&drawings)?,
+                _ => {}
+            }
+        }
+
+        for drawing in drawings {
+            self.finish(drawing, image_index, callback)?;
+        }
+        Ok(())
+    }
+
+    fn begin<'m, 'a>(&self, member: &'m mut Member<'a>, image_index: usize) -> Result<Drawing<'m, 'a>, Error> {
+        let params = member.params;
+        // 2. Timesteps.
+        let scheduler = scheduler::scheduler(params.scheduler, &self.scheduler_config, params.num_inference_steps)?;
+        // 3. Initial latents. Each image has a generator of its own, so that it does not depend on its neighbors. diffusers
+        // draws the sample of an image's latents before the noise, and the steps' noise after it.
+        let seed = params.seed.wrapping_add(image_index as u64);
+        let mut rng = TorchCudaRng::new(seed);
+        let factor = self.vae.scale_factor();
+        let (channels, height, width) = (self.unet.in_channels(), params.height / factor, params.width / factor);
+        let sample = member.start.as_ref().map(|start| start.sample(&mut rng));
+        let noise = rng.normal(channels * height * width);
+        let values = match sample {
+            Some(sample) => scheduler.add_noise(&sample, &noise, params.begin_index()?),
+            None => noise.into_iter().map(|value| value * scheduler.init_noise_sigma()).collect(),
+        };
+        Ok(Drawing { member, seed, scheduler, rng, latents: Latents { channels, height, width, values } })
+    }
+
+    /// One UNet call for everybody, two predictions each where the conditioning has a negative half, brought together by
+    /// guidance.
+    fn predict(
+        &self,
+        inputs: &[Latents],
+        timestep: f32,
+        conditioning: &UNetConditioning,
+        guidance_scales: &[f64],
+    ) -> Result<Vec<Vec<f32>>, Error> {
+        let is_guided = conditioning.batch()? == 2 * inputs.len();
+        let times = if is_guided { 2 } else { 1 };
+        let batch: Vec<&Latents> = inputs.iter().flat_map(|input| std::iter::repeat_n(input, times)).collect();
+        let sample = self.upload(&batch, self.unet.dtype())?; // (b, h, w, 4)
+        let output = self.unet.forward(&sample, timestep, conditioning)?;
+        let mut predictions = self.download(&output)?.into_iter();
+        if !is_guided {
+            return Ok(predictions.collect());
+        }
+        let guided = guidance_scales.iter().filter_map(|&scale| {
+            let (unconditional, text) = (predictions.next()?, predictions.next()?);
+            let scale = scale as f32;
+            Some(unconditional.into_iter().zip(text).map(|(u, t)| u + scale * (t - u)).collect())
+        });
+        Ok(guided.collect())
+    }
+
+    /// From latents to the picture among the member's.
+    fn finish(&self, drawing: Drawing<'_, '_>, image_index: usize, callback: Callback<'_>) -> Result<(), Error> {
+        let Drawing { member, seed, latents, .. } = drawing;
+        // 5. Decode. 6. To pixels.
+        let started = Instant::now();
+        let image = match self.decode(&latents) {
+            Err(error @ Error::NotFinite { .. }) => {
+                member.ended = Some(error);
+                return Ok(());
+            }
+            decoded => decoded?,
+        };
+        // 7. Leave out what should not be shown, as the hosted model does.
+        let is_flagged = self.flags(&image, member.params)?;
+        member.made.timings.decode += started.elapsed();
+        if is_flagged {
+            member.made.notes.push(format!("NSFW content detected in image {image_index}"));
+            return Ok(());
+        }
+        if callback(member.place, Progress::Image { index: image_index, image: &image }).is_break() {
+            member.ended = Some(Error::Canceled);
+            return Ok(());
+        }
+        member.made.images.push(image);
+        member.made.seeds.push(seed);
+        Ok(())
+    }
+}
+
+/// What the UNet hears of everybody.
+fn conditioning(drawings: &[Drawing<'_, '_>]) -> Result<UNetConditioning, Error> {
+    let all: Vec<&UNetConditioning> = drawings.iter().map(|drawing| &drawing.member.conditioning).collect();
+    UNetConditioning::cat(&all)
+}
+
+impl Drawing<'_, '_> {
+    /// What the UNet looks at in this call.
+    fn input(&self, index: usize) -> Latents {
+        let Latents { channels, height, width, .. } = self.latents;
+        Latents { channels, height, width, values: self.scheduler.scale_model_input(&self.latents.values, index) }
+    }
+
+    fn step(&mut self, output: &[f32], index: usize) {
+        let Self { member, scheduler, rng, latents, .. } = self;
+        latents.values = scheduler.step(output, index, &latents.values, &mut |count| rng.normal(count));
+        if !latents.values.iter().all(|value| value.is_finite()) {
+            member.ended = Some(Error::NotFinite { stage: "the UNet" });
+        }
+    }
+
+    /// Tells of a call, unless it went wrong, and hears whether to go on.
+    fn tell(&mut self, image_index: usize, elapsed: Duration, predicted: &Latents, callback: Callback<'_>) {
+        let Self { member, latents, .. } = self;
+        if member.ended.is_some() {
+            return;
+        }
+        let index = member.made.timings.steps.len();
+        member.made.timings.steps.push(elapsed);
+        let step = Step { image_index, index, total: member.params.unet_calls(), latents, predicted };
+        if callback(member.place, Progress::Step(step)).is_break() {
+            member.ended = Some(Error::Canceled);
+        }
+    }
+}
+
+impl Member<'_> {
+    fn result(self) -> Result<Generation, Error> {
+        match self.ended {
+            Some(error) => Err(error),
+            None if self.made.images.is_empty() => Err(Error::Flagged),
+            None => Ok(self.made),
+        }
+    }
+}

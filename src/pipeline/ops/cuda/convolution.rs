@@ -1,0 +1,221 @@
+//! Convolutions by cuDNN, of channels-last pictures, with sums in f32 whatever the pictures are in. candle's own goes through
+//! channels-first pictures, and sums f16 in f16.
+
+use std::{cell::RefCell, collections::HashMap, sync::Arc};
+
+use candle_core::{
+    CpuStorage, CudaDevice, CudaStorage, CustomOp3, Layout, Result, Shape, Tensor,
+    backend::BackendStorage as _,
+    cuda_backend::{
+        DeviceId, WrapErr as _,
+        cudarc::{
+            cudnn::{
+                ConvForward, Cudnn, CudnnDataType,
+                sys::{cudnnConvolutionFwdAlgo_t, cudnnConvolutionMode_t, cudnnMathType_t, cudnnTensorFormat_t},
+            },
+            driver::{CudaSlice, PushKernelArg as _},
+        },
+    },
+};
+use half::{bf16, f16};
+
+use super::{
+    super::{Convolution, Padding},
+    contiguous,
+    launch::{self, blocks_for, kernel, not_here, result, room, view},
+};
+
+/// cuDNN's numbers of a picture: pictures, channels, rows, columns.
+type Sizes = [i32; 4];
+
+thread_local! {
+    /// A handle belongs to a thread, and so does what it thought best for each convolution so far.
+    static CUDNN: RefCell<HashMap<DeviceId, Arc<Cudnn>>> = RefCell::default();
+    static PLANS: RefCell<HashMap<(DeviceId, &'static str, Geometry), Plan>> = RefCell::default();
+}
+
+/// How cuDNN calculates a convolution.
+#[derive(Clone, Copy)]
+struct Plan {
+    algorithm: cudnnConvolutionFwdAlgo_t,
+    workspace: usize,
+}
+
+/// Sizes of one convolution.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Geometry {
+    x: Sizes,
+    filter: Sizes,
+    y: Sizes,
+    stride: i32,
+    padding: i32,
+}
+
+/// A type that cuDNN takes, whose scaling parameters are f32.
+trait Number: launch::Number + CudnnDataType {
+    const ONE: Self;
+    const NONE: Self;
+}
+
+impl Number for f32 {
+    const ONE: Self = 1.0;
+    const NONE: Self = 0.0;
+}
+
+impl Number for f16 {
+    const ONE: Self = Self::ONE;
+    const NONE: Self = Self::ZERO;
+}
+
+impl Number for bf16 {
+    const ONE: Self = Self::ONE;
+    const NONE: Self = Self::ZERO;
+}
+
+pub(in super::super) fn convolution(layer: &Convolution, x: &Tensor) -> Result<Tensor> {
+    let Padding { before, after } = layer.padding;
+    // cuDNN pads both sides alike.
+    let (x, padding) = if before == after {
+        (contiguous(x)?, before)
+    } else {
+        (x.pad_with_zeros(1, before, after)?.pad_with_zeros(2, before, after)?.contiguous()?, 0)
+    };
+    // The order weights are kept in on a GPU: this changes nothing in memory.
+    let filter = contiguous(&layer.weight.permute((3, 0, 1, 2))?)?.to_dtype(x.dtype())?; // (out, k, k, in)
+    x.apply_op3_no_bwd(&filter, &layer.bias, &ConvolutionOp { stride: layer.stride, padding })
+}
+
+struct ConvolutionOp {
+    stride: usize,
+    padding: usize,
+}
+
+impl ConvolutionOp {
+    fn geometry(&self, x: &Layout, filter: &Layout) -> Result<Geometry> {
+        let (pictures, height, width, inputs) = x.shape().dims4()?;
+        let (outputs, kernel, kernel_width, filter_inputs) = filter.shape().dims4()?;
+        let (padded_height, padded_width) = (height + 2 * self.padding, width + 2 * self.padding);
+        if filter_inputs != inputs || padded_height < kernel || padded_width < kernel_width {
+            candle_core::bail!("a convolution {:?} does not fit {:?}", filter.shape(), x.shape());
+        }
+        let out_height = (padded_height - kernel) / self.stride + 1;
+        let out_width = (padded_width - kernel_width) / self.stride + 1;
+        let sizes = |n: usize, c: usize, h: usize, w: usize| [n as i32, c as i32, h as i32, w as i32];
+        Ok(Geometry {
+            x: sizes(pictures, inputs, height, width),
+            filter: sizes(outputs, inputs, kernel, kernel_width),
+            y: sizes(pictures, outputs, out_height, out_width),
+            stride: self.stride as i32,
+            padding: self.padding as i32,
+        })
+    }
+
+    fn run<T: Number>(
+        &self,
+        x: (&CudaStorage, &Layout),
+        filter: (&CudaStorage, &Layout),
+        bias: (&CudaStorage, &Layout),
+    ) -> Result<(CudaStorage, Shape)> {
+        let device = x.0.device();
+        let geometry = self.geometry(x.1, filter.1)?;
+        let [pictures, outputs, height, width] = geometry.y.map(|size| size as usize);
+        let mut y = room::<T>(device, pictures * outputs * height * width)?;
+        convolve::<T>(device, &geometry, (&view::<T>(x.0, x.1)?, &view::<T>(filter.0, filter.1)?), &mut y)?;
+
+        let bias = view::<T>(bias.0, bias.1)?;
+        let (count, channels) = (y.len(), outputs as u32);
+        let kernel = kernel::<T>(device, "add_bias")?;
+        let mut arguments = kernel.builder();
+        arguments.arg(&y).arg(&bias).arg(&count).arg(&channels);
+        #[expect(unsafe_code, reason = "the arguments are the kernel's, and as large as the sizes say")]
+        unsafe {
+            arguments.launch(blocks_for(count)).w()?;
+        }
+        Ok(result(y, x.0, (pictures, height, width, outputs)))
+    }
+}
+
+type View<'a, T> = candle_core::cuda_backend::cudarc::driver::CudaView<'a, T>;
+
+/// Without the bias.
+fn convolve<T: Number>(
+    device: &CudaDevice,
+    geometry: &Geometry,
+    (x, filter): (&View<'_, T>, &View<'_, T>),
+    y: &mut CudaSlice<T>,
+) -> Result<()> {
+    let cudnn = handle(device)?;
+    let last = cudnnTensorFormat_t::CUDNN_TENSOR_NHWC;
+    let Geometry { stride, padding, .. } = *geometry;
+    let mode = cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION;
+    let mut descriptor = cudnn.create_conv2d::<f32>([padding; 2], [stride; 2], [1; 2], mode)?;
+    if size_of::<T>() == 2 {
+        descriptor.set_math_type(cudnnMathType_t::CUDNN_TENSOR_OP_MATH)?;
+    }
+    let (x_sizes, y_sizes) =
+        (cudnn.create_4d_tensor::<T>(last, geometry.x)?, cudnn.create_4d_tensor::<T>(last, geometry.y)?);
+    let filter_sizes = cudnn.create_4d_filter::<T>(last, geometry.filter)?;
+    let call = ConvForward { conv: &descriptor, x: &x_sizes, w: &filter_sizes, y: &y_sizes };
+
+    let key = (device.id(), T::NAME, *geometry);
+    let plan = match PLANS.with_borrow(|plans| plans.get(&key).copied()) {
+        Some(plan) => plan,
+        None => {
+            let algorithm = call.pick_algorithm()?;
+            let plan = Plan { algorithm, workspace: call.get_workspace_size(algorithm)? };
+            PLANS.with_borrow_mut(|plans| plans.insert(key, plan));
+            plan
+        }
+    };
+    let mut workspace = room::<u8>(device, plan.workspace.max(1))?;
+    #[expect(unsafe_code, reason = "the descriptors say how large the slices are, which were made or checked so")]
+    unsafe {
+        call.launch(plan.algorithm, Some(&mut workspace), (T::ONE, T::NONE), x, filter, y)?;
+    }
+    Ok(())
+}
+
+fn handle(device: &CudaDevice) -> Result<Arc<Cudnn>> {
+    if let Some(cudnn) = CUDNN.with_borrow(|handles| handles.get(&device.id()).cloned()) {
+        return Ok(cudnn);
+    }
+    let cudnn = Cudnn::new(device.cuda_stream())?;
+    CUDNN.with_borrow_mut(|handles| handles.insert(device.id(), Arc::clone(&cudnn)));
+    Ok(cudnn)
+}
+
+impl CustomOp3 for ConvolutionOp {
+    fn name(&self) -> &'static str {
+        "convolution"
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        not_here()
+    }
+
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        filter: &CudaStorage,
+        filter_layout: &Layout,
+        bias: &CudaStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (x, filter, bias) = ((x, x_layout), (filter, filter_layout), (bias, bias_layout));
+        match x.0.dtype() {
+            candle_core::DType::F32 => self.run::<f32>(x, filter, bias),
+            candle_core::DType::F16 => self.run::<f16>(x, filter, bias),
+            candle_core::DType::BF16 => self.run::<bf16>(x, filter, bias),
+            other => candle_core::bail!("there is no convolution of {other:?}"),
+        }
+    }
+}

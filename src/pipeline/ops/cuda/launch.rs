@@ -1,0 +1,91 @@
+//! Kernels by name and the type of their numbers, and slices to give them.
+
+use candle_core::{
+    CpuStorage, CudaDevice, CudaStorage, Layout, Result, Shape,
+    backend::BackendStorage as _,
+    cuda_backend::{
+        CudaDType, CudaFunc, WrapErr as _,
+        cudarc::driver::{CudaSlice, CudaView, DeviceRepr, LaunchConfig},
+    },
+};
+use half::{bf16, f16};
+
+const PTX: &str = include_str!("kernels.ptx");
+/// Threads of a block, as `kernels.cu` has it.
+pub(super) const THREADS: u32 = 256;
+
+/// A type that activations have on a GPU.
+pub(super) trait Number: CudaDType + DeviceRepr + candle_core::WithDType {
+    /// How kernels for it end.
+    const NAME: &'static str;
+}
+
+impl Number for f32 {
+    const NAME: &'static str = "f32";
+}
+
+impl Number for f16 {
+    const NAME: &'static str = "f16";
+}
+
+impl Number for bf16 {
+    const NAME: &'static str = "bf16";
+}
+
+/// The kernel of this name for numbers of type `T`.
+pub(super) fn kernel<T: Number>(device: &CudaDevice, name: &str) -> Result<CudaFunc> {
+    device.get_or_load_custom_func(&format!("{name}_{}", T::NAME), "fourstep", PTX)
+}
+
+/// A contiguous tensor's numbers.
+pub(super) fn view<'a, T: Number>(storage: &'a CudaStorage, layout: &Layout) -> Result<CudaView<'a, T>> {
+    let Some((start, end)) = layout.contiguous_offsets() else {
+        candle_core::bail!("the operation needs a contiguous tensor, not {layout:?}");
+    };
+    Ok(storage.as_cuda_slice::<T>()?.slice(start..end))
+}
+
+/// Room for so many numbers.
+pub(super) fn room<T: DeviceRepr>(device: &CudaDevice, count: usize) -> Result<CudaSlice<T>> {
+    #[expect(unsafe_code, reason = "whoever asks writes every number before anything is read")]
+    unsafe {
+        device.cuda_stream().alloc(count).w()
+    }
+}
+
+/// Blocks of [`THREADS`] threads.
+pub(super) fn blocks(x: u32, y: u32, z: u32) -> LaunchConfig {
+    LaunchConfig { grid_dim: (x, y, z), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 }
+}
+
+/// As many blocks as so many numbers keep busy; each thread goes on until all are done.
+pub(super) fn blocks_for(count: usize) -> LaunchConfig {
+    blocks(count.div_ceil(THREADS as usize).clamp(1, 1 << 16) as u32, 1, 1)
+}
+
+/// The storage and shape of a result.
+pub(super) fn result<T: Number>(
+    values: CudaSlice<T>,
+    like: &CudaStorage,
+    shape: impl Into<Shape>,
+) -> (CudaStorage, Shape) {
+    (CudaStorage::wrap_cuda_slice(values, like.device().clone()), shape.into())
+}
+
+/// These operations have a version for the CPU elsewhere.
+pub(super) fn not_here() -> Result<(CpuStorage, Shape)> {
+    candle_core::bail!("this version of the operation is the GPU's")
+}
+
+/// Calls a function for the type of a storage's numbers.
+macro_rules! for_type {
+    ($storage:expr, $function:ident($($argument:expr),* $(,)?)) => {
+        match candle_core::backend::BackendStorage::dtype($storage) {
+            candle_core::DType::F32 => $function::<f32>($($argument),*),
+            candle_core::DType::F16 => $function::<half::f16>($($argument),*),
+            candle_core::DType::BF16 => $function::<half::bf16>($($argument),*),
+            other => candle_core::bail!("there is no kernel for {other:?}"),
+        }
+    };
+}
+pub(super) use for_type;

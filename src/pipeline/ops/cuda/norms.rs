@@ -1,0 +1,192 @@
+//! Norms and gates: a pass or two where candle takes ten.
+
+use candle_core::{
+    CpuStorage, CudaStorage, CustomOp1, CustomOp3, D, Layout, Result, Shape, Tensor,
+    backend::BackendStorage as _,
+    cuda_backend::{WrapErr as _, cudarc::driver::PushKernelArg as _},
+};
+
+use super::{
+    super::{GroupNorm, LayerNorm},
+    contiguous,
+    launch::{Number, blocks, blocks_for, for_type, kernel, not_here, result, room, view},
+};
+
+/// Pixels a block looks at, about: small enough that all of a GPU has something to do, large enough to be worth a block.
+const PIXELS: usize = 512;
+/// Parts of a picture at most: every block brings all of them together.
+const MOST_PARTS: usize = 64;
+
+pub(in super::super) fn group_norm(layer: &GroupNorm, x: &Tensor, silu: bool) -> Result<Tensor> {
+    let op = GroupNormOp { groups: layer.groups, eps: layer.eps as f32, silu };
+    contiguous(x)?.apply_op3_no_bwd(&layer.weight, &layer.bias, &op)
+}
+
+pub(in super::super) fn layer_norm(layer: &LayerNorm, x: &Tensor) -> Result<Tensor> {
+    contiguous(x)?.apply_op3_no_bwd(&layer.weight, &layer.bias, &LayerNormOp { eps: layer.eps as f32 })
+}
+
+pub(in super::super) fn geglu(x: &Tensor) -> Result<Tensor> {
+    if x.dim(D::Minus1)? % 2 != 0 {
+        candle_core::bail!("the last dimension of {:?} has no halves", x.shape());
+    }
+    contiguous(x)?.apply_op1_no_bwd(&GegluOp)
+}
+
+struct GroupNormOp {
+    groups: usize,
+    eps: f32,
+    silu: bool,
+}
+
+impl GroupNormOp {
+    fn run<T: Number>(
+        &self,
+        x: (&CudaStorage, &Layout),
+        weight: (&CudaStorage, &Layout),
+        bias: (&CudaStorage, &Layout),
+    ) -> Result<(CudaStorage, Shape)> {
+        let (device, shape) = (x.0.device(), x.1.shape());
+        let (pictures, channels) = (shape.dim(0)?, shape.dim(D::Minus1)?);
+        if self.groups == 0 || channels % self.groups != 0 || shape.elem_count() == 0 {
+            candle_core::bail!("{shape:?} has no {} groups of channels", self.groups);
+        }
+        let pixels = shape.elem_count() / pictures / channels;
+        let parts = pixels.div_ceil(PIXELS).min(MOST_PARTS);
+        let count = pictures * self.groups * parts;
+        let (means, squares) = (room::<f32>(device, count)?, room::<f32>(device, count)?);
+        let y = room::<T>(device, shape.elem_count())?;
+        let sizes = [pixels as u32, channels as u32, self.groups as u32];
+        let grid = blocks(parts as u32, self.groups as u32, pictures as u32);
+        let (x_view, weight, bias) = (view::<T>(x.0, x.1)?, view::<T>(weight.0, weight.1)?, view::<T>(bias.0, bias.1)?);
+
+        let first = kernel::<T>(device, "group_norm_parts")?;
+        let mut arguments = first.builder();
+        arguments.arg(&x_view).arg(&means).arg(&squares);
+        sizes.iter().for_each(|size| drop(arguments.arg(size)));
+        #[expect(unsafe_code, reason = "the arguments are the kernel's, and as large as the sizes say")]
+        unsafe {
+            arguments.launch(grid).w()?;
+        }
+
+        let second = kernel::<T>(device, "group_norm_apply")?;
+        let mut arguments = second.builder();
+        arguments.arg(&x_view).arg(&means).arg(&squares).arg(&weight).arg(&bias).arg(&y);
+        sizes.iter().for_each(|size| drop(arguments.arg(size)));
+        let silu = i32::from(self.silu);
+        arguments.arg(&self.eps).arg(&silu);
+        #[expect(unsafe_code, reason = "the arguments are the kernel's, and as large as the sizes say")]
+        unsafe {
+            arguments.launch(grid).w()?;
+        }
+        Ok(result(y, x.0, shape.clone()))
+    }
+}
+
+struct LayerNormOp {
+    eps: f32,
+}
+
+impl LayerNormOp {
+    fn run<T: Number>(
+        &self,
+        x: (&CudaStorage, &Layout),
+        weight: (&CudaStorage, &Layout),
+        bias: (&CudaStorage, &Layout),
+    ) -> Result<(CudaStorage, Shape)> {
+        let (device, shape) = (x.0.device(), x.1.shape());
+        let channels = shape.dim(D::Minus1)?;
+        let y = room::<T>(device, shape.elem_count())?;
+        let (x_view, weight, bias) = (view::<T>(x.0, x.1)?, view::<T>(weight.0, weight.1)?, view::<T>(bias.0, bias.1)?);
+        let kernel = kernel::<T>(device, "layer_norm")?;
+        let width = channels as u32;
+        let mut arguments = kernel.builder();
+        arguments.arg(&x_view).arg(&weight).arg(&bias).arg(&y).arg(&width).arg(&self.eps);
+        #[expect(unsafe_code, reason = "the arguments are the kernel's, and as large as the sizes say")]
+        unsafe {
+            arguments.launch(blocks((shape.elem_count() / channels) as u32, 1, 1)).w()?;
+        }
+        Ok(result(y, x.0, shape.clone()))
+    }
+}
+
+struct GegluOp;
+
+fn run_geglu<T: Number>(x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+    let device = x.device();
+    let mut dims = layout.dims().to_vec();
+    let Some(last) = dims.last_mut() else { candle_core::bail!("a number has no halves") };
+    *last /= 2;
+    let inner = *last as u32;
+    let count = dims.iter().product::<usize>();
+    let y = room::<T>(device, count)?;
+    let x_view = view::<T>(x, layout)?;
+    let kernel = kernel::<T>(device, "geglu")?;
+    let mut arguments = kernel.builder();
+    arguments.arg(&x_view).arg(&y).arg(&count).arg(&inner);
+    #[expect(unsafe_code, reason = "the arguments are the kernel's, and as large as the sizes say")]
+    unsafe {
+        arguments.launch(blocks_for(count)).w()?;
+    }
+    Ok(result(y, x, dims))
+}
+
+/// An operation on an activation, a weight and a bias.
+macro_rules! norm {
+    ($op:ty, $name:literal) => {
+        impl CustomOp3 for $op {
+            fn name(&self) -> &'static str {
+                $name
+            }
+
+            fn cpu_fwd(
+                &self,
+                _: &CpuStorage,
+                _: &Layout,
+                _: &CpuStorage,
+                _: &Layout,
+                _: &CpuStorage,
+                _: &Layout,
+            ) -> Result<(CpuStorage, Shape)> {
+                not_here()
+            }
+
+            fn cuda_fwd(
+                &self,
+                x: &CudaStorage,
+                x_layout: &Layout,
+                weight: &CudaStorage,
+                weight_layout: &Layout,
+                bias: &CudaStorage,
+                bias_layout: &Layout,
+            ) -> Result<(CudaStorage, Shape)> {
+                fn run<T: Number>(
+                    op: &$op,
+                    x: (&CudaStorage, &Layout),
+                    weight: (&CudaStorage, &Layout),
+                    bias: (&CudaStorage, &Layout),
+                ) -> Result<(CudaStorage, Shape)> {
+                    op.run::<T>(x, weight, bias)
+                }
+                for_type!(x, run(self, (x, x_layout), (weight, weight_layout), (bias, bias_layout)))
+            }
+        }
+    };
+}
+
+norm!(GroupNormOp, "group_norm");
+norm!(LayerNormOp, "layer_norm");
+
+impl CustomOp1 for GegluOp {
+    fn name(&self) -> &'static str {
+        "geglu"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        not_here()
+    }
+
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        for_type!(x, run_geglu(x, layout))
+    }
+}

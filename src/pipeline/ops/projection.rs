@@ -1,0 +1,86 @@
+//! Linear layers of the kind that decides how long a picture takes: of many rows, in every call of the UNet.
+
+use std::{fmt, sync::Arc};
+
+use candle_core::{DType, Tensor};
+
+use super::{
+    super::{error::Error, weights::Source},
+    Linear, cpu,
+};
+
+/// A linear layer whose weight may be held in eight-bit integers.
+#[derive(Clone, Debug)]
+pub enum Projection {
+    /// As the file has it, in the type that was asked for.
+    Plain(Linear),
+    /// Quantized.
+    Int8(Int8Linear),
+}
+
+/// A linear layer in eight-bit integers: each output's weights have a scale of their own, and so has, anew each time, every
+/// row of what they are multiplied with. Sums are exact.
+#[derive(Clone)]
+pub struct Int8Linear {
+    weight: Arc<cpu::Int8Weight>,
+    bias: Option<Tensor>,
+}
+
+impl Projection {
+    /// Loads `weight` and `bias`.
+    pub fn load(source: &Source<'_>, inputs: usize, outputs: usize) -> Result<Self, Error> {
+        Self::held(source, Linear::load(source, inputs, outputs)?)
+    }
+
+    /// Loads `weight` alone.
+    pub fn load_no_bias(source: &Source<'_>, inputs: usize, outputs: usize) -> Result<Self, Error> {
+        Self::held(source, Linear::load_no_bias(source, inputs, outputs)?)
+    }
+
+    /// Loads a convolution with a 1x1 kernel.
+    pub fn load_1x1(source: &Source<'_>, inputs: usize, outputs: usize) -> Result<Self, Error> {
+        Self::held(source, Linear::load_1x1(source, inputs, outputs)?)
+    }
+
+    fn held(source: &Source<'_>, layer: Linear) -> Result<Self, Error> {
+        Ok(if source.in_int8() { Self::Int8(Int8Linear::of(&layer)?) } else { Self::Plain(layer) })
+    }
+
+    /// Applies it.
+    pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Plain(layer) => layer.forward(x),
+            Self::Int8(layer) => layer.forward(x),
+        }
+    }
+
+    /// The type of its weight: how exact what is calculated from its results need be.
+    pub fn kept(&self) -> DType {
+        match self {
+            Self::Plain(layer) => layer.weight.dtype(),
+            // Its eight bits.
+            Self::Int8(_) => DType::BF16,
+        }
+    }
+}
+
+impl Int8Linear {
+    /// Quantizes a layer on the CPU.
+    pub fn of(layer: &Linear) -> Result<Self, Error> {
+        if !cpu::has_int8() || !layer.weight.device().is_cpu() {
+            return Err(Error::NoInt8);
+        }
+        Ok(Self { weight: Arc::new(cpu::quantized(&layer.weight)?), bias: layer.bias.clone() })
+    }
+
+    /// Applies it.
+    pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        cpu::int8_linear(&self.weight, self.bias.as_ref(), x)
+    }
+}
+
+impl fmt::Debug for Int8Linear {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Int8Linear").field("bias", &self.bias).finish_non_exhaustive()
+    }
+}
