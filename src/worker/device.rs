@@ -17,6 +17,7 @@ use std::{
 use image::RgbImage;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use super::predictor::{Drawn, PredictError, Predictor, Step};
 use crate::{
@@ -58,6 +59,8 @@ struct Assignment {
     stop: CancellationToken,
     steps: mpsc::UnboundedSender<Step>,
     reply: oneshot::Sender<Run>,
+    /// For whom.
+    span: Span,
 }
 
 /// How a run went and how long it kept the device.
@@ -101,7 +104,8 @@ impl DeviceThread {
         steps: mpsc::UnboundedSender<Step>,
     ) -> Run {
         let (reply, run) = oneshot::channel();
-        let assignment = Assignment { input, image, time_limit, stop, steps, reply };
+        let span = Span::current();
+        let assignment = Assignment { input, image, time_limit, stop, steps, reply, span };
         let sent = self.assignments.as_ref().is_some_and(|assignments| assignments.send(assignment).is_ok());
         match run.await {
             Ok(run) if sent => run,
@@ -134,12 +138,22 @@ fn own_device(
     phase.send_replace(DevicePhase::WarmingUp);
     predictor.warm_up().map_err(|failure| anyhow::anyhow!("the warm-up run failed: {}", failure.message))?;
     phase.send_replace(DevicePhase::Ready);
+    clock.set_memory(predictor.memory());
     clock.set_up(true);
-    while let Some(Assignment { input, image, time_limit, stop, steps, reply }) = inbox.blocking_recv() {
+    while let Some(Assignment { input, image, time_limit, stop, steps, reply, span }) = inbox.blocking_recv() {
         if stop.is_cancelled() {
             let _ = reply.send(Run { result: Err(PredictError::Canceled), device_time: Duration::ZERO });
             continue;
         }
+        let run = tracing::info_span!(
+            parent: &span,
+            "device",
+            width = input.width,
+            height = input.height,
+            steps = input.num_inference_steps,
+            outputs = input.num_outputs,
+        );
+        let entered = run.enter();
         busy.store(true, Relaxed);
         clock.begin();
         let begun = Instant::now();
@@ -158,7 +172,9 @@ fn own_device(
             (result, _) => result,
         };
         clock.end();
+        clock.set_memory(predictor.memory());
         busy.store(false, Relaxed);
+        drop(entered);
         // The worker may be gone; then nobody finishes the prediction and its lease runs out.
         let _ = reply.send(Run { result, device_time: begun.elapsed() });
     }

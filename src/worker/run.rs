@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     artifacts::Artifacts,
-    metrics,
+    metrics, spans,
     store::{Claim, Mark, Phase, Store, WorkerRecord},
 };
 
@@ -127,6 +127,9 @@ impl Worker {
                 // A server's lines of the request that made it have the same.
                 request_id = taken.claim.request_id,
             );
+            if let Some(place) = &taken.claim.trace_parent {
+                spans::go_on(&span, place);
+            }
             under_way.spawn(Arc::clone(self).run_and_conclude(taken).instrument(span));
         }
         self.report().await;
