@@ -5,7 +5,7 @@
 //! whose balance every prediction holds from and is settled with, a key with a daily budget, and a webhook each, delivered
 //! to a receiver in this process. The audit has the last word.
 //!
-//! `cargo bench --bench service` prints one table. Times are taken from the rows' own timestamps, which are the start of
+//! `cargo bench --bench service` prints one table; `FOURSTEP_PROGRAM` names another program to measure. Times are taken from the rows' own timestamps, which are the start of
 //! the writing transaction, so each figure includes the commit before it. `benches/README.md` keeps results.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
@@ -42,6 +42,11 @@ struct Prediction {
     completed_at: Option<DateTime<Utc>>,
 }
 
+/// `FOURSTEP_PROGRAM`, to measure another version by the same clients, or the program that was just built.
+fn program() -> String {
+    std::env::var("FOURSTEP_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_fourstep").to_owned())
+}
+
 /// A server on a data folder of its own, both gone when dropped.
 struct Server {
     process: Child,
@@ -53,7 +58,7 @@ struct Server {
 impl Server {
     fn start() -> anyhow::Result<Self> {
         let folder = std::env::temp_dir().join(format!("fourstep-bench-{}", uuid::Uuid::new_v4()));
-        let mut process = Command::new(env!("CARGO_BIN_EXE_fourstep"))
+        let mut process = Command::new(program())
             .args(["serve", "--listen", "127.0.0.1:0", "--predictor", "mock", "--workers", WORKERS, "--data-dir"])
             .arg(&folder)
             .env("FOURSTEP_MOCK_STEP_MS", "0")
@@ -80,7 +85,7 @@ impl Server {
     /// Fails unless the books add up.
     fn audit(&self) -> anyhow::Result<()> {
         let program = |arguments: &[&str]| {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_fourstep"));
+            let mut command = Command::new(program());
             command.args(arguments).arg("--data-dir").arg(&self.folder);
             command
         };

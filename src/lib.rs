@@ -52,7 +52,7 @@
 //!
 //! [`domain`] and [`pipeline`] import nothing of ours: the first is pure values, the second a library that knows nothing
 //! of servers. [`config`], [`demo`], [`fetch`], [`postgres`] and [`picture`], which reads and writes image files, are
-//! leaves as well, and so is [`metrics`], which anybody may tell what happened. [`app`] puts everything together, and the command line (`src/cli`, part of the program and not of the
+//! leaves as well, and so are [`metrics`], which anybody may tell what happened, and [`spans`], which knows where a trace goes on. [`app`] puts everything together, and the command line (`src/cli`, part of the program and not of the
 //! library) calls it.
 
 pub mod app;
@@ -68,6 +68,7 @@ pub mod picture;
 pub mod pipeline;
 pub mod postgres;
 pub mod service;
+pub mod spans;
 pub mod store;
 mod version;
 pub mod webhook;

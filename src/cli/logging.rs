@@ -8,10 +8,16 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use fourstep::config;
+use fourstep::{
+    config,
+    spans::{Export, ExportLayer},
+};
+use tracing::Level;
 use tracing_subscriber::{
     EnvFilter, Registry,
+    filter::{Filtered, Targets},
     fmt::{self, writer::BoxMakeWriter},
+    layer::Layered,
     prelude::*,
     reload,
 };
@@ -31,31 +37,38 @@ pub(crate) fn start() -> Result<()> {
 }
 
 /// The log of a server or a worker.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Log {
-    filter: reload::Handle<EnvFilter, Registry>,
+    filter: reload::Handle<EnvFilter, Traced>,
     file: Option<LogFile>,
 }
 
+/// What writes the log: on top of what exports traces, where something does.
+type Traced = Layered<Option<Filtered<ExportLayer<Registry>, Targets, Registry>>, Registry>;
+
 impl Log {
-    /// Starts it.
-    pub(crate) fn start(config: &config::Log) -> Result<Self> {
+    /// Starts it, and the export of traces if there is a collector. Whatever is written, all spans of the program are in
+    /// them.
+    pub(crate) fn start(config: &config::Log, traces: &config::Traces) -> Result<(Self, Option<Export>)> {
+        let exporting = traces.endpoint.as_deref().map(Export::start).transpose().context("traces.endpoint")?;
+        let (export, layer) = exporting.unzip();
         let file = config.file.as_deref().map(LogFile::open).transpose()?;
         let (filter, handle) = reload::Layer::new(filter(config.level.as_deref(), FOR_OPERATORS)?);
-        let log = tracing_subscriber::registry().with(filter);
+        let all = Targets::new().with_target("fourstep", Level::INFO);
+        let log = tracing_subscriber::registry().with(layer.map(|layer: ExportLayer<_>| layer.with_filter(all)));
         let writer = match file.clone() {
             Some(file) => BoxMakeWriter::new(move || file.clone()),
             None => BoxMakeWriter::new(io::stderr),
         };
         let started = if file.is_none() && io::IsTerminal::is_terminal(&io::stderr()) {
             let lines = fmt::layer().with_ansi(terminal::colors(&io::stderr())).with_target(false);
-            log.with(lines.with_writer(writer)).try_init()
+            log.with(lines.with_writer(writer).with_filter(filter)).try_init()
         } else {
             let lines = fmt::layer().json().flatten_event(true).with_span_list(false);
-            log.with(lines.with_writer(writer)).try_init()
+            log.with(lines.with_writer(writer).with_filter(filter)).try_init()
         };
         started.map_err(|error| anyhow!("could not start logging: {error}"))?;
-        Ok(Self { filter: handle, file })
+        Ok((Self { filter: handle, file }, export))
     }
 
     /// Opens the file anew, and writes from now on what this configuration wants. Where that cannot be, all stays as it was.

@@ -33,10 +33,14 @@ pub(crate) fn run(args: ServeArgs) -> Result<()> {
     if config.worker.count == WorkerCount::Exactly(0) {
         keep_to_small_pages();
     }
-    let log = Log::start(&config.log)?;
-    terminal::raise_open_file_limit();
     block_on(async {
+        let (log, traces) = Log::start(&config.log, &config.traces)?;
+        terminal::raise_open_file_limit();
         reload::at_hangups(log, config.clone(), move || args.place.load(flags.clone()))?;
-        app::serve(&config, &options::hub()?, |ready| welcome::say(&config, ready)).await
+        let ended = app::serve(&config, &options::hub()?, |ready| welcome::say(&config, ready)).await;
+        if let Some(traces) = traces {
+            traces.close().await;
+        }
+        ended
     })
 }

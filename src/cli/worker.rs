@@ -25,10 +25,14 @@ pub(crate) fn run(args: WorkerArgs) -> Result<()> {
     let mut flags = args.device.overrides();
     flags.extend(args.log.overrides());
     let config = args.place.load(flags.clone())?;
-    let log = Log::start(&config.log)?;
-    terminal::raise_open_file_limit();
     block_on(async {
+        let (log, traces) = Log::start(&config.log, &config.traces)?;
+        terminal::raise_open_file_limit();
         reload::at_hangups(log, config.clone(), move || args.place.load(flags.clone()))?;
-        app::work(&config, &options::hub()?, |ready| welcome::say(&config, ready)).await
+        let ended = app::work(&config, &options::hub()?, |ready| welcome::say(&config, ready)).await;
+        if let Some(traces) = traces {
+            traces.close().await;
+        }
+        ended
     })
 }

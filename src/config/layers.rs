@@ -17,9 +17,10 @@ use super::{Config, Secret};
 pub(super) const DEFAULTS: &str = include_str!("../../config/default.toml");
 const PREFIX: &str = "FOURSTEP_";
 /// Variables known by other names than the systematic one, which hides them.
-const ALIASES: [(&str, &str); 9] = [
+const ALIASES: [(&str, &str); 10] = [
     ("DATABASE_URL", "database.url"),
     ("FOURSTEP_MOCK_STEP_MS", "worker.mock_step_ms"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "traces.endpoint"),
     ("AWS_ENDPOINT_URL", "artifacts.endpoint"),
     ("AWS_ENDPOINT_URL_S3", "artifacts.endpoint"),
     ("AWS_DEFAULT_REGION", "artifacts.region"),

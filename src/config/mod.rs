@@ -38,6 +38,7 @@ pub struct Config {
     pub artifacts: Artifacts,
     pub uploads: Uploads,
     pub metrics: Metrics,
+    pub traces: Traces,
     pub log: Log,
     pub models: Models,
 }
@@ -203,6 +204,15 @@ pub struct Metrics {
     pub listen: Option<SocketAddr>,
 }
 
+/// `[traces]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the keys are described in config/default.toml")]
+pub struct Traces {
+    #[serde(deserialize_with = "fields::optional")]
+    pub endpoint: Option<String>,
+}
+
 /// `[log]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -299,6 +309,11 @@ impl Config {
             self.webhooks.key.as_ref().is_none_or(|key| key.expose().len() >= 32),
             "webhooks.key",
             "must have at least 32 characters, as `openssl rand -base64 32` makes them",
+        )?;
+        rule(
+            self.traces.endpoint.as_deref().is_none_or(is_http),
+            "traces.endpoint",
+            "must begin with http:// or https://",
         )?;
         rule(self.queue.max_losses > 0, "queue.max_losses", "must be at least 1")?;
         rule(

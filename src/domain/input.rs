@@ -198,6 +198,16 @@ impl InvalidInput {
 }
 
 impl Input {
+    /// What it is drawn from, in one word for those who count.
+    pub const fn mode(&self) -> &'static str {
+        Self::mode_of(self.image.is_some())
+    }
+
+    /// The same for one of which no more is known than whether it has an image to start from.
+    pub const fn mode_of(has_image: bool) -> &'static str {
+        if has_image { "image_to_image" } else { "text_to_image" }
+    }
+
     /// The names of all fields, in the order the hosted page shows them.
     pub const FIELDS: [&'static str; 15] = [
         "prompt",

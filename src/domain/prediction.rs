@@ -184,6 +184,8 @@ pub struct NewPrediction {
     pub webhook: Option<NewWebhook>,
     /// The request that creates it, by the id that its lines in the log have.
     pub request_id: Option<String>,
+    /// Where its trace goes on, as `traceparent` tells it, if traces are collected.
+    pub trace_parent: Option<String>,
 }
 
 impl NewPrediction {

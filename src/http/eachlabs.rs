@@ -24,7 +24,7 @@ use super::{
     webhooks,
 };
 use crate::{
-    domain::{Caller, Dialect, InvalidInput, Prediction, Status},
+    domain::{Caller, Dialect, InvalidInput, Status},
     service::{self, CreateRequest, Created, ListFilter},
     wire::{
         FaceUrl,
@@ -61,8 +61,8 @@ pub(super) async fn create(
     key: IdempotencyKey,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Error> {
-    let (prediction, replayed) = create_prediction(&api, caller, &face, key, CreatePrediction::parse(body)?).await?;
-    Ok((replayed, Json(eachlabs::Created::new(prediction.id))).into_response())
+    let created = create_prediction(&api, caller, &face, key, CreatePrediction::parse(body)?).await?;
+    Ok((Replayed::of(&created), Json(eachlabs::Created::new(created.prediction.id))).into_response())
 }
 
 /// `POST /prediction/run`: a create that is answered with the result.
@@ -89,8 +89,9 @@ pub(super) async fn run(
     key: IdempotencyKey,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Error> {
-    let (prediction, replayed) = create_prediction(&api, caller, &face, key, CreatePrediction::parse(body)?).await?;
-    let prediction = hold(&api.service, caller, prediction, RUN, &client).await;
+    let created = create_prediction(&api, caller, &face, key, CreatePrediction::parse(body)?).await?;
+    let replayed = Replayed::of(&created);
+    let prediction = hold(&api.service, caller, created, RUN, &client).await;
     Ok(match Finished::new(&prediction, &face) {
         Some(finished) => (replayed, Json(finished)).into_response(),
         None => (StatusCode::REQUEST_TIMEOUT, replayed, Json(TimedOut::new(prediction.id))).into_response(),
@@ -231,7 +232,7 @@ async fn create_prediction(
     face: &FaceUrl,
     IdempotencyKey(idempotency_key): IdempotencyKey,
     body: CreatePrediction,
-) -> Result<(Prediction, Replayed), Error> {
+) -> Result<Created, Error> {
     let defaults = body.defaults();
     let CreatePrediction { model, input, webhook } = body;
     let request = CreateRequest {
@@ -246,10 +247,7 @@ async fn create_prediction(
         priority: None,
         webhook: webhook.map(|request| webhooks::placed(request, face)),
     };
-    let created = api.service.create(caller, request).await?;
-    let replayed = Replayed::of(&created);
-    let (Created::New(prediction) | Created::Existing(prediction)) = created;
-    Ok((prediction, replayed))
+    Ok(api.service.create(caller, request).await?)
 }
 
 /// Which part of a list is wanted: `limit=&offset=`.

@@ -56,7 +56,7 @@ pub(super) struct Replayed(bool);
 impl Replayed {
     /// What became of a create.
     pub(super) fn of(created: &Created) -> Self {
-        Self(matches!(created, Created::Existing(_)))
+        Self(!created.is_new)
     }
 }
 

@@ -300,11 +300,8 @@ async fn answer_created(
     // A picture is worth waiting for.
     let wait = if wanted == Wanted::Document { wait } else { wait.or_longest() };
     let replayed = Replayed::of(&created);
-    let (prediction, is_new) = match created {
-        Created::New(prediction) => (prediction, true),
-        Created::Existing(prediction) => (prediction, false),
-    };
-    let prediction = wait.for_result(&api.service, caller, prediction).await;
+    let is_new = created.is_new;
+    let prediction = wait.for_result(&api.service, caller, created).await;
     let status = match prediction.status.is_terminal() {
         true if is_new => StatusCode::CREATED,
         true => StatusCode::OK,

@@ -16,7 +16,7 @@ use tracing::{Instrument, Span, field::Empty};
 use uuid::Uuid;
 
 use super::{face::Face, trace::TraceParent};
-use crate::{metrics, service::for_request};
+use crate::{metrics, service::for_request, spans};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest id taken from a client.
@@ -26,7 +26,8 @@ const MAX_ID_LENGTH: usize = 128;
 pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     let id = RequestId::of(request.headers());
     let span = tracing::info_span!("request", request_id = %id, trace_id = Empty, parent_span_id = Empty);
-    if let Some(TraceParent { trace_id, span_id }) = TraceParent::of(request.headers()) {
+    if let Some(TraceParent { trace_id, span_id, text }) = TraceParent::of(request.headers()) {
+        spans::go_on(&span, &text);
         span.record("trace_id", trace_id).record("parent_span_id", span_id);
     }
     let face = Face::of(&request);

@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     domain::{Caller, Dialect, InputLimits, Prediction, Status},
-    service::{self, CreateRequest, Created, Follow, Sight},
+    service::{self, CreateRequest, Follow, Sight},
     wire::{
         BaseUrl,
         native::events::ServerSentEvent,
@@ -184,21 +184,20 @@ async fn create(
     };
     let created = api.service.create(caller, request).await?;
     let replayed = Replayed::of(&created);
-    let (Created::New(prediction) | Created::Existing(prediction)) = created;
     let by_url = match answer {
         Answer::Stream { partial_images } => {
-            let follow = api.service.follow(caller, prediction.id).await?;
+            let follow = api.service.follow(caller, created.prediction.id).await?;
             let plan = PartialPlan::new(partial_images);
             let pictures = Pictures { api: api.clone(), follow, plan, event, ready: VecDeque::new(), has_ended: false };
             let events =
                 Sse::new(pictures.events()).keep_alive(KeepAlive::new().interval(HEARTBEAT).text("still here"));
             let unbuffered = [(CACHE_CONTROL, "no-store"), (X_ACCEL_BUFFERING, "no")];
-            return Ok((replayed, summary::of(&prediction), unbuffered, events).into_response());
+            return Ok((replayed, summary::of(&created.prediction), unbuffered, events).into_response());
         }
         Answer::Urls => true,
         Answer::Inline => false,
     };
-    let prediction = hold(&api.service, caller, prediction, PATIENCE, client).await;
+    let prediction = hold(&api.service, caller, created, PATIENCE, client).await;
     // In every case: the client learns which prediction it is that failed, too.
     let about: HeaderMap = summary::of(&prediction);
     Ok(match images(api, &prediction, by_url, base).await {

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     domain::{Caller, InvalidInput, Prediction},
-    service::PredictionService,
+    service::{Created, PredictionService},
 };
 
 /// Longest hold, and what a bare `wait` asks for. Proxies give up on silent connections soon after.
@@ -72,15 +72,10 @@ impl Wait {
 
     /// The prediction as it is once it is terminal, or when the client's patience is at its end, or the client is gone.
     /// Should the database fail meanwhile, as it was before.
-    pub(super) async fn for_result(
-        &self,
-        service: &PredictionService,
-        caller: Caller,
-        prediction: Prediction,
-    ) -> Prediction {
+    pub(super) async fn for_result(&self, service: &PredictionService, caller: Caller, created: Created) -> Prediction {
         match self.patience {
-            Some(patience) => hold(service, caller, prediction, patience, &self.client).await,
-            None => prediction,
+            Some(patience) => hold(service, caller, created, patience, &self.client).await,
+            None => created.prediction,
         }
     }
 }
@@ -90,7 +85,7 @@ impl Wait {
 pub(super) async fn hold(
     service: &PredictionService,
     caller: Caller,
-    prediction: Prediction,
+    Created { prediction, mark, .. }: Created,
     patience: Duration,
     client: &Client,
 ) -> Prediction {
@@ -98,7 +93,7 @@ pub(super) async fn hold(
         return prediction;
     }
     tokio::select! {
-        waited = service.wait(caller, prediction.id, patience) => waited.unwrap_or(prediction),
+        waited = service.wait_since(caller, prediction.id, mark, patience) => waited.unwrap_or(prediction),
         () = client.hung_up() => prediction,
     }
 }

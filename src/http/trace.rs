@@ -11,6 +11,8 @@ pub(super) struct TraceParent {
     pub(super) trace_id: String,
     /// Of the caller's span, 16 hexadecimal digits.
     pub(super) span_id: String,
+    /// As it came.
+    pub(super) text: String,
 }
 
 impl TraceParent {
@@ -27,8 +29,11 @@ impl TraceParent {
         let is_whole = is_hex(version, 2) && is_hex(trace_id, 32) && is_hex(span_id, 16) && is_hex(flags, 2);
         // Later versions may have more fields; there is no version ff.
         let is_known = version != "ff" && (version != "00" || later.is_empty());
-        (is_whole && is_known && is_set(trace_id) && is_set(span_id))
-            .then(|| Self { trace_id: trace_id.to_owned(), span_id: span_id.to_owned() })
+        (is_whole && is_known && is_set(trace_id) && is_set(span_id)).then(|| Self {
+            trace_id: trace_id.to_owned(),
+            span_id: span_id.to_owned(),
+            text: text.trim().to_owned(),
+        })
     }
 }
 
@@ -48,7 +53,8 @@ mod tests {
         const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
         const SPAN: &str = "00f067aa0ba902b7";
         for known in [format!("00-{TRACE}-{SPAN}-01"), format!("01-{TRACE}-{SPAN}-01-more")] {
-            let expected = TraceParent { trace_id: TRACE.to_owned(), span_id: SPAN.to_owned() };
+            let (trace_id, span_id) = (TRACE.to_owned(), SPAN.to_owned());
+            let expected = TraceParent { trace_id, span_id, text: known.clone() };
             assert_eq!(read(&known), Some(expected), "{known}");
         }
         for strange in [

@@ -24,6 +24,8 @@ pub struct Device {
 #[derive(Debug)]
 struct Clock {
     up: bool,
+    /// Bytes in use on a device with a memory of its own.
+    memory: Option<u64>,
     /// Runs that are over.
     worked: Duration,
     /// Since when the present one goes on.
@@ -37,6 +39,7 @@ impl Device {
     pub fn register(name: &str) -> Arc<Self> {
         let clock = Clock {
             up: false,
+            memory: None,
             worked: Duration::ZERO,
             working_since: None,
             samples: VecDeque::from([(Instant::now(), Duration::ZERO)]),
@@ -51,6 +54,11 @@ impl Device {
     /// The worker takes predictions from now on, or no more.
     pub fn set_up(&self, up: bool) {
         self.clock().up = up;
+    }
+
+    /// So many bytes of the device's own memory are in use; `None` if it has none.
+    pub fn set_memory(&self, bytes: Option<u64>) {
+        self.clock().memory = bytes;
     }
 
     /// A run begins.
@@ -72,6 +80,10 @@ impl Device {
 
     pub(super) fn is_up(&self) -> bool {
         self.clock().up
+    }
+
+    pub(super) fn memory(&self) -> Option<u64> {
+        self.clock().memory
     }
 
     pub(super) fn busy(&self) -> Duration {
@@ -123,6 +135,7 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut clock = Clock {
             up: true,
+            memory: None,
             worked: Duration::ZERO,
             working_since: Some(at(5)),
             samples: VecDeque::from([(start, Duration::ZERO)]),
@@ -138,6 +151,7 @@ mod tests {
         let start = Instant::now();
         let mut clock = Clock {
             up: true,
+            memory: None,
             worked: Duration::ZERO,
             working_since: Some(start),
             samples: VecDeque::from([(start, Duration::ZERO)]),

@@ -4,7 +4,7 @@ use std::{fs, sync::OnceLock, time::Duration};
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
-use super::{SECONDS, describe, record_facts};
+use super::{SECONDS, cost, describe, record_facts};
 
 /// What the process records into, once it does.
 static RECORDED: OnceLock<PrometheusHandle> = OnceLock::new();
@@ -40,6 +40,8 @@ pub struct Pool {
     pub used: u32,
     /// As many as there may be.
     pub most: u32,
+    /// Those who wait for one.
+    pub waiters: usize,
 }
 
 /// Begins to record. Once for a process; the second time changes nothing.
@@ -51,6 +53,11 @@ pub fn install() -> Result<(), BuildError> {
         let _ = RECORDED.set(handle);
     }
     Ok(())
+}
+
+/// Whether anything is recorded.
+pub(super) fn is_installed() -> bool {
+    RECORDED.get().is_some()
 }
 
 /// Puts what was recorded in its buckets, which otherwise happens when somebody asks. Call it now and then, in case that
@@ -66,6 +73,7 @@ pub fn render(facts: &Facts) -> String {
     let mut text = String::new();
     if let Some(recorded) = RECORDED.get() {
         text = recorded.render();
+        cost::render(&mut text);
     }
     // A recorder for this one time: a fact that cannot be told now is missing, not the same as before.
     let recorder = PrometheusBuilder::new().build_recorder();

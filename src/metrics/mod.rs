@@ -4,6 +4,7 @@
 //! Labels are words of ours (a status, a stage, a model, a route of the URL table, the number of one of so many keys), never
 //! a prediction's id, a secret or a text of a caller's, so that the number of series stays small. Without [`install`] everything here does nothing.
 
+mod cost;
 mod device;
 mod exposition;
 mod keys;
@@ -19,8 +20,7 @@ const HTTP_DURATION: &str = "http_server_request_duration_seconds";
 const QUEUE_WAIT: &str = "fourstep_queue_wait_seconds";
 const PREDICT: &str = "fourstep_predict_seconds";
 const PREDICTIONS: &str = "fourstep_predictions_total";
-const COST: &str = "fourstep_cost_nanodollars_total";
-const KEY_COST: &str = "fourstep_key_cost_nanodollars_total";
+const COST: &str = "fourstep_cost_usd_total";
 const LEASES_EXPIRED: &str = "fourstep_leases_expired_total";
 const RESULTS_FENCED: &str = "fourstep_results_fenced_total";
 const WEBHOOKS: &str = "fourstep_webhook_deliveries_total";
@@ -35,9 +35,11 @@ const WORKERS: &str = "fourstep_workers";
 const WORKER_UP: &str = "fourstep_worker_up";
 const DEVICE_BUSY: &str = "fourstep_device_busy_microseconds_total";
 const DEVICE_RATIO: &str = "fourstep_device_busy_ratio";
+const DEVICE_MEMORY: &str = "fourstep_device_memory_bytes";
 const MEMORY: &str = "process_resident_memory_bytes";
 const POOL_CONNECTIONS: &str = "fourstep_pool_connections";
 const POOL_MAX: &str = "fourstep_pool_max_connections";
+const POOL_WAITERS: &str = "fourstep_pool_waiters";
 const WATCHED: &str = "fourstep_watched_predictions";
 
 /// Upper bounds of the buckets of all times, seconds: from a store operation to a large picture on a CPU.
@@ -90,15 +92,16 @@ pub fn prediction_started(model: &str, waited: Duration) {
     histogram!(QUEUE_WAIT, "model" => model.to_owned()).record(waited);
 }
 
-/// A prediction became terminal. The status is the domain's word.
-pub fn prediction_ended(status: &'static str) {
-    counter!(PREDICTIONS, "status" => status).increment(1);
+/// A prediction became terminal. The status and the mode are the domain's words.
+pub fn prediction_ended(status: &'static str, mode: &'static str) {
+    counter!(PREDICTIONS, "status" => status, "mode" => mode).increment(1);
 }
 
 /// A prediction made with the key of this id was charged for.
 pub fn charged(model: &str, key_id: i64, nanodollars: i64) {
-    counter!(COST, "model" => model.to_owned()).increment(nanodollars.unsigned_abs());
-    counter!(KEY_COST, "key" => keys::label(key_id)).increment(nanodollars.unsigned_abs());
+    if exposition::is_installed() {
+        cost::add(keys::label(key_id), model, nanodollars.unsigned_abs());
+    }
 }
 
 /// A part of a run is done.
@@ -135,9 +138,10 @@ fn describe() {
         Unit::Seconds,
         "Time of a stage of a run: encode, unet_step, vae, png, store. The last two run beside the device."
     );
-    describe_counter!(PREDICTIONS, "Predictions that this process brought to an end, by status.");
-    describe_counter!(COST, "What this process charged, in billionths of a dollar. The ledger is the truth.");
-    describe_counter!(KEY_COST, "The same by key, by its number; keys beyond the first 200 that spend are `other`.");
+    describe_counter!(
+        PREDICTIONS,
+        "Predictions that this process brought to an end, by status and by mode: text_to_image, image_to_image."
+    );
     describe_counter!(LEASES_EXPIRED, "Predictions that this process took from lost workers.");
     describe_counter!(RESULTS_FENCED, "Results that were dropped because their prediction had been taken away.");
     describe_counter!(WEBHOOKS, "Tries to deliver a webhook, by result.");
@@ -149,7 +153,9 @@ fn describe() {
         counter!(WEBHOOKS, "result" => result).absolute(0);
     }
     for status in ["succeeded", "failed", "canceled"] {
-        counter!(PREDICTIONS, "status" => status).absolute(0);
+        for mode in ["text_to_image", "image_to_image"] {
+            counter!(PREDICTIONS, "status" => status, "mode" => mode).absolute(0);
+        }
     }
 }
 
@@ -163,9 +169,15 @@ fn describe_facts() {
     describe_gauge!(WORKER_UP, "1 while this process's worker of a device takes predictions.");
     describe_counter!(DEVICE_BUSY, "Microseconds that a device of this process has worked on predictions.");
     describe_gauge!(DEVICE_RATIO, "Share of about the last 15 seconds that a device of this process was working.");
+    describe_gauge!(
+        DEVICE_MEMORY,
+        Unit::Bytes,
+        "Memory in use on a device: on a GPU by whomever, after the latest run; on a CPU that of this process."
+    );
     describe_gauge!(MEMORY, Unit::Bytes, "Resident memory of the process; on a CPU the model is in it.");
     describe_gauge!(POOL_CONNECTIONS, "Connections of this process to the database, by state: idle, used.");
     describe_gauge!(POOL_MAX, "Most connections this process opens for requests.");
+    describe_gauge!(POOL_WAITERS, "Those of this process who wait for one of these connections at this moment.");
     describe_gauge!(WATCHED, "Predictions that somebody waits for or follows in this process.");
 }
 
@@ -183,18 +195,23 @@ fn record_facts(facts: &Facts) {
             gauge!(WORKERS, "phase" => phase.clone()).set(*count as f64);
         }
     }
+    let resident = exposition::resident_memory();
     for device in device::all() {
         let label = || device.name().to_owned();
         gauge!(WORKER_UP, "device" => label()).set(f64::from(u8::from(device.is_up())));
         counter!(DEVICE_BUSY, "device" => label()).absolute(device.busy().as_micros() as u64);
         gauge!(DEVICE_RATIO, "device" => label()).set(device.busy_ratio());
+        if let Some(bytes) = device.memory().or(resident) {
+            gauge!(DEVICE_MEMORY, "device" => label()).set(bytes as f64);
+        }
     }
-    if let Some(bytes) = exposition::resident_memory() {
+    if let Some(bytes) = resident {
         gauge!(MEMORY).set(bytes as f64);
     }
-    let Pool { idle, used, most } = facts.pool;
+    let Pool { idle, used, most, waiters } = facts.pool;
     gauge!(POOL_CONNECTIONS, "state" => "idle").set(idle);
     gauge!(POOL_CONNECTIONS, "state" => "used").set(used);
     gauge!(POOL_MAX).set(most);
+    gauge!(POOL_WAITERS).set(waiters as f64);
     gauge!(WATCHED).set(facts.watched as f64);
 }

@@ -86,6 +86,11 @@ impl Pipeline {
         self.unet.sample_size() * self.vae.scale_factor()
     }
 
+    /// Where its tensors live.
+    pub const fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// How often the UNet will run for these parameters, over all images.
     pub fn unet_calls(&self, params: &Params) -> usize {
         params.unet_calls()

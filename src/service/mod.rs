@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span};
 
 use crate::{
     artifacts::{self, Artifacts, StoredFile},
@@ -32,7 +33,8 @@ use crate::{
         PredictionId, QueuePlace, Scope, Shortage, Status, Webhook,
     },
     fetch::Fetcher,
-    store::{self, Store, StoredKey},
+    spans,
+    store::{self, Mark, Store, StoredKey, Subscription},
 };
 
 pub use self::error::Error;
@@ -116,11 +118,13 @@ impl CreateRequest {
 
 /// A create's result.
 #[derive(Clone, Debug)]
-pub enum Created {
-    /// It is new.
-    New(Prediction),
-    /// The same request with the same id or idempotency key was made before; this is what became of it.
-    Existing(Prediction),
+pub struct Created {
+    /// As it is now.
+    pub prediction: Prediction,
+    /// Whether it was made by this request, and not by an earlier one that was the same, with the same id or idempotency key.
+    pub is_new: bool,
+    /// What has changed since is still to be heard by whoever waits for it.
+    pub mark: Mark,
 }
 
 /// How many there are of something.
@@ -273,8 +277,11 @@ impl PredictionService {
             idempotency: request.idempotency_key.map(|key| Idempotency { key, request_hash }),
             webhook,
             request_id: current_request(),
+            trace_parent: spans::place_of(&Span::current()),
         };
         let service = self.clone();
+        let mark = service.shared.store.changes().mark();
+        let created = move |prediction, is_new| Created { prediction, is_new, mark };
         // Both lines of the log, the request's and the prediction's end, are found from this one, wherever it runs.
         tracing::info!(prediction_id = %new.id, key_id = caller.key_id, model = new.model, "Queueing a prediction");
         complete(async move {
@@ -282,7 +289,7 @@ impl PredictionService {
                 new.input.image = Some(service.shared.store_image(new.id, bytes).await?);
             }
             match service.shared.store.create(&new).await {
-                Ok(Some(created)) => return Ok(Created::New(created)),
+                Ok(Some(prediction)) => return Ok(created(prediction, true)),
                 Ok(None) => {}
                 // Perhaps it is there all the same, and wants its image; if not, that is swept away like any lost file.
                 Err(error @ store::Error::Unavailable(_)) => return Err(error.into()),
@@ -297,14 +304,14 @@ impl PredictionService {
             service.shared.artifacts.delete(new.input.image.take().into_iter().collect()).await;
             if let Some(idempotency) = &new.idempotency {
                 let repeated = service.shared.store.find_repeated(new.account_id, idempotency).await?;
-                return repeated.map(Created::Existing).ok_or(Error::KeyReused);
+                return repeated.map(|existing| created(existing, false)).ok_or(Error::KeyReused);
             }
             match service.shared.store.get(new.account_id, new.id).await? {
                 Some(existing)
                     if (&existing.model, &existing.version, &existing.raw_input)
                         == (&new.model, &new.version, &new.raw_input) =>
                 {
-                    Ok(Created::Existing(existing))
+                    Ok(created(existing, false))
                 }
                 Some(_) => Err(Error::Conflict(new.id)),
                 // Somebody else's, and nobody learns more of it than that it is not there for them.
@@ -322,22 +329,61 @@ impl PredictionService {
     /// A prediction as it is when it is terminal, or after `patience`, or when the server shuts down.
     pub async fn wait(&self, caller: Caller, id: PredictionId, patience: Duration) -> Result<Prediction> {
         let deadline = Instant::now() + patience;
-        let mut subscription = self.shared.store.changes().subscribe(id);
+        // Subscribed before the first look: what changes after it will wake us.
+        let subscription = self.shared.store.changes().subscribe(id);
+        match self.look(caller, id, &subscription, deadline).await? {
+            Some(prediction) => Ok(prediction),
+            None => self.until_over(caller, id, subscription, deadline).await,
+        }
+    }
+
+    /// The same of one that was seen not to be terminal after this mark: the first look has been had.
+    pub async fn wait_since(
+        &self,
+        caller: Caller,
+        id: PredictionId,
+        mark: Mark,
+        patience: Duration,
+    ) -> Result<Prediction> {
+        let subscription = self.shared.store.changes().subscribe_since(id, mark);
+        self.until_over(caller, id, subscription, Instant::now() + patience).await
+    }
+
+    async fn until_over(
+        &self,
+        caller: Caller,
+        id: PredictionId,
+        mut subscription: Subscription,
+        deadline: Instant,
+    ) -> Result<Prediction> {
         loop {
-            // Subscribed before this read: what changes after it will wake us.
-            // In a box of its own, so that what a read needs is not kept while ten thousand wait.
-            let prediction = Box::pin(self.get(caller, id)).await?;
-            let is_over = Instant::now() >= deadline || self.shared.draining.is_cancelled();
-            if prediction.status.is_terminal() || is_over {
-                return Ok(prediction);
-            }
-            // Whatever ends the wait, the answer is read afresh: it may have been claimed meanwhile.
             tokio::select! {
                 () = subscription.changed() => {}
                 () = tokio::time::sleep_until(deadline) => {}
                 () = self.shared.draining.cancelled() => {}
             }
+            // Whatever ends the wait, it is looked at afresh: it may have been claimed meanwhile.
+            if let Some(prediction) = self.look(caller, id, &subscription, deadline).await? {
+                return Ok(prediction);
+            }
         }
+    }
+
+    /// The prediction if it is terminal, or the wait for it is over.
+    async fn look(
+        &self,
+        caller: Caller,
+        id: PredictionId,
+        subscription: &Subscription,
+        deadline: Instant,
+    ) -> Result<Option<Prediction>> {
+        if let Some(ended) = subscription.ended().filter(|ended| ended.account_id == caller.account_id) {
+            return Ok(Some(Prediction::clone(&ended)));
+        }
+        // In a box of its own, so that what a read needs is not kept while ten thousand wait.
+        let prediction = Box::pin(self.get(caller, id)).await?;
+        let is_over = Instant::now() >= deadline || self.shared.draining.is_cancelled();
+        Ok((prediction.status.is_terminal() || is_over).then_some(prediction))
     }
 
     /// Follows a prediction until it is terminal.
@@ -440,7 +486,7 @@ impl PredictionService {
 
 /// Runs a write to its end even if the client hangs up meanwhile: axum drops a handler's future, not a task.
 async fn complete<T: Send + 'static>(write: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-    tokio::spawn(write).await.map_err(|panic| Error::Internal(panic.into()))?
+    tokio::spawn(write.in_current_span()).await.map_err(|panic| Error::Internal(panic.into()))?
 }
 
 fn internal(error: getrandom::Error) -> Error {

@@ -26,7 +26,10 @@ use super::{
     pulse::{HEARTBEAT, Pulse, promptly},
     recent::{Mark, Recent},
 };
-use crate::{domain::PredictionId, metrics};
+use crate::{
+    domain::{Prediction, PredictionId},
+    metrics,
+};
 
 /// Payload: `<process> <id> <id> …`; without an id, that something was posted to a webhook.
 const PREDICTION_CHANGED: &str = "prediction_changed";
@@ -64,7 +67,8 @@ struct Shared {
     inbox: Mutex<Option<mpsc::UnboundedReceiver<News>>>,
 }
 
-type Watched = HashMap<(PredictionId, Topic), watch::Sender<()>>;
+/// For each the prediction itself, once it has ended here.
+type Watched = HashMap<(PredictionId, Topic), watch::Sender<Option<Arc<Prediction>>>>;
 
 /// What of a prediction somebody wants to hear of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,7 +93,7 @@ pub struct Subscription {
     key: (PredictionId, Topic),
     shared: Arc<Shared>,
     /// `None` only while dropping.
-    receiver: Option<watch::Receiver<()>>,
+    receiver: Option<watch::Receiver<Option<Arc<Prediction>>>>,
 }
 
 impl Default for Changes {
@@ -180,8 +184,16 @@ impl Changes {
 
     /// Spreads that a prediction's row changed in a way its audience waits for. Call after the commit.
     pub(super) fn announce_changed(&self, id: PredictionId) {
-        self.wake(id);
+        self.announce_ended(id, || None);
+    }
+
+    /// The same of one that has ended, and is asked for if somebody waits for it: nobody has to read then what the statement
+    /// that ended it has told. Call when its end is safe.
+    pub(super) fn announce_ended(&self, id: PredictionId, prediction: impl FnOnce() -> Option<Prediction>) {
+        let is_watched = self.shared.watched().contains_key(&(id, Topic::Row));
+        self.wake(id, is_watched.then(prediction).flatten().map(Arc::new));
         self.shared.posted.send_replace(());
+        // The receiver is gone only while the process ends.
         let _ = self.shared.outbox.send(News::Changed(id));
     }
 
@@ -194,7 +206,7 @@ impl Changes {
 
     /// Spreads that a prediction is a step further. Call after the commit.
     pub(super) fn announce_progress(&self, id: PredictionId) {
-        self.wake_topic(id, Topic::Progress);
+        self.wake_topic(id, Topic::Progress, None);
         let _ = self.shared.outbox.send(News::Progressed(id));
     }
 
@@ -204,16 +216,17 @@ impl Changes {
         self.shared.queued.notify_one();
     }
 
-    fn wake(&self, id: PredictionId) {
+    fn wake(&self, id: PredictionId, ended: Option<Arc<Prediction>>) {
         // Remembered before anybody is woken: who subscribes in between hears of it twice, and not never.
         self.shared.recent().add(id);
-        self.wake_topic(id, Topic::Row);
-        self.wake_topic(id, Topic::Progress);
+        self.wake_topic(id, Topic::Row, ended);
+        self.wake_topic(id, Topic::Progress, None);
     }
 
-    fn wake_topic(&self, id: PredictionId, topic: Topic) {
+    fn wake_topic(&self, id: PredictionId, topic: Topic, ended: Option<Arc<Prediction>>) {
         if let Some(audience) = self.shared.watched().get(&(id, topic)) {
-            audience.send_replace(());
+            // Woken also by what brings nothing.
+            audience.send_modify(|known| *known = ended.or(known.take()));
         }
     }
 
@@ -226,11 +239,11 @@ impl Changes {
             PREDICTION_QUEUED => self.wake_workers(),
             PREDICTION_PROGRESSED => {
                 let ids = words.filter_map(|word| word.parse().ok());
-                ids.for_each(|id| self.wake_topic(id, Topic::Progress));
+                ids.for_each(|id| self.wake_topic(id, Topic::Progress, None));
             }
             _ => {
                 self.shared.posted.send_replace(());
-                words.filter_map(|word| word.parse().ok()).for_each(|id| self.wake(id));
+                words.filter_map(|word| word.parse().ok()).for_each(|id| self.wake(id, None));
             }
         }
     }
@@ -243,6 +256,12 @@ impl Subscription {
             // The sender lives in the map as long as we are subscribed.
             let _ = receiver.changed().await;
         }
+    }
+
+    /// The prediction, if it has ended in this process while somebody was subscribed. It does not change any more, but for
+    /// what retention takes out of it.
+    pub fn ended(&self) -> Option<Arc<Prediction>> {
+        self.receiver.as_ref().and_then(|receiver| receiver.borrow().clone())
     }
 }
 
@@ -391,7 +410,7 @@ async fn read_again(pool: &Connections, changes: &Changes) {
         .fetch_all(pool)
         .await;
         match changed {
-            Ok(changed) => changed.into_iter().for_each(|id| changes.wake(id.into())),
+            Ok(changed) => changed.into_iter().for_each(|id| changes.wake(id.into(), None)),
             Err(error) => tracing::debug!(%error, "Could not read waited-for predictions again"),
         }
     }

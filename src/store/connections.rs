@@ -5,6 +5,10 @@
 
 use std::{
     ops::{Deref, DerefMut},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -30,12 +34,30 @@ pub(super) struct Connections {
     pool: PgPool,
     pulse: Pulse,
     patience: Duration,
+    /// Those who wait for one.
+    waiters: Arc<AtomicUsize>,
+}
+
+/// Somebody who waits for a connection, until dropped.
+struct Waiter<'a>(&'a AtomicUsize);
+
+impl<'a> Waiter<'a> {
+    fn among(waiters: &'a AtomicUsize) -> Self {
+        waiters.fetch_add(1, Relaxed);
+        Self(waiters)
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Connections {
     /// Those of a pool, where the database allows statements this long.
     pub(super) fn new(pool: PgPool, pulse: Pulse, statement_timeout: Duration) -> Self {
-        Self { pool, pulse, patience: statement_timeout + MARGIN }
+        Self { pool, pulse, patience: statement_timeout + MARGIN, waiters: Arc::default() }
     }
 
     /// The pool itself, for what is no statement.
@@ -45,7 +67,13 @@ impl Connections {
 
     /// A connection for more than one statement, to be given back with [`Lent::answered`].
     pub(super) async fn lend(&self) -> Result<Lent, Error> {
+        let _waiter = Waiter::among(&self.waiters);
         Ok(Lent { connection: Some(self.pool.acquire().await?) })
+    }
+
+    /// How many wait for a connection at this moment.
+    pub(super) fn waiters(&self) -> usize {
+        self.waiters.load(Relaxed)
     }
 
     /// What comes of work with the database, if it comes in time.

@@ -6,7 +6,7 @@
 /// `select` after this.
 ///
 /// One statement, so either all of it happens or nothing. Rows are locked in the same order everywhere: predictions, their
-/// accounts, their keys, their usage.
+/// accounts, their keys, their usage; and of several each kind by their numbers, which an update alone does not promise.
 macro_rules! when_ended {
     () => {
         concat!(
@@ -19,6 +19,11 @@ macro_rules! when_ended {
              where status = 'succeeded' or (status = 'canceled' and device_us > 0)
              returning prediction_id, device_us
          ),
+         locked_accounts as materialized (
+             select id from accounts
+             where id in (select account_id from ended where held_balance or held_place)
+             order by id for no key update
+         ),
          settled_accounts as (
              update accounts set
                  balance_nano = balance_nano - due.cost,
@@ -29,11 +34,18 @@ macro_rules! when_ended {
                         coalesce(sum(cost_nano) filter (where held_balance), 0) as cost,
                         coalesce(sum(hold_nano) filter (where held_balance), 0) as hold,
                         count(*) filter (where held_place) as places
-                 from ended where held_balance or held_place
-                 group by account_id order by account_id
+                 -- Counted only to have them locked first; so it is below.
+                 from ended where (held_balance or held_place) and (select count(*) from locked_accounts) >= 0
+                 group by account_id
              ) as due
              where accounts.id = due.account_id
              returning accounts.id
+         ),
+         locked_keys as materialized (
+             select id from api_keys
+             where id in (select key_id from ended where held_budget is not null)
+               and (select count(*) from settled_accounts) >= 0
+             order by id for no key update
          ),
          settled_keys as (
              update api_keys set
@@ -41,9 +53,8 @@ macro_rules! when_ended {
                  held_nano = held_nano - due.hold
              from (
                  select key_id, held_budget, sum(cost_nano) as cost, sum(hold_nano) as hold
-                 -- Counted only to have the accounts locked first.
-                 from ended where held_budget is not null and (select count(*) from settled_accounts) >= 0
-                 group by key_id, held_budget order by key_id
+                 from ended where held_budget is not null and (select count(*) from locked_keys) >= 0
+                 group by key_id, held_budget
              ) as due
              -- What was held in a period that is over was forgotten with it.
              where api_keys.id = due.key_id and api_keys.period_start = due.held_budget

@@ -1,8 +1,8 @@
 //! Every SQL statement of the program, and the news of what they changed.
 //!
 //! Grouped by who uses them: `predictions`, `uploads`, `keys`, `accounts` and `usage` for the service, `queue`, `workers`
-//! and `chores` for workers, `changes` and `progress` for both; `ended` is the end of every statement that ends predictions, `durable`
-//! says when they are safe, `ledger` and `audit` are about money. `connections` is what statements run on, `pulse` what tells when the database has fallen silent. One function is one statement, named by the verb of the domain; the table's own constraints (`migrations/`)
+//! and `chores` for workers, `changes` and `progress` for both; `finish` is a worker's end of a prediction, `ended` the end of every statement that ends some,
+//! `durable` says when they are safe, `together` has callers share statements, `ledger` and `audit` are about money. `connections` is what statements run on, `pulse` what tells when the database has fallen silent. One function is one statement, named by the verb of the domain; the table's own constraints (`migrations/`)
 //! stand behind each. Nothing here waits for anything but the database.
 
 mod accounts;
@@ -12,6 +12,7 @@ mod chores;
 mod connections;
 mod durable;
 mod ended;
+mod finish;
 mod keys;
 mod ledger;
 mod outbox;
@@ -24,6 +25,7 @@ mod recent;
 mod redelivery;
 mod run_times;
 mod seal;
+mod together;
 mod turns;
 mod uploads;
 mod usage;
@@ -41,7 +43,9 @@ use sqlx::{
 use self::{
     connections::Connections,
     durable::Durability,
+    finish::{End, Ended},
     pulse::{Pulse, promptly},
+    together::Together,
     turns::Turns,
 };
 use crate::domain::Shortage;
@@ -89,6 +93,7 @@ pub struct Store {
     changes: Changes,
     turns: Turns,
     durability: Durability,
+    ends: Together<End, Ended>,
     seal: Seal,
 }
 
@@ -145,13 +150,14 @@ impl From<sqlx::Error> for Error {
         if error.as_database_error().is_some_and(is_over_limit) {
             return Self::OverLimit;
         }
-        // Classes 53 (out of resources), 57 (shutting down, statement timeout) and 08 (connection) pass by themselves.
+        // Classes 53 (out of resources), 57 (shutting down, statement timeout), 08 (connection) and 40 (deadlock) pass by
+        // themselves.
         let passing = match &error {
             sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
                 true
             }
             sqlx::Error::Database(database) => {
-                database.code().is_some_and(|code| ["53", "57", "08"].iter().any(|class| code.starts_with(class)))
+                database.code().is_some_and(|code| ["53", "57", "08", "40"].iter().any(|class| code.starts_with(class)))
             }
             _ => false,
         };
@@ -202,7 +208,8 @@ impl Store {
         let pulse = Pulse::default();
         let pool = Connections::new(pool, pulse.clone(), statement_timeout);
         let (changes, turns, seal) = (Changes::default(), Turns::default(), Seal::default());
-        Self { pool, options, pulse, changes, turns, durability: Durability::default(), seal }
+        let (durability, ends) = (Durability::default(), Together::default());
+        Self { pool, options, pulse, changes, turns, durability, ends, seal }
     }
 
     /// Connects once, outside the pool. The pool repeats a refused connection until its patience ends and then tells

@@ -6,11 +6,15 @@
 
 use std::{fmt, time::Duration};
 
-use sqlx::{Connection, FromRow};
+use sqlx::{Connection, FromRow, postgres::PgRow};
 use uuid::Uuid;
 
-use super::{Error, Result, Store, durable::without_waiting, predictions::microseconds};
-use crate::domain::{Dialect, PredictionId, UnknownWord, WebhookEvent, WebhookSecret};
+use super::{
+    Error, Result, Store,
+    durable::without_waiting,
+    predictions::{Row, columns, microseconds},
+};
+use crate::domain::{Dialect, Prediction, SigningSecret, UnknownWord, WebhookEvent, WebhookSecret};
 
 /// Keeps the webhook of a prediction about to be created: a part of the statement that creates it, after one called
 /// `created` that has its id and account. Its parameters are $18 (no URL: no webhook) to $23.
@@ -91,10 +95,10 @@ pub struct DueWebhook {
     pub failures: u32,
     /// What is told.
     pub event: WebhookEvent,
-    /// Of which prediction.
-    pub prediction_id: PredictionId,
-    /// Whose.
-    pub account_id: i64,
+    /// Of which prediction, as it was when this was taken.
+    pub prediction: Prediction,
+    /// Where its trace goes on.
+    pub trace_parent: Option<String>,
     /// Where.
     pub url: String,
     /// Host and port of it.
@@ -103,50 +107,51 @@ pub struct DueWebhook {
     pub server_url: String,
     /// For the URLs in it.
     pub mount: String,
-    /// Sealed.
+    /// Of its request; sealed.
     secret: Option<Vec<u8>>,
-    is_eachlabs: bool,
+    /// Of its account, the current one first; sealed. None before the first is made.
+    account_secrets: Vec<Vec<u8>>,
 }
 
 #[derive(FromRow)]
 struct DueRow {
-    id: Uuid,
-    attempt: i32,
+    delivery_id: Uuid,
+    delivery_attempt: i32,
     failures: i32,
     event: String,
-    prediction_id: Uuid,
-    account_id: i64,
     url: String,
     receiver: String,
     secret: Option<Vec<u8>>,
+    account_secrets: Vec<Vec<u8>>,
     server_url: String,
     mount: String,
-    dialect: String,
+    #[sqlx(flatten)]
+    prediction: Row,
 }
 
 /// Without its URL, which may have a secret in it.
 impl fmt::Debug for DueWebhook {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "DueWebhook({} of {} to {})", self.event.as_str(), self.prediction_id, self.receiver)
+        write!(formatter, "DueWebhook({} of {} to {})", self.event.as_str(), self.prediction.id, self.receiver)
     }
 }
 
 impl DueRow {
-    fn into_due(self) -> Result<DueWebhook> {
+    fn into_due(mut self) -> Result<DueWebhook> {
         let event = self.event.parse();
         Ok(DueWebhook {
-            id: self.id,
-            attempt: self.attempt,
+            id: self.delivery_id,
+            attempt: self.delivery_attempt,
             failures: self.failures.unsigned_abs(),
             event: event.map_err(|error: UnknownWord| Error::Unreadable(error.to_string()))?,
-            prediction_id: self.prediction_id.into(),
-            account_id: self.account_id,
+            trace_parent: self.prediction.trace_parent.take(),
+            prediction: self.prediction.try_into()?,
             url: self.url,
             receiver: self.receiver,
             server_url: self.server_url,
             mount: self.mount,
             secret: self.secret,
-            is_eachlabs: self.dialect == Dialect::Eachlabs.as_str(),
+            account_secrets: self.account_secrets,
         })
     }
 }
@@ -192,6 +197,8 @@ impl Store {
     /// `per_receiver` under way at a time, in all processes together: one that does not answer holds up only itself. Nor are
     /// more than `per_account` of one account's: with many receivers that do not answer it holds up only itself.
     ///
+    /// All that is told and proves it comes with them: a delivery is one statement to take, with others, and one to settle.
+    ///
     /// Waits for the disk, and so for everything it has seen: nothing is told of what a crash could still take away.
     pub async fn claim_webhooks(
         &self,
@@ -205,7 +212,7 @@ impl Store {
             let mut transaction = lent.begin().await?;
             // In a statement of its own: the next one sees what was committed before the lock was had.
             sqlx::query("select pg_advisory_xact_lock($1)").bind(CLAIMING).execute(&mut *transaction).await?;
-            let rows = sqlx::query_as(
+            let rows = sqlx::query(concat!(
                 "with recursive waiting as (
                      -- Jumps through the index from receiver to receiver, however much each has waiting.
                      (select receiver from webhook_deliveries where state = 'pending' order by receiver limit 1)
@@ -245,20 +252,31 @@ impl Store {
                      where free.turn + coalesce(busy.count, 0) <= $4
                      order by free.place, free.due_at
                      limit $1
+                 ),
+                 taken as (
+                     update webhook_deliveries as delivery set
+                         attempt = delivery.attempt + 1,
+                         -- Should this process die, it is due again by itself.
+                         due_at = now() + $3::bigint * interval '1 microsecond',
+                         lease_until = now() + $3::bigint * interval '1 microsecond'
+                     from chosen
+                     where delivery.id = chosen.id and delivery.state = 'pending' and delivery.due_at <= now()
+                     returning delivery.id as delivery_id, delivery.attempt as delivery_attempt, delivery.failures,
+                               delivery.event, delivery.receiver, delivery.prediction_id
+                 ),
+                 told as (
+                     select taken.*, url, secret, server_url, mount,
+                            array(select signing.secret from webhook_secrets as signing
+                                  where signing.account_id = webhooks.account_id
+                                    and (signs_until is null or signs_until > now())
+                                  order by signs_until desc nulls first) as account_secrets
+                     from taken join webhooks using (prediction_id)
                  )
-                 update webhook_deliveries as delivery set
-                     attempt = delivery.attempt + 1,
-                     -- Should this process die, it is due again by itself.
-                     due_at = now() + $3::bigint * interval '1 microsecond',
-                     lease_until = now() + $3::bigint * interval '1 microsecond'
-                 from chosen
-                 join webhook_deliveries as due on due.id = chosen.id
-                 join webhooks on webhooks.prediction_id = due.prediction_id
-                 join predictions on predictions.id = due.prediction_id
-                 where delivery.id = chosen.id and delivery.state = 'pending' and delivery.due_at <= now()
-                 returning delivery.id, delivery.attempt, delivery.failures, delivery.event, delivery.prediction_id,
-                           webhooks.account_id, url, delivery.receiver, secret, server_url, mount, dialect",
-            )
+                 select delivery_id, delivery_attempt, failures, event, receiver, url, secret, server_url, mount,
+                        account_secrets, ",
+                columns!(),
+                " from told join predictions on id = prediction_id"
+            ))
             .bind(i64::from(limit))
             .bind(i64::from(per_receiver))
             .bind(microseconds(lease))
@@ -268,14 +286,26 @@ impl Store {
             transaction.commit().await?;
             Ok(rows)
         };
-        let rows: Vec<DueRow> = self.pool.awaited::<_, Error>(claiming).await?;
+        let rows: Vec<PgRow> = self.pool.awaited::<_, Error>(claiming).await?;
         lent.answered();
-        rows.into_iter().map(DueRow::into_due).collect()
+        // What a newer version wrote is left to it, when the lease is over; it holds up no other.
+        let read = |row| DueRow::from_row(row).map_err(Error::from).and_then(DueRow::into_due);
+        let unreadable = |error: &Error| tracing::warn!(%error, "A webhook to deliver cannot be read");
+        Ok(rows.iter().filter_map(|row| read(row).inspect_err(unreadable).ok()).collect())
     }
 
     /// What proves a delivery, if its request brought a secret.
     pub fn webhook_secret(&self, due: &DueWebhook) -> Result<Option<WebhookSecret>> {
-        due.secret.as_deref().map(|kept| self.open_secret(kept, due.is_eachlabs)).transpose()
+        let is_eachlabs = due.prediction.dialect == Dialect::Eachlabs;
+        due.secret.as_deref().map(|kept| self.open_secret(kept, is_eachlabs)).transpose()
+    }
+
+    /// What signs a delivery for its account: the current secret first, which is made if there is none.
+    pub async fn secrets_for(&self, due: &DueWebhook) -> Result<Vec<SigningSecret>> {
+        match due.account_secrets.is_empty() {
+            true => self.signing_secrets(due.prediction.account_id).await,
+            false => due.account_secrets.iter().map(|kept| self.open_signing_secret(kept)).collect(),
+        }
     }
 
     /// Notes how an attempt went and what follows, in one statement. Returns `false`, and has changed nothing, if the lease

@@ -24,7 +24,7 @@ macro_rules! columns {
     () => {
         "id, account_id, dialect, model, version, raw_input, input, status, attempt, cancel_requested_at, price_nano, \
          device_us, cost_nano, output, failure_code, failure_message, logs, created_at, started_at, completed_at, \
-         deadline, data_removed_at, time_limit_us, key_id, request_id, \
+         deadline, data_removed_at, time_limit_us, key_id, request_id, trace_parent, \
          coalesce(completed_at > now() - interval '1 minute', false) as ended_lately"
     };
 }
@@ -69,6 +69,7 @@ pub(super) struct Row {
     time_limit_us: Option<i64>,
     pub(super) key_id: i64,
     pub(super) request_id: Option<String>,
+    pub(super) trace_parent: Option<String>,
     /// So lately that it may not be on the disk: the database saves within seconds what nobody waits for.
     pub(super) ended_lately: bool,
 }
@@ -200,13 +201,13 @@ impl Store {
                  insert into predictions
                      (id, account_id, key_id, dialect, model, version, raw_input, input, price_nano, logs, deadline,
                       idempotency_key, request_hash, priority, time_limit_us, hold_nano, turn,
-                      held_balance, held_budget, held_place, request_id)
+                      held_balance, held_budget, held_place, request_id, trace_parent)
                  select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, now() + $11::bigint * interval '1 microsecond',
                         $12, $13, $14,
                         -- Where nothing is held nothing can be overdrawn, and a slow device may take its time.
                         case when holds_balance or period is not null then $15::bigint else $25::bigint end,
                         case when holds_balance or period is not null then $16::bigint else 0 end,
-                        $17, holds_balance, period, holds_place, $24
+                        $17, holds_balance, period, holds_place, $24, $26
                  from payer
                  on conflict do nothing
                  returning held_balance, held_budget, held_place, ",
@@ -269,6 +270,7 @@ impl Store {
         .bind(new.webhook.as_ref().map(|webhook| webhook.webhook.mount.as_str()))
         .bind(&new.request_id)
         .bind(microseconds(new.longest_run))
+        .bind(&new.trace_parent)
         .fetch_optional(&self.pool)
         .await?;
         Ok(row)
@@ -406,7 +408,7 @@ impl Store {
                 self.changes.announce_changed(id);
                 let prediction = Prediction::try_from(row)?;
                 if prediction.status.is_terminal() {
-                    metrics::prediction_ended(prediction.status.as_str());
+                    metrics::prediction_ended(prediction.status.as_str(), prediction.input.mode());
                 }
                 Ok(Some(prediction))
             }

@@ -53,6 +53,8 @@ pub struct Claim {
     pub key_id: i64,
     /// The request that created it.
     pub request_id: Option<String>,
+    /// Where its trace goes on.
+    pub trace_parent: Option<String>,
     /// How long it had waited when a worker first took it.
     pub waited: Duration,
     /// What to run.
@@ -65,6 +67,18 @@ pub struct Claim {
     pub time_limit: Option<Duration>,
     price: PricePerSecond,
     dialect: Dialect,
+}
+
+impl Claim {
+    /// How long the device may work on it; without a limit, for ever.
+    pub(super) fn longest(&self) -> Duration {
+        self.time_limit.unwrap_or(Duration::MAX)
+    }
+
+    /// What it costs if it ends like this.
+    pub(super) fn cost(&self, outcome: &Outcome) -> NanoUsd {
+        outcome.cost(self.price, self.dialect, self.longest())
+    }
 }
 
 /// What renewing told about a claim that is still held.
@@ -174,11 +188,25 @@ impl Store {
             self.changes.announce_posted();
         }
         let mut row = Row::from_row(row)?;
-        let request_id = row.request_id.take();
+        let (request_id, trace_parent) = (row.request_id.take(), row.trace_parent.take());
         let (attempt, key_id, price, time_limit) = (row.attempt, row.key_id, row.price(), row.time_limit());
         let Prediction { id, model, input, logs, dialect, created_at, started_at, .. } = row.try_into()?;
         let waited = started_at.and_then(|started| (started - created_at).to_std().ok()).unwrap_or_default();
-        Ok(Claim { id, attempt, worker_id, key_id, request_id, waited, model, input, logs, time_limit, price, dialect })
+        Ok(Claim {
+            id,
+            attempt,
+            worker_id,
+            key_id,
+            request_id,
+            trace_parent,
+            waited,
+            model,
+            input,
+            logs,
+            time_limit,
+            price,
+            dialect,
+        })
     }
 
     /// How many predictions of a model are queued, and how many workers take them.
@@ -204,9 +232,14 @@ impl Store {
         let (ids, attempts): (Vec<Uuid>, Vec<i32>) =
             claims.iter().map(|(id, attempt)| (id.as_uuid(), *attempt)).unzip();
         let renewed: Vec<(Uuid, bool)> = sqlx::query_as(concat!(
-            "update predictions set lease_until = now() + $4::bigint * interval '1 microsecond'
+            "with locked as materialized (
+                 -- In the order in which ends lock them.
+                 select id from predictions where id = any ($2) and status = 'processing' order by id for no key update
+             )
+             update predictions set lease_until = now() + $4::bigint * interval '1 microsecond'
              from unnest($2::uuid[], $3::int[]) as claim (claimed_id, claimed_attempt)
              where id = claimed_id and attempt = claimed_attempt and worker_id = $1 and status = 'processing'
+               and (select count(*) from locked) >= 0
              returning id, cancel_requested_at is not null, ",
             without_waiting!()
         ))
@@ -243,64 +276,6 @@ impl Store {
         if recorded == 0 { Err(Error::LeaseLost) } else { Ok(()) }
     }
 
-    /// Ends a prediction, charges for it and gives back what was held of it beyond its cost, in one statement. Returns what
-    /// it cost. Time beyond the prediction's limit is not billed, so that it costs no more than was held.
-    ///
-    /// Exactly one of all attempts can do this; the others get [`Error::LeaseLost`] and have changed nothing.
-    pub async fn finish(&self, claim: &Claim, outcome: &Outcome, logs: &str) -> Result<NanoUsd> {
-        let limit = claim.time_limit.unwrap_or(Duration::MAX);
-        let cost = outcome.cost(claim.price, claim.dialect, limit);
-        let (output, failure) = match outcome {
-            Outcome::Succeeded { output, .. } => (Some(Json(output)), None),
-            Outcome::Failed { failure, .. } => (None, Some(failure)),
-            Outcome::Canceled { .. } => (None, None),
-        };
-        let (finished,): (i64,) = sqlx::query_as(concat!(
-            "with ended as (
-                 update predictions set
-                     status = $4,
-                     output = $5,
-                     -- A cancel that nobody asked for by hand comes from the deadline.
-                     failure_code    = case when $4 = 'canceled' and deadline <= now() then $11 else $6 end,
-                     failure_message = case when $4 = 'canceled' and deadline <= now() then $12 else $7 end,
-                     device_us = $8,
-                     cost_nano = $9,
-                     logs = $10,
-                     completed_at = now(),
-                     lease_until = null
-                 where id = $1 and attempt = $2 and worker_id = $3 and status = 'processing'
-                 returning ",
-            ended_columns!(),
-            ")",
-            when_ended!(),
-            "select count(*), ",
-            without_waiting!(),
-            " from ended",
-        ))
-        .bind(claim.id.as_uuid())
-        .bind(claim.attempt)
-        .bind(claim.worker_id)
-        .bind(outcome.status().as_str())
-        .bind(output)
-        .bind(failure.map(|failure| failure.code.as_str()))
-        .bind(failure.map(|failure| failure.message.as_str()))
-        .bind(microseconds(outcome.device_time().min(limit)))
-        .bind(cost.get())
-        .bind(logs)
-        .bind(FailureCode::DeadlineExceeded.as_str())
-        .bind(DEADLINE_MESSAGE)
-        .fetch_one(&self.pool)
-        .await?;
-        if finished == 0 {
-            return Err(Error::LeaseLost);
-        }
-        self.until_end_is_safe(claim.id).await?;
-        metrics::prediction_ended(outcome.status().as_str());
-        metrics::charged(&claim.model, claim.key_id, cost.get());
-        self.changes.announce_changed(claim.id);
-        Ok(cost)
-    }
-
     /// Puts a claimed prediction back in the queue because its worker is shutting down; it is nobody's fault and does
     /// not count as a loss.
     pub async fn hand_back(&self, claim: &Claim) -> Result<()> {
@@ -327,7 +302,7 @@ impl Store {
     /// holds a lock yet, so for a few seconds only leases count. Being wrong is safe: the worker that was taken for
     /// dead is fenced.
     pub async fn sweep(&self, max_losses: i16) -> Result<Swept> {
-        let lost: Vec<(Uuid, String)> = sqlx::query_as(concat!(
+        let lost: Vec<(Uuid, String, bool)> = sqlx::query_as(concat!(
             "with alive as materialized (
                  -- A lock on one bigint shows as its two halves.
                  select classid::bigint << 32 | objid::bigint as key from pg_locks
@@ -362,20 +337,27 @@ impl Store {
                      failure_message = case verdict when 'failed' then $3 end
                  from judged
                  where id = lost_id
-                 returning ",
+                 returning input, ",
             ended_columns!(),
             "),
              ended as (select * from taken where status <> 'queued')",
             when_ended!(),
-            "select id, status from taken",
+            "select id, status, input ->> 'image' is not null from taken",
         ))
         .bind(max_losses)
         .bind(FailureCode::WorkerLost.as_str())
         .bind("every worker that ran this prediction was lost")
         .fetch_all(&self.pool)
         .await?;
-        let late: Vec<(Uuid, String)> = sqlx::query_as(concat!(
-            "with late as (
+        let late: Vec<(Uuid, String, bool)> = sqlx::query_as(concat!(
+            "with overdue as materialized (
+                 select id as late_id from predictions
+                 where deadline <= now() and status in ('queued', 'processing')
+                   and (status = 'queued' or cancel_requested_at is null)
+                 -- Who is at one has its turn; the next sweep comes soon.
+                 for update skip locked
+             ),
+             late as (
                  update predictions set
                      cancel_requested_at = coalesce(cancel_requested_at, now()),
                      status          = case status when 'queued' then 'canceled' else status end,
@@ -384,14 +366,13 @@ impl Store {
                      cost_nano       = case status when 'queued' then 0 end,
                      failure_code    = case status when 'queued' then $1 end,
                      failure_message = case status when 'queued' then $2 end
-                 where deadline <= now() and status in ('queued', 'processing')
-                   and (status = 'queued' or cancel_requested_at is null)
-                 returning ",
+                 from overdue where id = late_id
+                 returning input, ",
             ended_columns!(),
             "),
              ended as (select * from late where status <> 'processing')",
             when_ended!(),
-            "select id, status from late",
+            "select id, status, input ->> 'image' is not null from late",
         ))
         .bind(FailureCode::DeadlineExceeded.as_str())
         .bind(DEADLINE_MESSAGE)
@@ -400,14 +381,15 @@ impl Store {
 
         metrics::leases_expired(lost.len() as u64);
         let mut swept = Swept::default();
-        for (id, verdict) in lost.into_iter().chain(late) {
+        for (id, verdict, has_image) in lost.into_iter().chain(late) {
             let id = PredictionId::from(id);
             match verdict.as_str() {
                 "queued" => swept.requeued.push(id),
                 // Still running: its worker hears of the cancel below.
                 "processing" => {}
                 ended => {
-                    metrics::prediction_ended(if ended == "failed" { "failed" } else { "canceled" });
+                    let status = if ended == "failed" { "failed" } else { "canceled" };
+                    metrics::prediction_ended(status, Input::mode_of(has_image));
                     swept.ended.push(id);
                 }
             }
@@ -430,7 +412,7 @@ impl Store {
              )
              update predictions set
                  data_removed_at = now(), output = null, logs = '', raw_input = '{}',
-                 idempotency_key = null, request_hash = null, request_id = null,
+                 idempotency_key = null, request_hash = null, request_id = null, trace_parent = null,
                  input = input || '{"prompt": "", "negative_prompt": null, "image": null}'
              from old where id = old_id
              returning id"#,
@@ -443,4 +425,4 @@ impl Store {
     }
 }
 
-const DEADLINE_MESSAGE: &str = "the deadline passed before the prediction finished";
+pub(super) const DEADLINE_MESSAGE: &str = "the deadline passed before the prediction finished";

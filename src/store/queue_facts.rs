@@ -32,6 +32,11 @@ impl Store {
     pub fn pool_facts(&self) -> Pool {
         let pool = self.pool.pool();
         let (open, idle) = (pool.size(), pool.num_idle() as u32);
-        Pool { idle, used: open.saturating_sub(idle), most: pool.options().get_max_connections() }
+        Pool {
+            idle,
+            used: open.saturating_sub(idle),
+            most: pool.options().get_max_connections(),
+            waiters: self.pool.waiters(),
+        }
     }
 }

@@ -115,9 +115,13 @@ impl Store {
                 self.kept_secrets(account_id).await?
             }
         };
+        kept.iter().map(|(kept, _)| self.open_signing_secret(kept)).collect()
+    }
+
+    /// An account's secret as it signs.
+    pub(super) fn open_signing_secret(&self, kept: &[u8]) -> Result<SigningSecret> {
         let unreadable = || Error::Unreadable("a webhook secret of the wrong length".to_owned());
-        let open = |kept: &[u8]| SigningSecret::from_bytes(self.seal.open(kept)?).ok_or_else(unreadable);
-        kept.iter().map(|(kept, _)| open(kept)).collect()
+        SigningSecret::from_bytes(self.seal.open(kept)?).ok_or_else(unreadable)
     }
 
     /// What signs, and whether it is the current one, which is the first.

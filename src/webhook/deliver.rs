@@ -11,7 +11,7 @@ use super::{Settings, sign};
 use crate::{
     domain::{Catalog, WebhookSecret},
     fetch::{self, Answer, Fetcher},
-    metrics,
+    metrics, spans,
     store::{self, DueWebhook, Store, WebhookAttempt, WebhookVerdict},
     wire::{BaseUrl, webhook},
 };
@@ -38,12 +38,10 @@ enum Error {
     Sign(#[from] sign::Error),
     #[error("it could not be put together")]
     Body(#[from] serde_json::Error),
-    #[error("its prediction or its secret could not be read")]
+    #[error("its secret could not be read")]
     Store(#[from] store::Error),
     #[error("the server's own URL is not known any more")]
     BaseUrl(#[from] crate::wire::MalformedBaseUrl),
-    #[error("its prediction is not there any more")]
-    NoPrediction,
 }
 
 impl Deliverer {
@@ -53,11 +51,14 @@ impl Deliverer {
         let span = tracing::info_span!(
             "webhook",
             webhook.id = %due.id,
-            prediction.id = %due.prediction_id,
+            prediction.id = %due.prediction.id,
             event = due.event.as_str(),
             receiver = due.receiver,
             attempt = due.attempt,
         );
+        if let Some(place) = &due.trace_parent {
+            spans::go_on(&span, place);
+        }
         async {
             let begun = Instant::now();
             let answer = self.tell(&due).await;
@@ -86,15 +87,15 @@ impl Deliverer {
     }
 
     async fn tell(&self, due: &DueWebhook) -> Result<Answer, Error> {
-        let prediction = self.store.get(due.account_id, due.prediction_id).await?.ok_or(Error::NoPrediction)?;
+        let prediction = &due.prediction;
         let server: BaseUrl = due.server_url.parse()?;
         let model = self.catalog.by_slug(&prediction.model);
-        let body = webhook::body(&prediction, due.event, model, &server, &due.mount)?;
+        let body = webhook::body(prediction, due.event, model, &server, &due.mount)?;
         let own = self.store.webhook_secret(due)?;
         let (secrets, verbatim) = match own {
             Some(WebhookSecret::Signing(secret)) => (vec![secret], None),
-            Some(WebhookSecret::Verbatim(text)) => (self.store.signing_secrets(due.account_id).await?, Some(text)),
-            None => (self.store.signing_secrets(due.account_id).await?, None),
+            Some(WebhookSecret::Verbatim(text)) => (self.store.secrets_for(due).await?, Some(text)),
+            None => (self.store.secrets_for(due).await?, None),
         };
         let headers = sign::headers(due.id, Utc::now().timestamp(), &body, &secrets, verbatim.as_deref())?;
         Ok(self.fetcher.post(&due.url, headers, body, READ, self.settings.timeout).await?)

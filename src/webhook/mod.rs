@@ -26,7 +26,7 @@ use crate::{domain::Catalog, fetch::Fetcher, store::Store};
 const AT_ONCE: usize = 64;
 /// Between two looks at the outbox, however much happens.
 const PACE: Duration = Duration::from_millis(10);
-/// Beyond the longest attempt: to read the prediction and to note how it went.
+/// Beyond the longest attempt: to make the account's first secret and to note how it went.
 const SLACK: Duration = Duration::from_secs(20);
 /// How often old logs are looked for.
 const FORGET_EVERY: Duration = Duration::from_secs(60);

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use tracing::Instrument;
 
 use super::{
     device::Run,
@@ -67,7 +68,7 @@ async fn store_images(artifacts: &Artifacts, claim: &Claim, drawn: Drawn) -> any
         let (model, input) = (claim.model.clone(), claim.input.clone());
         let begun = Instant::now();
         let encoding = tokio::task::spawn_blocking(move || encode::encode(&image, &model, &input, seed));
-        let bytes = encoding.await.context("the encoder panicked")??;
+        let bytes = encoding.instrument(tracing::info_span!("encode")).await.context("the encoder panicked")??;
         metrics::stage_ended(Stage::Png, begun.elapsed());
         let format = claim.input.output_format;
         let key = format!("{folder}/out-{index}.{}", format.as_str());
@@ -81,7 +82,7 @@ async fn store_images(artifacts: &Artifacts, claim: &Claim, drawn: Drawn) -> any
             safety: Some(drawn.safety),
         };
         let begun = Instant::now();
-        waited_for(|| artifacts.put(&key, bytes.clone())).await?;
+        waited_for(|| artifacts.put(&key, bytes.clone())).instrument(tracing::info_span!("store")).await?;
         metrics::stage_ended(Stage::Store, begun.elapsed());
         output.push(artifact);
     }
@@ -94,7 +95,7 @@ async fn finish(store: &Store, artifacts: &Artifacts, claim: &Claim, outcome: &O
     // ended, by ourselves, and the images belong to it.
     let mut may_have_ended_it = false;
     loop {
-        match store.finish(claim, outcome, logs.text()).await {
+        match store.finish(claim, outcome, logs.text()).instrument(tracing::info_span!("finish")).await {
             Ok(cost) => {
                 let Claim { model, input, .. } = claim;
                 // The only line of a prediction that is always written: whoever counts, counts these.

@@ -15,6 +15,7 @@ use std::{
 };
 
 use tokio::sync::{mpsc, watch};
+use tracing::Span;
 
 use super::{
     predictor::{Drawn, PredictError, Predictor, Request, Step},
@@ -124,6 +125,7 @@ fn own_device(
     phase.send_replace(DevicePhase::WarmingUp);
     predictor.warm_up().map_err(|failure| anyhow::anyhow!("the warm-up run failed: {}", failure.message))?;
     phase.send_replace(DevicePhase::Ready);
+    clock.set_memory(predictor.memory());
     clock.set_up(true);
     while let Some(batch) = inbox.blocking_recv() {
         let (stopped, batch): (Vec<_>, Vec<_>) = batch.into_iter().partition(Assignment::is_stopped);
@@ -131,11 +133,17 @@ fn own_device(
         if batch.is_empty() {
             continue;
         }
+        // Each has a span of its own; what is logged meanwhile is in the first one's.
+        let spans: Vec<Span> = batch.iter().map(Assignment::span).collect();
+        let entered = spans.first().map(Span::enter);
         busy.store(true, Relaxed);
         clock.begin();
         let runs = run(&mut *predictor, &batch);
         clock.end();
+        clock.set_memory(predictor.memory());
         busy.store(false, Relaxed);
+        drop(entered);
+        drop(spans);
         batch.into_iter().zip(runs).for_each(|(assignment, run)| assignment.reply(run));
     }
     Ok(())

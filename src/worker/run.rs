@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     artifacts::Artifacts,
-    metrics,
+    metrics, spans,
     store::{Claim, Mark, Phase, Store, WorkerRecord},
 };
 
@@ -137,6 +137,9 @@ impl Worker {
                     // A server's lines of the request that made it have the same.
                     request_id = claim.request_id,
                 );
+                if let Some(place) = &claim.trace_parent {
+                    spans::go_on(&span, place);
+                }
                 let held = self.held.hold(&claim);
                 let taken = Taken { held, seat, at_device: Arc::clone(&at_device), claim, before, place };
                 under_way.spawn(Arc::clone(self).run_and_conclude(taken).instrument(span));

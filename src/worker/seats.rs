@@ -11,6 +11,7 @@ use std::{
 use image::RgbImage;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use super::{
     device::{Run, crashed},
@@ -41,6 +42,8 @@ pub(super) struct Assignment {
     stop: CancellationToken,
     steps: mpsc::UnboundedSender<Step>,
     reply: oneshot::Sender<Run>,
+    /// For whom.
+    span: Span,
 }
 
 pub(super) fn seats(device: Device, count: usize) -> Vec<Seat> {
@@ -61,7 +64,7 @@ impl Seat {
         steps: mpsc::UnboundedSender<Step>,
     ) -> Run {
         let (reply, run) = oneshot::channel();
-        let assignment = Assignment { input, image, time_limit, stop, steps, reply };
+        let assignment = Assignment { input, image, time_limit, stop, steps, reply, span: Span::current() };
         self.0.came.lock().unwrap_or_else(PoisonError::into_inner).push(assignment);
         drop(self);
         run.await.unwrap_or_else(|_| Run::without_device(crashed()))
@@ -87,6 +90,19 @@ impl Assignment {
 
     pub(super) fn request(&self) -> Request<'_> {
         Request { input: &self.input, image: self.image.as_ref() }
+    }
+
+    /// The time at the device, in the trace of whoever asked for it.
+    pub(super) fn span(&self) -> Span {
+        let input = &self.input;
+        tracing::info_span!(
+            parent: &self.span,
+            "device",
+            width = input.width,
+            height = input.height,
+            steps = input.num_inference_steps,
+            outputs = input.num_outputs,
+        )
     }
 
     /// Tells of a step. Nobody may listen any more; the run goes on.

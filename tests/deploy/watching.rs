@@ -35,9 +35,9 @@ async fn scrape(server: &Program, key: &str) -> String {
     request.send().await.unwrap().error_for_status().unwrap().text().await.unwrap()
 }
 
-#[sqlx::test]
-async fn every_metric_of_the_dashboard_and_the_alerts_is_exported(pool: PgPool) {
-    let (folder, url) = (TestFolder::new(), url_of(&pool));
+/// All that a server tells, in the course of a prediction's life.
+async fn exported(pool: &PgPool) -> BTreeSet<String> {
+    let (folder, url) = (TestFolder::new(), url_of(pool));
     // What waits is told while it waits, and the rest when it has been done.
     let server = Program::serve(&folder.0, Some(&url), &["--workers", "0"]);
     let client = Client::of(&server, &folder.0);
@@ -48,7 +48,20 @@ async fn every_metric_of_the_dashboard_and_the_alerts_is_exported(pool: PgPool) 
     let client = Client::of(&server, &folder.0);
     assert_eq!(client.terminal(&id).await["status"], "succeeded");
     exported.extend(explained(&scrape(&server, &client.key).await));
+    exported
+}
 
+#[sqlx::test]
+async fn what_is_exported_is_what_is_documented(pool: PgPool) {
+    let manual = text("docs/metrics.md");
+    let rows = manual.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    let documented: BTreeSet<String> = rows.map(|(name, _)| name.to_owned()).collect();
+    assert_eq!(exported(&pool).await, documented);
+}
+
+#[sqlx::test]
+async fn every_metric_of_the_dashboard_and_the_alerts_is_exported(pool: PgPool) {
+    let exported = exported(&pool).await;
     let dashboard: Value = serde_json::from_str(&text("deploy/grafana/dashboards/fourstep.json")).unwrap();
     let targets = dashboard["panels"].as_array().unwrap().iter().flat_map(|panel| panel["targets"].as_array().unwrap());
     let shown = named(targets.map(|target| target["expr"].as_str().unwrap()));

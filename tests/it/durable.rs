@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+use chrono::NaiveDate;
 use fourstep::{
-    domain::{Idempotency, NewPrediction, Prediction, PredictionId, Status},
+    domain::{
+        AccountMode, ApiKey, Budget, Idempotency, NanoUsd, NewPrediction, Period, Prediction, PredictionId, Status,
+        UsageGroup, UsageQuery,
+    },
     postgres::{Options, PrivateCluster},
     store::{ListFilter, Store},
 };
@@ -11,6 +15,7 @@ use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
 use uuid::Uuid;
 
 use crate::{
+    ledger::usual_key,
     process::TestFolder,
     queue::{MODEL, Queue},
 };
@@ -94,6 +99,57 @@ async fn what_another_process_has_just_written_is_told_only_when_it_is_saved() {
     assert!(!queue.store.list(account, &filter).await.unwrap().is_empty());
     assert!(saved(end).await, "listed when it was just made");
 
+    let day = |day| NaiveDate::from_ymd_opt(2026, 2, day).unwrap();
+    // What others have spent, wherever it is read.
+    let spend = "update accounts set created_at = created_at where $1::uuid is not null";
+    let books = UsageQuery { from: day(1), to: day(28), group_by: UsageGroup::Key };
+    let end = elsewhere(spend, read.id, &pool).await;
+    queue.store.usage(None, &books).await.unwrap();
+    assert!(saved(end).await, "in the usage");
+    let end = elsewhere(spend, read.id, &pool).await;
+    queue.store.list_accounts().await.unwrap();
+    assert!(saved(end).await, "among the accounts");
+    let end = elsewhere(spend, read.id, &pool).await;
+    queue.store.list_keys().await.unwrap();
+    assert!(saved(end).await, "among the keys");
+
+    pool.close().await;
+    database.stop().await;
+}
+
+/// Who is told that a key is revoked relies on it, whatever happens then.
+#[tokio::test]
+async fn what_an_operator_changes_of_accounts_and_keys_is_saved_when_it_is_told() {
+    let place = TestFolder::new();
+    let database = PrivateCluster::start(&place.0.join("data"), Options::default()).await.unwrap();
+    let pool = PgPoolOptions::new().max_connections(3).connect(database.url()).await.unwrap();
+    let store = Store::with_pool(pool.clone());
+    store.migrate().await.unwrap();
+    let (key, next) = (ApiKey::generate().unwrap(), ApiKey::generate().unwrap());
+    let budget = Budget { amount: NanoUsd::new(1), period: Period::Day };
+    let end_of_log = async || -> String {
+        sqlx::query_scalar("select pg_current_wal_insert_lsn()::text").fetch_one(&pool).await.unwrap()
+    };
+    /// Does it, and looks whether the log's saved part has grown beyond where its end was before.
+    macro_rules! saves {
+        ($change:expr, $what:literal) => {
+            let before = end_of_log().await;
+            assert!($change.await.unwrap(), $what);
+            let saved = sqlx::query_scalar::<_, bool>("select pg_current_wal_flush_lsn() > $1::pg_lsn").bind(before);
+            assert!(saved.fetch_one(&pool).await.unwrap(), "{} is told and not saved", $what);
+        };
+    }
+    saves!(store.create_account("acme", AccountMode::Prepaid, None), "an account");
+    saves!(store.credit("acme", NanoUsd::new(5), None), "a credit");
+    saves!(store.set_account_mode("acme", AccountMode::Unlimited), "a mode");
+    saves!(store.set_max_in_flight("acme", Some(3)), "a cap");
+    saves!(async { store.issue_key(&usual_key("acme"), &key).await.map(|_| true) }, "a key");
+    saves!(store.set_budget(key.lookup(), Some(budget)), "a budget");
+    saves!(store.rotate_key(key.lookup(), &next, Duration::from_secs(60)), "a rotation");
+    saves!(store.revoke_key(next.lookup()), "a revocation");
+    let account = store.find_account("acme").await.unwrap().unwrap();
+    saves!(async { store.signing_secrets(account).await.map(|_| true) }, "a first secret");
+    saves!(async { store.rotate_signing_secret(account).await.map(|_| true) }, "a secret's rotation");
     pool.close().await;
     database.stop().await;
 }

@@ -12,6 +12,7 @@ mod delivering;
 mod demo;
 mod durable;
 mod eachlabs;
+mod ends;
 mod estimate;
 mod events;
 mod faces;
@@ -39,6 +40,8 @@ mod replicate;
 mod server;
 mod shared_files;
 mod support;
+#[cfg(feature = "otlp")]
+mod traces;
 mod uploads;
 mod usage;
 mod webhook_log;

@@ -86,8 +86,10 @@ async fn a_prediction_leaves_its_trace_in_the_metrics_of_the_processes_it_went_t
     let text = read(&own_listener(&log).await).await;
     let worker = series(&text);
     for (name, value) in [
-        ("fourstep_predictions_total{status=\"succeeded\"}", 1.0),
-        ("fourstep_predictions_total{status=\"failed\"}", 0.0),
+        ("fourstep_predictions_total{status=\"succeeded\",mode=\"text_to_image\"}", 1.0),
+        ("fourstep_predictions_total{status=\"succeeded\",mode=\"image_to_image\"}", 0.0),
+        ("fourstep_predictions_total{status=\"failed\",mode=\"text_to_image\"}", 0.0),
+        ("fourstep_pool_waiters", 0.0),
         ("fourstep_predict_seconds_count{stage=\"unet_step\"}", 4.0),
         ("fourstep_predict_seconds_count{stage=\"png\"}", 1.0),
         ("fourstep_predict_seconds_count{stage=\"store\"}", 1.0),
@@ -102,9 +104,14 @@ async fn a_prediction_leaves_its_trace_in_the_metrics_of_the_processes_it_went_t
     }
     let device_us: i64 = sqlx::query_scalar("select device_us from predictions").fetch_one(&pool).await.unwrap();
     let cost: i64 = sqlx::query_scalar("select cost_nano from predictions").fetch_one(&pool).await.unwrap();
-    assert_eq!(worker["fourstep_cost_nanodollars_total{model=\"sdxl-lightning-4step\"}"], cost as f64);
     let key: i64 = sqlx::query_scalar("select key_id from predictions").fetch_one(&pool).await.unwrap();
-    assert_eq!(worker[&format!("fourstep_key_cost_nanodollars_total{{key=\"{key}\"}}")], cost as f64);
+    let charged = format!(
+        "fourstep_cost_usd_total{{key=\"{key}\",model=\"sdxl-lightning-4step\"}} {}.{:09}\n",
+        cost / 1_000_000_000,
+        cost % 1_000_000_000
+    );
+    assert!(text.contains(&charged), "{charged} in {text}");
+    assert!(worker["fourstep_device_memory_bytes{device=\"device-0\"}"] > 1e6, "a CPU's is the process's");
     let busy = worker["fourstep_device_busy_microseconds_total{device=\"device-0\"}"];
     // Both are cut to whole microseconds, and no more is billed than the device worked.
     assert!((-1.0..1000.0).contains(&(busy - device_us as f64)), "{device_us} billed of {busy}");

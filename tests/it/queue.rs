@@ -76,6 +76,7 @@ impl Queue {
             idempotency: None,
             webhook: None,
             request_id: None,
+            trace_parent: None,
         }
     }
 

@@ -38,6 +38,17 @@ pub(super) fn keep_small_uploads(device: &Device) -> Option<impl Sized + use<>> 
     return device.is_cuda().then_some(());
 }
 
+/// Bytes of a GPU's memory that are in use, by whomever; `None` for the CPU, and where the GPU does not tell.
+pub fn memory_in_use(device: &Device) -> Option<u64> {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(gpu) = device {
+        let (free, total) = gpu.cuda_stream().context().mem_get_info().ok()?;
+        return Some(total.saturating_sub(free) as u64);
+    }
+    let _ = device;
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,6 +21,11 @@ pub trait Predictor {
     /// Makes the first real prediction as fast as the rest: compiles, allocates, pages in.
     fn warm_up(&mut self) -> Result<(), Failure>;
 
+    /// Bytes that are in use of the memory of the device; `None` if it has none of its own.
+    fn memory(&self) -> Option<u64> {
+        None
+    }
+
     /// Runs a prediction, starting from `image` where there is one; it has the size to draw. `on_step` is called after
     /// each UNet call and each image; when it breaks, the run stops with [`PredictError::Canceled`] before the next one.
     /// The images exist in host memory when this returns, so the time it took is the time the device was used.

@@ -10,7 +10,7 @@ use std::{
 use candle_core::{DType, Device};
 use image::RgbImage;
 
-use super::{Drawn, PredictError, Predictor, Request, Step};
+use super::{Drawn, PredictError, Predictor, Request, Step, device};
 use crate::{
     domain::{Failure, FailureCode, Input, Safety},
     metrics::{self, Stage},
@@ -82,6 +82,10 @@ impl Predictor for Sdxl {
             }
         };
         Ok(())
+    }
+
+    fn memory(&self) -> Option<u64> {
+        device::memory_in_use(self.pipeline.device())
     }
 
     fn predict(
