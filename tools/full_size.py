@@ -37,7 +37,8 @@ SCHEDULER = dict(
     sample_max_value=1.0, set_alpha_to_one=False, skip_prk_steps=True, steps_offset=1, timestep_spacing="leading",
     trained_betas=None, use_karras_sigmas=False,
 )
-# Normal numbers, of which every tensor takes as many as it needs from another place.
+# Normal numbers, of which every tensor takes as many as it needs from another place. They are there twice in a row, so
+# that none has to go around the end.
 POOL = 1 << 24
 
 
@@ -73,16 +74,16 @@ def write_tensors(path, module, rng, pool):
             count = int(np.prod(shape))
             scale = 0.7 / (count / shape[0]) ** 0.5 if len(shape) > 1 else 0.02
             start = int(rng.integers(POOL))
-            values = (np.resize(np.roll(pool, -start), count) if count <= POOL else np.resize(pool, count)) * scale
+            values = (pool[start : start + count] if count <= POOL else np.resize(pool, count)) * scale
             if len(shape) == 1 and name.endswith("weight"):
                 values += 1
-            file.write(values.astype("<f2").tobytes())
+            file.write(values.astype("<f2"))
     print(path, os.path.getsize(path))
 
 
 def main(out):
     rng = np.random.default_rng(0)
-    pool = rng.standard_normal(POOL, dtype=np.float32)
+    pool = np.tile(rng.standard_normal(POOL, dtype=np.float32), 2)
     for name, module, stem in modules():
         os.makedirs(f"{out}/{name}", exist_ok=True)
         if hasattr(module, "save_config"):

@@ -15,6 +15,9 @@ pub const MAX_SIDE: u32 = 4096;
 const MAX_PNG_EXTRAS: u64 = 4 << 20;
 /// What the WebP decoder may allocate: the largest picture, in four bytes a pixel, and its frame.
 const MAX_WEBP_MEMORY: u64 = 2 * 4 * MAX_SIDE as u64 * MAX_SIDE as u64;
+/// Scans of a JPEG, each of which goes over the whole picture: progressive pictures have some ten. Decoding as many as this
+/// at the largest size takes about a second.
+const MAX_JPEG_SCANS: usize = 40;
 const WHITE: u32 = 255;
 
 /// Why a file is no picture we take. Goes on where a sentence begins with the file's name.
@@ -68,6 +71,9 @@ pub fn read(bytes: &[u8]) -> Result<RgbImage, Unreadable> {
         return Err(Unreadable::TooLong);
     }
     let format = image::guess_format(bytes).map_err(|_| Unreadable::UnknownFormat)?;
+    if format == ImageFormat::Jpeg && jpeg_scans(bytes).nth(MAX_JPEG_SCANS).is_some() {
+        return Err(Unreadable::Broken(format!("it has more than {MAX_JPEG_SCANS} scans")));
+    }
     let mut limits = Limits::no_limits();
     limits.max_alloc = match format {
         ImageFormat::Png => Some(MAX_PNG_EXTRAS),
@@ -93,6 +99,29 @@ pub fn read(bytes: &[u8]) -> Result<RgbImage, Unreadable> {
     Ok(if image.color().has_alpha() { on_white(&image) } else { image.into_rgb8() })
 }
 
+/// Where the scans of a JPEG begin. A segment says how long it is; in the data of a scan 0xFF is followed by 0, or is the
+/// marker of a restart.
+fn jpeg_scans(bytes: &[u8]) -> impl Iterator<Item = usize> {
+    const START_OF_SCAN: u8 = 0xDA;
+    let has_no_length = |marker: u8| matches!(marker, 0x00 | 0x01 | 0xD0..=0xD9 | 0xFF);
+    let mut position = 0;
+    std::iter::from_fn(move || {
+        loop {
+            position += bytes.get(position..)?.iter().position(|byte| *byte == 0xFF)?;
+            let marker = *bytes.get(position + 1)?;
+            if has_no_length(marker) {
+                position += 1;
+                continue;
+            }
+            let begin = position;
+            position += 2 + usize::from(u16::from_be_bytes([*bytes.get(position + 2)?, *bytes.get(position + 3)?]));
+            if marker == START_OF_SCAN {
+                return Some(begin);
+            }
+        }
+    })
+}
+
 fn broken(error: ImageError) -> Unreadable {
     Unreadable::Broken(error.to_string())
 }
@@ -109,4 +138,21 @@ fn on_white(image: &DynamicImage) -> RgbImage {
         });
     }
     opaque
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scans_are_counted_and_what_only_looks_like_one_is_not() {
+        let start = [0xFF, 0xDA, 0, 3, 0];
+        let looks_like_one = [0xFF, 0xE1, 0, 4, 0xFF, 0xDA];
+        let data = [7, 0xFF, 0, 0xDA, 0xFF, 0xD3, 0xFF, 0xFF];
+        let file = [&[0xFF, 0xD8][..], &looks_like_one, &start, &data, &start, &data, &[0xFF, 0xD9]].concat();
+        assert_eq!(jpeg_scans(&file).collect::<Vec<_>>(), [8, 21]);
+        for end in 0..file.len() {
+            jpeg_scans(&file[..end]).for_each(drop);
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use fourstep::domain::Scheduler;
+use fourstep::{demo, domain::Scheduler};
 use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -146,6 +146,40 @@ async fn it_never_passes_for_the_model_whose_place_it_takes(pool: PgPool) {
     assert_eq!(prediction["model"], "fourstep/demo-4step");
     let logs = prediction["logs"].as_str().unwrap();
     assert!(logs.contains("The weights of sdxl-lightning-4step are not here; demo-4step stands in for it"), "{logs}");
+}
+
+#[sqlx::test]
+async fn a_prediction_says_what_of_its_prompt_was_cut_and_that_nobody_checked_its_picture(pool: PgPool) {
+    let (folder, url) = (TestFolder::new(), url_of(&pool));
+    let server = Program::serve_demo(&folder.0, &url);
+    let client = Client::of(&server, &folder.0);
+    let prompt = format!("a red circle on a blue background, {}unheard", "very ".repeat(80));
+    let (prediction, _) = draw(&client, &json!({"prompt": prompt, "seed": 1})).await;
+    let logs = prediction["logs"].as_str().unwrap();
+    assert!(logs.contains("the prompt is longer than the 75 tokens the model reads"), "{logs}");
+    assert!(logs.contains("very unheard"), "{logs}");
+    assert_eq!(prediction["safety"], "unavailable");
+    assert!(logs.contains("the images were not checked"), "{logs}");
+}
+
+#[sqlx::test]
+async fn numbers_that_are_not_finite_are_a_failed_prediction_that_costs_nothing(pool: PgPool) {
+    let (folder, url) = (TestFolder::new(), url_of(&pool));
+    let weights = demo::unpack(&folder.0).unwrap();
+    // The last numbers of the file belong to some tensor; as f16 these bytes are not a number.
+    let unet = weights.join("unet/diffusion_pytorch_model.safetensors");
+    let mut bytes = std::fs::read(&unet).unwrap();
+    let end = bytes.len();
+    bytes[end - 64..].fill(0xFF);
+    std::fs::write(&unet, bytes).unwrap();
+
+    let server = Program::serve_model(&folder.0, &url, &["--weights", weights.to_str().unwrap()]);
+    let client = Client::of(&server, &folder.0);
+    let answer = client.post(60, &json!({"prompt": "a star", "width": 256, "height": 256})).await.unwrap();
+    let prediction: Value = answer.json().await.unwrap();
+    assert_eq!((&prediction["status"], &prediction["output"]), (&json!("failed"), &Value::Null), "{prediction}");
+    assert_eq!(prediction["error"], "the UNet produced values that are not finite");
+    assert_eq!(prediction["metrics"]["cost"], 0.0, "{prediction}");
 }
 
 #[test]

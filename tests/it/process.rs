@@ -63,8 +63,13 @@ impl Program {
 
     /// `fourstep serve` with the model a newcomer has, ready.
     pub(crate) fn serve_demo(folder: &Path, database_url: &str) -> Self {
+        Self::serve_model(folder, database_url, &[])
+    }
+
+    /// `fourstep serve` with what draws pictures, and these arguments, ready.
+    pub(crate) fn serve_model(folder: &Path, database_url: &str, arguments: &[&str]) -> Self {
         let mut command = program(Some(database_url));
-        command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(folder);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(folder).args(arguments);
         // Weights that this machine may have are not to be found, and nothing of the sources: the model is in the program.
         command.env("HF_HOME", folder.join("hub")).env_remove("HF_HUB_CACHE").current_dir(folder);
         Self::server(command)

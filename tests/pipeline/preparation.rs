@@ -121,20 +121,30 @@ fn quickest(read: impl Fn() -> Result<RgbImage, Unreadable>) -> (Duration, Resul
     (0..5).map(|_| timed()).min_by_key(|(elapsed, _)| *elapsed).unwrap()
 }
 
+/// A progressive JPEG of the largest size, with so many scans.
+fn scanned_jpeg(scans: usize) -> Vec<u8> {
+    let head = b"\xFF\xD8\xFF\xC2\x00\x0B\x08\x10\x00\x10\x00\x01\x01\x11\x00";
+    let scan = b"\xFF\xDA\x00\x08\x01\x01\x00\x00\x00\x00\x00";
+    [&head[..], &scan.repeat(scans), b"\xFF\xD9"].concat()
+}
+
 #[test]
 fn bombs_are_refused_at_once() {
     let profile = [&b"bomb\0\0"[..], &deflated_zeros(200)].concat();
-    for (what, bytes, is_enormous) in [
-        ("a header that promises 60 000 squared", black_png(60_000, 60_000, &[], 1), true),
-        ("one that keeps it", black_png(60_000, 60_000, &[], 60_000), true),
-        ("a color profile of 200 MB", black_png(8, 8, &[(*b"iCCP", profile)], 8), false),
-        ("a thousand times the rows it promises", black_png(4096, 8, &[], 8_000), false),
+    let too_large = || Some(Unreadable::TooLarge { width: 60_000, height: 60_000 });
+    let scans = Unreadable::Broken("it has more than 40 scans".to_owned());
+    for (what, bytes, reason) in [
+        ("a header that promises 60 000 squared", black_png(60_000, 60_000, &[], 1), too_large()),
+        ("one that keeps it", black_png(60_000, 60_000, &[], 60_000), too_large()),
+        ("a color profile of 200 MB", black_png(8, 8, &[(*b"iCCP", profile)], 8), None),
+        ("a thousand times the rows it promises", black_png(4096, 8, &[], 8_000), None),
+        ("a picture that is gone over a thousand times", scanned_jpeg(1000), Some(scans)),
     ] {
         let (elapsed, result) = quickest(|| picture::read(&bytes));
         assert!(elapsed < Duration::from_millis(50), "{what} took {elapsed:?}");
-        if is_enormous {
-            assert_eq!(result, Err(Unreadable::TooLarge { width: 60_000, height: 60_000 }), "{what}");
+        eprintln!("{what}: {elapsed:?}, {:?}", result.as_ref().map(RgbImage::dimensions));
+        if let Some(reason) = reason {
+            assert_eq!(result, Err(reason), "{what}");
         }
-        eprintln!("{what}: {elapsed:?}, {:?}", result.map(|image| image.dimensions()));
     }
 }

@@ -82,8 +82,10 @@ fn model(sample: &[f32], timestep: f32) -> Vec<f32> {
 fn every_scheduler_is_compared_at_every_number_of_steps() {
     let golden = Golden::load();
     for name in SchedulerName::ALL {
-        for steps in [1, 2, 3, 4, 7, 8, 10] {
-            for strength in [None, Some(0.5), Some(0.8), Some(1.0)] {
+        for steps in 1..=10 {
+            let strengths = [None, Some(0.8), Some(0.5), Some(1.0)];
+            let count = if [5, 6, 9].contains(&steps) { 2 } else { 4 };
+            for strength in strengths.into_iter().take(count) {
                 let compared = golden.cases.iter().any(|case| {
                     (case.name(), case.num_inference_steps, case.strength) == (name, steps, strength)
                         && case.config == "base"

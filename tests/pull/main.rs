@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod cache;
+mod command_line;
 mod fake_hub;
 mod faults;
 mod resume;

@@ -70,6 +70,11 @@ pub(crate) fn model() -> Model {
 
 /// A model of these files: repository, revision, path, destination. Those of a safety checker are optional.
 pub(crate) fn model_of(files: &[(&str, &str, &str, &str)]) -> Model {
+    Catalog::parse(&catalog_of(files)).unwrap().default_model().clone()
+}
+
+/// The catalog whose one model this is.
+pub(crate) fn catalog_of(files: &[(&str, &str, &str, &str)]) -> String {
     let mut catalog = r#"
         [[models]]
         slug = "tiny"
@@ -87,7 +92,7 @@ pub(crate) fn model_of(files: &[(&str, &str, &str, &str)]) -> Model {
             destination.starts_with("safety_checker/")
         );
     }
-    Catalog::parse(&catalog).unwrap().default_model().clone()
+    catalog
 }
 
 /// Small ranges and short waits, so that small files are enough.
