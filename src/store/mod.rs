@@ -2,7 +2,7 @@
 //!
 //! Grouped by who uses them: `predictions`, `uploads`, `keys`, `accounts` and `usage` for the service, `queue`, `workers`
 //! and `chores` for workers, `changes` and `progress` for both; `ended` is the end of every statement that ends predictions, `durable`
-//! says when they are safe, `ledger` and `audit` are about money. `connections` is what statements run on, `pulse` what tells when the database has fallen silent. One function is one statement, named by the verb of the domain; the table's own constraints (`migrations/`)
+//! says when they are safe, `together` does for many what they ask at once, `ledger` and `audit` are about money. `connections` is what statements run on, `pulse` what tells when the database has fallen silent. One function is one statement, named by the verb of the domain; the table's own constraints (`migrations/`)
 //! stand behind each. Nothing here waits for anything but the database.
 
 mod accounts;
@@ -24,6 +24,7 @@ mod recent;
 mod redelivery;
 mod run_times;
 mod seal;
+mod together;
 mod turns;
 mod uploads;
 mod usage;
@@ -41,6 +42,7 @@ use sqlx::{
 use self::{
     connections::Connections,
     durable::Durability,
+    predictions::Reads,
     pulse::{Pulse, promptly},
     turns::Turns,
 };
@@ -89,6 +91,7 @@ pub struct Store {
     changes: Changes,
     turns: Turns,
     durability: Durability,
+    reads: Reads,
     seal: Seal,
 }
 
@@ -202,7 +205,8 @@ impl Store {
         let pulse = Pulse::default();
         let pool = Connections::new(pool, pulse.clone(), statement_timeout);
         let (changes, turns, seal) = (Changes::default(), Turns::default(), Seal::default());
-        Self { pool, options, pulse, changes, turns, durability: Durability::default(), seal }
+        let (durability, reads) = (Durability::default(), Reads::default());
+        Self { pool, options, pulse, changes, turns, durability, reads, seal }
     }
 
     /// Connects once, outside the pool. The pool repeats a refused connection until its patience ends and then tells
