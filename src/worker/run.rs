@@ -218,11 +218,16 @@ impl Worker {
                 }
             }
         };
+        let mut is_first = false;
         if run.result.is_ok() {
             at_device.took(run.device_time);
-            self.speed.made(run.device_time, claim.input.num_outputs);
+            is_first = self.speed.made(run.device_time, claim.input.num_outputs);
         }
         drop(at_device);
+        // Whoever is told of the first picture finds in the worker's row how long it took, and not only at the next beat.
+        if is_first {
+            self.report().await;
+        }
         while let Ok(step) = steps.try_recv() {
             logs.step(&step);
         }
