@@ -29,14 +29,14 @@ check:
 	@tools/set-up --tests
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 
 # With MODEL=DIR also the pipeline, with the weights in DIR; with PEERS=DIR beside diffusers, from that Python environment.
 bench: ## Measure the service on this machine
 	@tools/set-up
-	cargo bench --bench service
+	cargo bench --locked --bench service
 ifdef MODEL
-	cargo build --release --bin fourstep
+	cargo build --release --locked --bin fourstep
 	python3 benches/pipeline.py $(MODEL) $(if $(PEERS),--peers $(PEERS))
 endif
 

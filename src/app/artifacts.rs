@@ -5,6 +5,7 @@ use anyhow::Context;
 use crate::{
     artifacts::{Artifacts, Bucket, Credentials},
     config::Config,
+    metrics,
 };
 
 /// The store that the configuration names. A bucket is not asked for anything.
@@ -31,6 +32,9 @@ pub fn open(config: &Config) -> anyhow::Result<Artifacts> {
 /// Opens it and looks whether it answers. One that is away may come back; one that refuses us does not change its mind.
 pub(super) async fn open_checked(config: &Config) -> anyhow::Result<Artifacts> {
     let artifacts = open(config)?;
+    if config.bucket().is_none() {
+        metrics::watch_disk("outputs", &config.artifacts_folder());
+    }
     match artifacts.check().await {
         Ok(()) => {}
         Err(error) if error.is_passing() => tracing::warn!(%error, "The artifact store does not answer yet"),

@@ -6,6 +6,7 @@ use anyhow::Context;
 
 use crate::{
     config::Config,
+    metrics,
     postgres::{self, PrivateCluster},
     store::{self, Store},
 };
@@ -24,6 +25,7 @@ impl Database {
     pub(super) async fn open(config: &Config) -> anyhow::Result<Self> {
         let Some(url) = &config.database.url else {
             let cluster = PrivateCluster::start(&config.data.dir, postgres::Options::default()).await?;
+            metrics::watch_disk("database", &cluster.cluster_folder());
             let store = Store::connect(&settings(config, cluster.url()))?;
             return Ok(Self { store, private: Some(cluster) });
         };

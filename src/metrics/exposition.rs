@@ -4,7 +4,7 @@ use std::{fs, sync::OnceLock, time::Duration};
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
-use super::{SECONDS, cost, describe, record_facts};
+use super::{Disk, SECONDS, cost, describe, record_facts};
 
 /// What the process records into, once it does.
 static RECORDED: OnceLock<PrometheusHandle> = OnceLock::new();
@@ -18,6 +18,8 @@ pub struct Facts {
     pub queue: Option<QueueFacts>,
     /// Connections to it.
     pub pool: Pool,
+    /// The room on disks that could be looked at.
+    pub disks: Vec<Disk>,
     /// Predictions waited for in this process.
     pub watched: usize,
 }
@@ -29,6 +31,10 @@ pub struct QueueFacts {
     pub waiting: Vec<(String, u64, Duration)>,
     /// Phase, and how many workers are in it.
     pub workers: Vec<(String, u64)>,
+    /// Rows of predictions that are dead and not yet vacuumed, as the database estimates it.
+    pub dead_rows: u64,
+    /// How long the transaction has been open that keeps the oldest of them.
+    pub oldest_snapshot: Duration,
 }
 
 /// Connections by what they do.

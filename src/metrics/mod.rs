@@ -6,6 +6,7 @@
 
 mod cost;
 mod device;
+mod disk;
 mod exposition;
 mod keys;
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 pub use device::Device;
+pub use disk::{Disk, look_at_disks, watch_disk};
 pub use exposition::{Facts, Pool, QueueFacts, install, render, tidy_up};
 
 const HTTP_DURATION: &str = "http_server_request_duration_seconds";
@@ -31,12 +33,16 @@ const BUILD_INFO: &str = "fourstep_build_info";
 const DATABASE_UP: &str = "fourstep_database_up";
 const QUEUE_DEPTH: &str = "fourstep_queue_depth";
 const QUEUE_OLDEST: &str = "fourstep_queue_oldest_seconds";
+const DEAD_ROWS: &str = "fourstep_dead_rows";
+const OLDEST_SNAPSHOT: &str = "fourstep_oldest_snapshot_seconds";
 const WORKERS: &str = "fourstep_workers";
 const WORKER_UP: &str = "fourstep_worker_up";
 const DEVICE_BUSY: &str = "fourstep_device_busy_microseconds_total";
 const DEVICE_RATIO: &str = "fourstep_device_busy_ratio";
 const DEVICE_MEMORY: &str = "fourstep_device_memory_bytes";
 const MEMORY: &str = "process_resident_memory_bytes";
+const DISK_FREE: &str = "fourstep_disk_free_bytes";
+const DISK_SIZE: &str = "fourstep_disk_size_bytes";
 const POOL_CONNECTIONS: &str = "fourstep_pool_connections";
 const POOL_MAX: &str = "fourstep_pool_max_connections";
 const POOL_WAITERS: &str = "fourstep_pool_waiters";
@@ -165,6 +171,12 @@ fn describe_facts() {
     describe_gauge!(DATABASE_UP, "1 while the database answers. While it does not, what only it knows is missing.");
     describe_gauge!(QUEUE_DEPTH, "Predictions that wait for a worker, by model, over all processes.");
     describe_gauge!(QUEUE_OLDEST, Unit::Seconds, "How long the one that waits longest has waited, by model.");
+    describe_gauge!(DEAD_ROWS, "Rows of the table of predictions that wait for vacuum, as the database estimates it.");
+    describe_gauge!(
+        OLDEST_SNAPSHOT,
+        Unit::Seconds,
+        "For how long the oldest open transaction, of whatever program, has kept vacuum from its work."
+    );
     describe_gauge!(WORKERS, "Workers by phase, over all processes.");
     describe_gauge!(WORKER_UP, "1 while this process's worker of a device takes predictions.");
     describe_counter!(DEVICE_BUSY, "Microseconds that a device of this process has worked on predictions.");
@@ -175,6 +187,8 @@ fn describe_facts() {
         "Memory in use on a device: on a GPU by whomever, after the latest run; on a CPU that of this process."
     );
     describe_gauge!(MEMORY, Unit::Bytes, "Resident memory of the process; on a CPU the model is in it.");
+    describe_gauge!(DISK_FREE, Unit::Bytes, "Room left on a disk of this process's: outputs, or the private database.");
+    describe_gauge!(DISK_SIZE, Unit::Bytes, "All the room of that disk.");
     describe_gauge!(POOL_CONNECTIONS, "Connections of this process to the database, by state: idle, used.");
     describe_gauge!(POOL_MAX, "Most connections this process opens for requests.");
     describe_gauge!(POOL_WAITERS, "Those of this process who wait for one of these connections at this moment.");
@@ -191,6 +205,8 @@ fn record_facts(facts: &Facts) {
             gauge!(QUEUE_DEPTH, "model" => model.clone()).set(*depth as f64);
             gauge!(QUEUE_OLDEST, "model" => model.clone()).set(oldest.as_secs_f64());
         }
+        gauge!(DEAD_ROWS).set(queue.dead_rows as f64);
+        gauge!(OLDEST_SNAPSHOT).set(queue.oldest_snapshot.as_secs_f64());
         for (phase, count) in &queue.workers {
             gauge!(WORKERS, "phase" => phase.clone()).set(*count as f64);
         }
@@ -207,6 +223,10 @@ fn record_facts(facts: &Facts) {
     }
     if let Some(bytes) = resident {
         gauge!(MEMORY).set(bytes as f64);
+    }
+    for Disk { of, free, size } in &facts.disks {
+        gauge!(DISK_FREE, "disk" => *of).set(*free as f64);
+        gauge!(DISK_SIZE, "disk" => *of).set(*size as f64);
     }
     let Pool { idle, used, most, waiters } = facts.pool;
     gauge!(POOL_CONNECTIONS, "state" => "idle").set(idle);

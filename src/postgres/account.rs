@@ -83,6 +83,8 @@ impl Account {
         }
         // The folder we stand in may be closed to the account.
         command.current_dir("/").process_group(0).stdin(Stdio::null());
+        #[cfg(target_os = "linux")]
+        in_pages_of_the_system(&mut command);
         if self.drops_privileges {
             // The standard library also clears the supplementary groups when root names another user.
             command.uid(self.user.uid.as_raw()).gid(self.user.gid.as_raw());
@@ -118,6 +120,21 @@ impl Account {
             .map_err(Error::io("run", shell))?;
         let entered: usize = String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or(0);
         Ok(on_the_way.get(entered).map(|blocked| (*blocked).to_owned()))
+    }
+}
+
+/// A server without workers keeps to small pages (`keep_to_small_pages`), which its children would inherit. How Postgres
+/// has its memory is its own business, and the system's.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "between fork and exec: one system call, which allocates nothing")]
+fn in_pages_of_the_system(command: &mut Command) {
+    // SAFETY: see the reason.
+    unsafe {
+        command.pre_exec(|| {
+            // A kernel that does not know how has not kept to small pages either.
+            let _ = nix::sys::prctl::set_thp_disable(false);
+            Ok(())
+        });
     }
 }
 

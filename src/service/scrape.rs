@@ -5,13 +5,13 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
-    metrics::{self, Facts, QueueFacts},
+    metrics::{self, Disk, Facts, QueueFacts},
     store::Store,
 };
 
 /// How long the database's facts are believed: several scrapers cost it no more than one.
 const BELIEVED: Duration = Duration::from_secs(1);
-/// How long a scrape waits for them. Prometheus gives up on a scrape after ten seconds.
+/// How long a scrape waits for them, and for the disks. Prometheus gives up on a scrape after ten seconds.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What was read last, and when; no facts where the database was away.
@@ -37,6 +37,7 @@ impl Scrape {
             version: crate::version(),
             queue: self.queue().await,
             pool: self.store.pool_facts(),
+            disks: disks().await,
             watched: self.store.changes().watched_predictions(),
         };
         metrics::render(&facts)
@@ -55,4 +56,10 @@ impl Scrape {
         *known = Some((Instant::now(), facts.clone()));
         facts
     }
+}
+
+/// Of a file system that does not answer nothing is told.
+async fn disks() -> Vec<Disk> {
+    let looking = tokio::task::spawn_blocking(metrics::look_at_disks);
+    tokio::time::timeout(PATIENCE, looking).await.ok().and_then(Result::ok).unwrap_or_default()
 }

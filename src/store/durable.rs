@@ -14,14 +14,11 @@
 use std::{
     collections::VecDeque,
     io,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::SeqCst},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use super::{Result, Store, predictions::Row};
+use super::{Result, Store, predictions::Row, together::Together};
 use crate::domain::PredictionId;
 
 /// So many ends of this process's own are known to be safe. Whoever waits for one reads it at once.
@@ -47,29 +44,12 @@ pub(super) struct Durability {
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// How many have come.
-    came: AtomicU64,
-    /// How many of them need not wait any more. Whoever holds the lock waits for the disk, and the others for the lock.
-    served: tokio::sync::Mutex<u64>,
+    flushes: Together<()>,
     /// Predictions whose end is safe, the latest last.
     safe: Mutex<VecDeque<PredictionId>>,
 }
 
 impl Durability {
-    /// Returns when a `flush` that began after this call has succeeded: one's own, or that of another who came later and
-    /// was quicker to begin it.
-    async fn wait(&self, flush: impl Future<Output = Result<()>>) -> Result<()> {
-        let place = self.shared.came.fetch_add(1, SeqCst) + 1;
-        let mut served = self.shared.served.lock().await;
-        if *served >= place {
-            return Ok(());
-        }
-        let come = self.shared.came.load(SeqCst);
-        flush.await?;
-        *served = come;
-        Ok(())
-    }
-
     fn safe(&self) -> MutexGuard<'_, VecDeque<PredictionId>> {
         // Nothing under the lock can leave it half changed.
         self.shared.safe.lock().unwrap_or_else(PoisonError::into_inner)
@@ -95,11 +75,11 @@ impl Store {
         // The least that can be written. Its own commit waits, and with it everything that was written before.
         let flush = async {
             sqlx::query("select pg_logical_emit_message(true, 'fourstep', '')").execute(&self.pool).await?;
-            Ok(())
+            Result::<()>::Ok(())
         };
         // Whoever comes is let go by itself: behind one who waits for a database that has fallen silent come others, who would
         // wait for it one after the other.
-        let saved = tokio::time::timeout(PATIENCE, self.durability.wait(flush)).await;
+        let saved = tokio::time::timeout(PATIENCE, self.durability.shared.flushes.result(flush)).await;
         saved.unwrap_or_else(|_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into()).into()))
     }
 
@@ -117,52 +97,5 @@ impl Store {
             self.until_durable().await?;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::future::pending;
-
-    use super::*;
-    use crate::store::Error;
-
-    #[tokio::test]
-    async fn those_who_come_during_a_flush_share_the_next_one() {
-        let durability = Durability::default();
-        let flushes = Arc::new(AtomicU64::new(0));
-        let first = durability.shared.served.lock().await;
-        let waiting: Vec<_> = (0..5)
-            .map(|_| {
-                let (durability, flushes) = (durability.clone(), Arc::clone(&flushes));
-                tokio::spawn(async move {
-                    let flush = async {
-                        flushes.fetch_add(1, SeqCst);
-                        Ok(())
-                    };
-                    durability.wait(flush).await
-                })
-            })
-            .collect();
-        while durability.shared.came.load(SeqCst) < 5 {
-            tokio::task::yield_now().await;
-        }
-        drop(first);
-        for waiter in waiting {
-            waiter.await.expect("no panic").expect("durable");
-        }
-        assert_eq!(flushes.load(SeqCst), 1);
-        durability.wait(async { Err(Error::LeaseLost) }).await.expect_err("what was flushed before does not count");
-    }
-
-    #[tokio::test]
-    async fn a_flush_that_fails_or_is_given_up_serves_nobody() {
-        let durability = Durability::default();
-        durability.wait(async { Err(Error::LeaseLost) }).await.expect_err("failed");
-        let given_up = tokio::time::timeout(Duration::ZERO, durability.wait(pending())).await;
-        given_up.expect_err("still waiting");
-        assert_eq!(*durability.shared.served.lock().await, 0);
-        durability.wait(async { Ok(()) }).await.expect("durable");
-        assert_eq!(*durability.shared.served.lock().await, 3);
     }
 }

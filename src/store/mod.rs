@@ -1,8 +1,9 @@
 //! Every SQL statement of the program, and the news of what they changed.
 //!
 //! Grouped by who uses them: `predictions`, `uploads`, `keys`, `accounts` and `usage` for the service, `queue`, `workers`
-//! and `chores` for workers, `changes` and `progress` for both; `finish` is a worker's end of a prediction, `ended` the end of every statement that ends some,
-//! `durable` says when they are safe, `together` has callers share statements, `ledger` and `audit` are about money. `connections` is what statements run on, `pulse` what tells when the database has fallen silent. One function is one statement, named by the verb of the domain; the table's own constraints (`migrations/`)
+//! and `chores` for workers, `changes` and `progress` for both; `finish` is a worker's end of a prediction, `ended` the end of every
+//! statement that ends some, `durable` says when they are safe. `grouped` has callers share a statement that is about something of
+//! each, `together` one that answers all the same. `ledger` and `audit` are about money. `connections` is what statements run on, `pulse` what tells when the database has fallen silent. One function is one statement, named by the verb of the domain; the table's own constraints (`migrations/`)
 //! stand behind each. Nothing here waits for anything but the database.
 
 mod accounts;
@@ -13,6 +14,7 @@ mod connections;
 mod durable;
 mod ended;
 mod finish;
+mod grouped;
 mod keys;
 mod ledger;
 mod outbox;
@@ -44,8 +46,9 @@ use self::{
     connections::Connections,
     durable::Durability,
     finish::{End, Ended},
+    grouped::Grouped,
+    predictions::Reads,
     pulse::{Pulse, promptly},
-    together::Together,
     turns::Turns,
 };
 use crate::domain::Shortage;
@@ -93,7 +96,8 @@ pub struct Store {
     changes: Changes,
     turns: Turns,
     durability: Durability,
-    ends: Together<End, Ended>,
+    ends: Grouped<End, Ended>,
+    reads: Reads,
     seal: Seal,
 }
 
@@ -208,8 +212,8 @@ impl Store {
         let pulse = Pulse::default();
         let pool = Connections::new(pool, pulse.clone(), statement_timeout);
         let (changes, turns, seal) = (Changes::default(), Turns::default(), Seal::default());
-        let (durability, ends) = (Durability::default(), Together::default());
-        Self { pool, options, pulse, changes, turns, durability, ends, seal }
+        let (durability, ends, reads) = (Durability::default(), Grouped::default(), Reads::default());
+        Self { pool, options, pulse, changes, turns, durability, ends, reads, seal }
     }
 
     /// Connects once, outside the pool. The pool repeats a refused connection until its patience ends and then tells

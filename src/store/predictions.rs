@@ -1,7 +1,7 @@
 //! Predictions as their owners meet them: created, read, listed, canceled. Every statement names the account, so that
 //! one owner's predictions do not exist for another.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, types::Json};
@@ -12,12 +12,19 @@ use super::{
     durable::without_waiting,
     ended::{ended_columns, when_ended},
     outbox::keep_webhook,
+    together::TogetherBy,
 };
 use crate::domain::{
     Artifact, Failure, Idempotency, Input, NanoUsd, NewPrediction, Prediction, PredictionId, PricePerSecond,
     QueuePlace, Status,
 };
 use crate::metrics;
+
+/// One row takes no time. A database that takes longer to find it is as good as away.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Reads of a prediction by its account, which those who want the same one share.
+pub(super) type Reads = TogetherBy<(i64, PredictionId), Option<Arc<Prediction>>>;
 
 /// The columns of [`Row`]. Spelled out, because `*` in a prepared statement breaks when a newer version adds a column.
 macro_rules! columns {
@@ -308,8 +315,16 @@ impl Store {
         row.map(Prediction::try_from).transpose()
     }
 
-    /// One prediction of the account.
+    /// One prediction of the account, as it is at some moment after this call. Those who ask for the same one at once share
+    /// an answer, so that it does not matter how many wait for it.
     pub async fn get(&self, account_id: i64, id: PredictionId) -> Result<Option<Prediction>> {
+        let read = self.reads.result((account_id, id), self.read(account_id, id));
+        // Whoever comes is let go by itself, as from `until_durable`; and all of them when the database falls silent.
+        let read = self.pulse.unless_silent(PATIENCE, read).await?;
+        Ok(read.map(Arc::unwrap_or_clone))
+    }
+
+    async fn read(&self, account_id: i64, id: PredictionId) -> Result<Option<Arc<Prediction>>> {
         let row: Option<Row> =
             sqlx::query_as(concat!("select ", columns!(), " from predictions where id = $1 and account_id = $2"))
                 .bind(id.as_uuid())
@@ -317,7 +332,7 @@ impl Store {
                 .fetch_optional(&self.pool)
                 .await?;
         self.until_safe_to_tell(row.as_ref()).await?;
-        row.map(Prediction::try_from).transpose()
+        Ok(row.map(Prediction::try_from).transpose()?.map(Arc::new))
     }
 
     /// The account's predictions, newest first.

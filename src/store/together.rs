@@ -1,140 +1,239 @@
-//! Statements that callers share: those who come while one is under way are asked for together by the next.
+//! Work that one does for everybody who came before it began.
 //!
-//! Whoever comes alone waits for nobody. The busier the database is, the more share a statement, and the less each costs it.
+//! Ten thousand who are woken in the same moment ask the same question of the database, and those who wait for the disk wait
+//! for the same disk. What somebody began after I had come is as good to me as what I begin myself; what was begun before is
+//! not, since it may have missed why I came.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    hash::Hash,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+};
 
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 
-/// Those of this process who want the same done, each for an item of its own. Cheap to clone.
+/// A piece of work, done over and over.
 #[derive(Debug)]
-pub(super) struct Together<I, A> {
-    shared: Arc<Shared<I, A>>,
+pub(super) struct Together<T> {
+    /// How many have come.
+    came: AtomicU64,
+    /// Whoever holds it works; the others wait for it, or for the result.
+    working: tokio::sync::Mutex<()>,
+    done: watch::Sender<Done<T>>,
 }
 
+/// What was done last with success.
 #[derive(Debug)]
-struct Shared<I, A> {
-    waiting: Mutex<Vec<Waiting<I, A>>>,
-    /// Held by the one who asks for all.
-    asking: tokio::sync::Mutex<()>,
+struct Done<T> {
+    /// How many had come when it began.
+    serves: u64,
+    /// None before the first.
+    result: Option<T>,
 }
 
-/// An item, and who is told what came of it.
-#[derive(Debug)]
-struct Waiting<I, A> {
-    item: I,
-    told: oneshot::Sender<A>,
+impl<T> Done<T> {
+    /// The result, for whoever came in this place.
+    fn serving(&self, place: u64) -> Option<&T> {
+        self.result.as_ref().filter(|_| place <= self.serves)
+    }
 }
 
-impl<I, A> Default for Together<I, A> {
+impl<T> Default for Together<T> {
     fn default() -> Self {
-        Self { shared: Arc::new(Shared { waiting: Mutex::default(), asking: tokio::sync::Mutex::default() }) }
+        let done = Done { serves: 0, result: None };
+        Self { came: AtomicU64::default(), working: tokio::sync::Mutex::default(), done: watch::Sender::new(done) }
     }
 }
 
-impl<I, A> Clone for Together<I, A> {
+impl<T: Clone> Together<T> {
+    /// The result of work that began after this call and succeeded: one's own, or that of another who came later and was
+    /// quicker to begin it. Work that fails fails only for who did it, and what is given up is as if it had not begun.
+    pub(super) async fn result<E>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        let place = self.came.fetch_add(1, SeqCst) + 1;
+        let mut done = self.done.subscribe();
+        let _working = tokio::select! {
+            // All are woken at once, and not each by the one before.
+            _ = done.wait_for(|done| done.serving(place).is_some()) => None,
+            working = self.working.lock() => Some(working),
+        };
+        if let Some(result) = self.done.borrow().serving(place) {
+            return Ok(result.clone());
+        }
+        let serves = self.came.load(SeqCst);
+        let result = work.await?;
+        self.done.send_replace(Done { serves, result: Some(result.clone()) });
+        Ok(result)
+    }
+}
+
+/// Pieces of work by what they are about. Nothing is kept of one that nobody waits for. Cheap to clone.
+#[derive(Debug)]
+pub(super) struct TogetherBy<K, T> {
+    waited_for: Arc<Mutex<HashMap<K, WaitedFor<T>>>>,
+}
+
+#[derive(Debug)]
+struct WaitedFor<T> {
+    by: usize,
+    together: Arc<Together<T>>,
+}
+
+impl<K, T> Clone for TogetherBy<K, T> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
+        Self { waited_for: Arc::clone(&self.waited_for) }
     }
 }
 
-impl<I, A> Together<I, A> {
-    /// What `ask` answers for this item, among the items of all who wait by then. It answers each in its order.
-    ///
-    /// `None` if whoever asked was given up in the middle of it: it may be done or not.
-    pub(super) async fn done(&self, item: I, ask: impl AsyncFnOnce(&[I]) -> Vec<A>) -> Option<A> {
-        let (told, mut answer) = oneshot::channel();
-        self.waiting().push(Waiting { item, told });
-        let asking = self.shared.asking.lock().await;
-        // By the one before.
-        match answer.try_recv() {
-            Ok(answer) => return Some(answer),
-            Err(oneshot::error::TryRecvError::Closed) => return None,
-            Err(oneshot::error::TryRecvError::Empty) => {}
-        }
-        let mut waiting = std::mem::take(&mut *self.waiting());
-        // What is not wanted any more is not begun.
-        waiting.retain(|waiting| !waiting.told.is_closed());
-        let (items, told): (Vec<I>, Vec<_>) = waiting.into_iter().map(|Waiting { item, told }| (item, told)).unzip();
-        for (told, answer) in told.into_iter().zip(ask(&items).await) {
-            // Who waited may have gone meanwhile.
-            let _ = told.send(answer);
-        }
-        drop(asking);
-        answer.try_recv().ok()
+impl<K, T> Default for TogetherBy<K, T> {
+    fn default() -> Self {
+        Self { waited_for: Arc::default() }
+    }
+}
+
+impl<K: Copy + Eq + Hash, T> TogetherBy<K, T> {
+    /// [`Together::result`] of the work about this.
+    pub(super) async fn result<E>(&self, about: K, work: impl Future<Output = Result<T, E>>) -> Result<T, E>
+    where
+        T: Clone,
+    {
+        let place = Place::take(self, about);
+        place.together.result(work).await
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Vec<Waiting<I, A>>> {
-        // Nothing under the lock can leave it half changed.
-        self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn waited_for(&self) -> MutexGuard<'_, HashMap<K, WaitedFor<T>>> {
+        // Nothing under the lock can leave the map half changed.
+        self.waited_for.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place among those who wait for the same, given up on drop.
+struct Place<'a, K: Copy + Eq + Hash, T> {
+    all: &'a TogetherBy<K, T>,
+    about: K,
+    together: Arc<Together<T>>,
+}
+
+impl<'a, K: Copy + Eq + Hash, T> Place<'a, K, T> {
+    fn take(all: &'a TogetherBy<K, T>, about: K) -> Self {
+        let mut waited_for = all.waited_for();
+        let this = waited_for.entry(about).or_insert_with(|| WaitedFor { by: 0, together: Arc::default() });
+        this.by += 1;
+        Self { all, about, together: Arc::clone(&this.together) }
+    }
+}
+
+impl<K: Copy + Eq + Hash, T> Drop for Place<'_, K, T> {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut this) = self.all.waited_for().entry(self.about) {
+            this.get_mut().by -= 1;
+            if this.get().by == 0 {
+                this.remove();
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::future::pending;
+    use std::{convert::Infallible, future::pending, time::Duration};
+
+    use tokio::{sync::oneshot, task::JoinHandle};
 
     use super::*;
 
-    async fn doubled(items: &[u32]) -> Vec<(u32, usize)> {
-        items.iter().map(|item| (2 * item, items.len())).collect()
+    /// Somebody who reads what a row says now, as soon as that is allowed.
+    fn reader(
+        together: &Arc<Together<u64>>,
+        row: &Arc<AtomicU64>,
+        allowed: impl Future<Output = ()> + Send + 'static,
+    ) -> JoinHandle<u64> {
+        let (together, row) = (Arc::clone(together), Arc::clone(row));
+        tokio::spawn(async move {
+            let read = async {
+                // Read when the work begins; whatever it takes to arrive.
+                let read = row.load(SeqCst);
+                allowed.await;
+                Ok::<_, Infallible>(read)
+            };
+            together.result(read).await.expect("infallible")
+        })
     }
 
-    /// Returns when so many wait.
-    async fn until_waiting(together: &Together<u32, (u32, usize)>, count: usize) {
-        while together.waiting().len() < count {
+    async fn until(what: impl Fn() -> bool) {
+        while !what() {
             tokio::task::yield_now().await;
         }
     }
 
     #[tokio::test]
-    async fn those_who_come_meanwhile_are_asked_for_at_once_and_each_is_told_its_own() {
-        let together = Together::default();
-        assert_eq!(together.done(7, doubled).await, Some((14, 1)), "alone");
-        let asking = together.shared.asking.lock().await;
-        let waiting: Vec<_> = (0..5)
-            .map(|item| {
-                let together = together.clone();
-                tokio::spawn(async move { (item, together.done(item, doubled).await) })
+    async fn those_who_come_while_work_is_done_share_the_next_and_never_that() {
+        let (together, row) = (Arc::new(Together::default()), Arc::new(AtomicU64::new(1)));
+        let (allow, allowed) = oneshot::channel::<()>();
+        let slow = reader(&together, &row, async { allowed.await.expect("allowed below") });
+        until(|| together.working.try_lock().is_err()).await;
+        row.store(2, SeqCst);
+        let reads = Arc::new(AtomicU64::new(0));
+        let late: Vec<_> = (0..100)
+            .map(|_| {
+                let reads = Arc::clone(&reads);
+                reader(&together, &row, async move { _ = reads.fetch_add(1, SeqCst) })
             })
             .collect();
-        until_waiting(&together, 5).await;
-        drop(asking);
-        for waiting in waiting {
-            let (item, answer) = waiting.await.expect("no panic");
-            assert_eq!(answer, Some((2 * item, 5)));
+        until(|| together.came.load(SeqCst) == 101).await;
+        allow.send(()).expect("read");
+        assert_eq!(slow.await.expect("no panic"), 1);
+        for late in late {
+            assert_eq!(late.await.expect("no panic"), 2, "what was read before it came");
+        }
+        assert_eq!(reads.load(SeqCst), 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn who_comes_after_a_change_never_gets_what_was_read_before_it() {
+        let (together, row) = (Arc::new(Together::default()), Arc::new(AtomicU64::new(0)));
+        let readers: Vec<_> = (0..1000)
+            .map(|number| {
+                let (together, row) = (Arc::clone(&together), Arc::clone(&row));
+                tokio::spawn(async move {
+                    (0..number % 7).for_each(|_| std::thread::yield_now());
+                    let before = row.fetch_add(1, SeqCst) + 1;
+                    let read = reader(&together, &row, tokio::task::yield_now()).await.expect("no panic");
+                    assert!(read >= before, "{read}, and it was {before}");
+                })
+            })
+            .collect();
+        for reader in readers {
+            reader.await.expect("no panic");
         }
     }
 
     #[tokio::test]
-    async fn who_has_gone_is_not_asked_for_and_nobody_waits_for_one_who_gave_up_asking() {
+    async fn work_that_fails_or_is_given_up_serves_nobody() {
         let together = Together::default();
-        let asking = together.shared.asking.lock().await;
-        let gone = tokio::spawn({
-            let together = together.clone();
-            async move { together.done(1, doubled).await }
-        });
-        until_waiting(&together, 1).await;
-        gone.abort();
-        gone.await.expect_err("gone");
-        let gives_up = tokio::spawn({
-            let together = together.clone();
-            async move { together.done(2, async |_: &[u32]| pending().await).await }
-        });
-        until_waiting(&together, 2).await;
-        let follows = tokio::spawn({
-            let together = together.clone();
-            async move { together.done(3, doubled).await }
-        });
-        until_waiting(&together, 3).await;
-        drop(asking);
-        while !together.waiting().is_empty() {
-            tokio::task::yield_now().await;
-        }
-        // It has taken both by now.
-        gives_up.abort();
-        gives_up.await.expect_err("given up");
-        assert_eq!(follows.await.expect("no panic"), None, "nobody knows what became of it");
-        assert_eq!(together.done(4, doubled).await, Some((8, 1)));
+        together.result(async { Err::<(), _>("failed") }).await.expect_err("failed");
+        let given_up = tokio::time::timeout(Duration::ZERO, together.result(pending::<Result<(), Infallible>>())).await;
+        given_up.expect_err("still waiting");
+        assert_eq!(together.done.borrow().serves, 0);
+        together.result(async { Ok::<_, Infallible>(()) }).await.expect("done");
+        assert_eq!(together.done.borrow().serves, 3);
+        together.result(async { Err("failed") }).await.expect_err("what was done before does not count");
+    }
+
+    #[tokio::test]
+    async fn the_last_to_leave_takes_what_they_waited_for_along() {
+        let all = TogetherBy::<u8, ()>::default();
+        let (first, second, other) = (Place::take(&all, 1), Place::take(&all, 1), Place::take(&all, 2));
+        assert_eq!(all.waited_for().len(), 2);
+        drop((first, other));
+        assert_eq!(all.waited_for().len(), 1);
+        drop(second);
+        assert_eq!(all.waited_for().len(), 0);
+        all.result(1, async { Ok::<_, Infallible>(()) }).await.expect("done");
+        let given_up = tokio::time::timeout(Duration::ZERO, all.result(1, pending::<Result<(), Infallible>>())).await;
+        given_up.expect_err("still waiting");
+        assert_eq!(all.waited_for().len(), 0);
     }
 }

@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use crate::process::{Client, Program, TestFolder};
+use crate::{
+    process::{Client, Program, TestFolder},
+    watching::{metric, scrape},
+};
 
 /// Enough for an empty database and its first segments of log.
 const DISK: &str = "size=128m";
@@ -84,7 +87,10 @@ async fn nothing_acknowledged_is_lost_when_the_disk_of_the_private_database_is_f
     let mut acknowledged = vec![client.create().await.unwrap()];
     assert_eq!(client.terminal(&acknowledged[0]).await["status"], "succeeded");
 
+    let free = async || metric(&scrape(&server, &client.key).await, "fourstep_disk_free_bytes{disk=\"database\"}");
+    assert!(free().await > 0);
     disk.fill();
+    assert_eq!(free().await, 0, "what the alert looks at");
     // Pages and log that are there already take some more.
     let refused = loop {
         match client.create().await {

@@ -8,7 +8,10 @@ use std::{
 
 use sqlx::PgPool;
 
-use crate::process::{Client, Program, TestFolder, url_of};
+use crate::{
+    process::{Client, Program, TestFolder, url_of},
+    watching::{metric, scrape},
+};
 
 /// The outputs' disk, which the program has for itself in namespaces of its own.
 const DISK: &str = "size=256k";
@@ -40,7 +43,7 @@ async fn nothing_succeeds_without_its_picture_when_the_disk_of_outputs_is_full(p
     let log = folder.0.join("log");
     let server = with_small_disk(&folder.0, &url_of(&pool), &log);
     let client = Client::of(&server, &folder.0);
-    let (mut succeeded, mut failed) = (0, 0);
+    let (mut succeeded, mut failed, mut largest) = (0, 0, 0);
     while failed < 3 {
         let id = client.create().await.unwrap();
         let prediction = client.terminal(&id).await;
@@ -49,6 +52,7 @@ async fn nothing_succeeds_without_its_picture_when_the_disk_of_outputs_is_full(p
                 let picture = reqwest::get(prediction["output"][0].as_str().unwrap()).await.unwrap();
                 let bytes = picture.error_for_status().unwrap().bytes().await.unwrap();
                 assert!(image::load_from_memory(&bytes).is_ok(), "{prediction}");
+                largest = largest.max(bytes.len() as u64);
                 succeeded += 1;
                 assert!(succeeded < 1000, "the disk does not fill");
             }
@@ -60,6 +64,11 @@ async fn nothing_succeeds_without_its_picture_when_the_disk_of_outputs_is_full(p
         }
     }
     assert!(succeeded > 0, "the disk was full from the beginning");
+    let metrics = scrape(&server, &client.key).await;
+    assert_eq!(metric(&metrics, "fourstep_disk_size_bytes{disk=\"outputs\"}"), 256 * 1024);
+    // A page for the folders of each.
+    let free = metric(&metrics, "fourstep_disk_free_bytes{disk=\"outputs\"}");
+    assert!(free < largest + 3 * 4096, "{free} bytes are free, and a picture has {largest}");
     let charged: i64 = sqlx::query_scalar("select count(*) from ledger").fetch_one(&pool).await.unwrap();
     assert_eq!(charged, succeeded, "what failed is free");
     let log = fs::read_to_string(log).unwrap();

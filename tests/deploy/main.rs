@@ -6,6 +6,7 @@
 mod chart;
 mod full_database;
 mod full_disk;
+mod image;
 mod operating;
 mod options;
 #[path = "../it/process.rs"]
@@ -13,6 +14,7 @@ mod options;
 mod process;
 mod readme;
 mod reloading;
+mod systemd;
 mod watching;
 
 use std::path::{Path, PathBuf};

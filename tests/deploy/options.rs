@@ -42,16 +42,3 @@ fn every_option_that_a_deployment_sets_is_one_that_there_is() {
     // In the chart's and the systemd unit's comments they are named by their pattern.
     assert_eq!(unknown, Vec::<String>::new());
 }
-
-/// The layer of dependencies is built from a skeleton, in which every target has to be a file.
-#[test]
-fn the_images_layer_of_dependencies_has_a_file_for_every_target() {
-    let manifest: toml::Table = text("Cargo.toml").parse().unwrap();
-    let dockerfile = text("Dockerfile");
-    let layers: Vec<_> = dockerfile.lines().filter(|line| line.contains("'fn main() {}' | tee")).collect();
-    assert!(!layers.is_empty(), "{dockerfile}");
-    for bench in manifest["bench"].as_array().unwrap() {
-        let file = format!("benches/{}.rs", bench["name"].as_str().unwrap());
-        assert!(layers.iter().all(|layer| layer.contains(&file)), "{file}");
-    }
-}

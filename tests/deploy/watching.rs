@@ -30,7 +30,14 @@ fn explained(scrape: &str) -> BTreeSet<String> {
     helps.map(|help| help.split(' ').next().unwrap().to_owned()).collect()
 }
 
-async fn scrape(server: &Program, key: &str) -> String {
+/// The value of a series of whole numbers.
+pub(crate) fn metric(scrape: &str, series: &str) -> u64 {
+    let line =
+        scrape.lines().find_map(|line| line.strip_prefix(series)).unwrap_or_else(|| panic!("no {series}: {scrape}"));
+    line.trim().parse().unwrap()
+}
+
+pub(crate) async fn scrape(server: &Program, key: &str) -> String {
     let request = reqwest::Client::new().get(format!("{}/metrics", server.url)).bearer_auth(key);
     request.send().await.unwrap().error_for_status().unwrap().text().await.unwrap()
 }

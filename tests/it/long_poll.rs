@@ -118,3 +118,49 @@ async fn two_thousand_clients_wait_on_a_handful_of_connections(pool: PgPool) {
     }
     eventually("nobody waits", async || app.store.changes().watched_predictions() == 0).await;
 }
+
+#[sqlx::test]
+async fn two_thousand_clients_of_the_same_prediction_are_all_told_its_end(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let id = app.create_small().await;
+    let clients: Vec<_> = (0..CLIENTS).map(|_| app.hold(&id)).collect();
+    app.until_watched(1).await;
+    // Whoever comes now meets those who are being told.
+    app.run_one().await;
+    for client in clients {
+        let answer = client.await.unwrap();
+        assert_eq!((&answer["id"], &answer["status"]), (&json!(id), &json!("succeeded")));
+    }
+    eventually("nobody waits", async || app.store.changes().watched_predictions() == 0).await;
+}
+
+#[sqlx::test]
+async fn those_who_read_the_same_prediction_at_once_share_a_connection(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let id: PredictionId = app.create_small().await.parse().unwrap();
+    let mut lock = app.pool.begin().await.unwrap();
+    sqlx::query("lock table predictions in access exclusive mode").execute(&mut *lock).await.unwrap();
+    let readers: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let (store, account) = (app.store.clone(), app.caller.account_id);
+            tokio::spawn(async move { store.get(account, id).await.unwrap().unwrap() })
+        })
+        .collect();
+    let mut reading = 0;
+    eventually("somebody reads", async || {
+        reading = sqlx::query_scalar(
+            "select count(*) from pg_stat_activity
+             where datname = current_database() and wait_event_type = 'Lock' and query like '%where id = $1 and%'",
+        )
+        .fetch_one(&mut *lock)
+        .await
+        .unwrap();
+        reading > 0
+    })
+    .await;
+    assert_eq!(reading, 1, "of {CLIENTS} who have come");
+    lock.commit().await.unwrap();
+    for reader in readers {
+        assert_eq!(reader.await.unwrap().id, id);
+    }
+}

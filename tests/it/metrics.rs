@@ -196,3 +196,18 @@ async fn a_device_with_a_queue_works_at_least_97_percent_of_the_time(pool: PgPoo
     }
     panic!("the device was busy for {:.1} % of the time at best", best * 100.0);
 }
+
+#[sqlx::test]
+async fn a_transaction_that_somebody_keeps_open_is_told(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let mut report = app.pool.begin().await.unwrap();
+    let isolated = "set transaction isolation level repeatable read";
+    sqlx::query(isolated).execute(&mut *report).await.unwrap();
+    sqlx::query("select from predictions").execute(&mut *report).await.unwrap();
+    let first = app.store.queue_facts().await.unwrap().oldest_snapshot;
+    let later = app.store.queue_facts().await.unwrap().oldest_snapshot;
+    assert!(Duration::ZERO < first && first < later, "{first:?}, then {later:?}");
+    report.rollback().await.unwrap();
+    let after = app.store.queue_facts().await.unwrap().oldest_snapshot;
+    assert!(after < later, "{after:?}");
+}
