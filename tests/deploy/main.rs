@@ -7,6 +7,7 @@ mod chart;
 mod full_database;
 mod full_disk;
 mod image;
+mod licenses;
 mod operating;
 mod options;
 #[path = "../it/process.rs"]
