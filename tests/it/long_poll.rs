@@ -146,7 +146,7 @@ async fn those_who_read_the_same_prediction_at_once_share_a_connection(pool: PgP
             tokio::spawn(async move { store.get(account, id).await.unwrap().unwrap() })
         })
         .collect();
-    let mut reading = 0;
+    let mut reading = 0_i64;
     eventually("somebody reads", async || {
         reading = sqlx::query_scalar(
             "select count(*) from pg_stat_activity
