@@ -8,6 +8,10 @@
 //! The database's log is one sequence, and a crash takes away its unsaved end: with a transaction go all that came after it
 //! and may have seen it. So the books add up after a crash as well, and what was told stays true.
 //!
+//! Who waited through such a crash is told of it: a database that has started again saves with success what came after, and
+//! knows nothing of what was lost. So a flush says since when the database it saved has run without losing its memory, and
+//! vouches only for what was written later.
+//!
 //! What is told to nobody as done needs no wait at all: a claim, a renewed lease, logs, that a webhook was tried. Losing
 //! one in a crash of the database has the same effect as losing the worker or the deliverer who made it.
 
@@ -15,7 +19,7 @@ use std::{
     collections::VecDeque,
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{Result, Store, predictions::Row, together::Together};
@@ -44,9 +48,25 @@ pub(super) struct Durability {
 
 #[derive(Debug, Default)]
 struct Shared {
-    flushes: Together<()>,
+    flushes: Together<Flush>,
     /// Predictions whose end is safe, the latest last.
     safe: Mutex<VecDeque<PredictionId>>,
+}
+
+/// A flush that succeeded.
+#[derive(Clone, Copy, Debug)]
+struct Flush {
+    /// When we heard of it.
+    at: Instant,
+    /// For how long, at least, the database has run by then without losing its memory.
+    runs_for: Duration,
+}
+
+impl Flush {
+    /// Whether what was written by then, and before this flush, is saved.
+    fn vouches_for(self, written: Instant) -> bool {
+        self.at.saturating_duration_since(written) < self.runs_for
+    }
 }
 
 impl Durability {
@@ -70,17 +90,39 @@ impl Durability {
 
 impl Store {
     /// Returns when everything is on the disk whose statement had returned, in whatever process, before this was called;
-    /// and, if the database has a synchronous standby, there as well.
+    /// and, if the database has a synchronous standby, there as well. Fails if the database may have crashed meanwhile.
     pub(super) async fn until_durable(&self) -> Result<()> {
-        // The least that can be written. Its own commit waits, and with it everything that was written before.
-        let flush = async {
-            sqlx::query("select pg_logical_emit_message(true, 'fourstep', '')").execute(&self.pool).await?;
-            Result::<()>::Ok(())
-        };
+        let written = Instant::now();
         // Whoever comes is let go by itself: behind one who waits for a database that has fallen silent come others, who would
         // wait for it one after the other.
-        let saved = tokio::time::timeout(PATIENCE, self.durability.shared.flushes.result(flush)).await;
-        saved.unwrap_or_else(|_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into()).into()))
+        let saved = tokio::time::timeout(PATIENCE, self.durability.shared.flushes.result(self.flush())).await;
+        let flush = saved.unwrap_or_else(|_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into()).into()))?;
+        if !flush.vouches_for(written) {
+            let restarted = io::Error::new(io::ErrorKind::ConnectionReset, "the database has started again meanwhile");
+            return Err(sqlx::Error::Io(restarted).into());
+        }
+        Ok(())
+    }
+
+    /// Saves all that was written.
+    ///
+    /// A crash ends every connection, so one that was there before is proof enough. If it is young, the database is asked when
+    /// it started, and when it last started again after one of its processes had crashed: its checkpointer is as old as that.
+    /// (Roles without `pg_read_all_stats` do not see the latter.)
+    async fn flush(&self) -> Result<Flush> {
+        // The least that can be written. Its own commit waits, and with it everything that was written before.
+        let age: f64 = sqlx::query_scalar(
+            "select extract(epoch from clock_timestamp() - case
+                 when backend_start < clock_timestamp() - interval '1 minute' then backend_start
+                 else least(backend_start, greatest(
+                     pg_postmaster_start_time(),
+                     (select max(backend_start) from pg_stat_get_activity(null) where backend_type = 'checkpointer')))
+             end)::float8
+             from pg_stat_get_activity(pg_backend_pid()), pg_logical_emit_message(true, 'fourstep', '')",
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(Flush { at: Instant::now(), runs_for: Duration::from_secs_f64(age.max(0.0)) })
     }
 
     /// Returns when the end of a prediction, whose statement has returned, may be told to anybody.
@@ -97,5 +139,18 @@ impl Store {
             self.until_durable().await?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flush_vouches_for_what_was_written_since_the_database_has_run() {
+        let written = Instant::now();
+        let at = written + Duration::from_secs(2);
+        assert!(Flush { at, runs_for: Duration::from_secs(3) }.vouches_for(written));
+        assert!(!Flush { at, runs_for: Duration::from_secs(1) }.vouches_for(written), "it started again in between");
     }
 }

@@ -9,7 +9,7 @@ use fourstep::{
         UsageGroup, UsageQuery,
     },
     postgres::{Options, PrivateCluster},
-    store::{ListFilter, Store},
+    store::{Error, ListFilter, Store},
 };
 use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
 use uuid::Uuid;
@@ -151,5 +151,46 @@ async fn what_an_operator_changes_of_accounts_and_keys_is_saved_when_it_is_told(
     saves!(async { store.signing_secrets(account).await.map(|_| true) }, "a first secret");
     saves!(async { store.rotate_signing_secret(account).await.map(|_| true) }, "a secret's rotation");
     pool.close().await;
+    database.stop().await;
+}
+
+/// Between what was read and that it is safe, the database goes and comes back: what it then saves says nothing of what was read.
+#[tokio::test]
+async fn what_was_read_before_a_restart_of_the_database_is_not_told_after_it() {
+    let place = TestFolder::new();
+    let database = PrivateCluster::start(&place.0.join("data"), Options::default()).await.unwrap();
+    let pool = PgPoolOptions::new().max_connections(3).connect(database.url()).await.unwrap();
+    Store::with_pool(pool.clone()).migrate().await.unwrap();
+    let queue = Queue::new(pool.clone()).await;
+    let prediction = queue.create().await;
+    end_elsewhere(&prediction, &pool).await;
+
+    let alone = PgPoolOptions::new().max_connections(1).connect(database.url()).await.unwrap();
+    let (store, account) = (Store::with_pool(alone.clone()), queue.caller.account_id);
+    // It stands in line for the only connection there is, and behind it somebody who keeps it.
+    let first = alone.acquire().await.unwrap();
+    let reading = tokio::spawn({
+        let store = store.clone();
+        async move { store.get(account, prediction.id).await }
+    });
+    tokio::task::yield_now().await;
+    let second = tokio::spawn({
+        let alone = alone.clone();
+        async move { alone.acquire().await }
+    });
+    tokio::task::yield_now().await;
+    drop(first);
+    let kept = second.await.unwrap().unwrap();
+    pool.close().await;
+    let url = database.url().to_owned();
+    database.stop().await;
+    let database = PrivateCluster::start(&place.0.join("data"), Options::default()).await.unwrap();
+    assert_eq!(database.url(), url);
+    drop(kept);
+    let told = reading.await.unwrap();
+    assert!(matches!(told, Err(Error::Unavailable(_))), "{told:?}");
+    // Who asks now is told what there is now.
+    assert_eq!(store.get(account, prediction.id).await.unwrap().unwrap().status, Status::Canceled);
+    alone.close().await;
     database.stop().await;
 }
