@@ -107,6 +107,9 @@ impl Store {
                                       $8::bigint[], $9::bigint[], $10::text[]) with ordinality
                      as told (told_id, told_attempt, told_worker, told_status, told_output, told_code, told_message,
                               told_device_us, told_cost, told_logs, told_place)
+                 -- There are no more. But of an array whose length it does not know the planner expects ten, for which it
+                 -- would rather read a whole small table, and go on doing so when that has grown.
+                 limit $13
              ),
              locked as materialized (
                  select id from predictions where id in (select told_id from told) and status = 'processing'
@@ -149,6 +152,7 @@ impl Store {
         .bind(ends.iter().map(|end| end.logs.as_str()).collect::<Vec<_>>())
         .bind(FailureCode::DeadlineExceeded.as_str())
         .bind(DEADLINE_MESSAGE)
+        .bind(ends.len() as i64)
         .fetch_all(&self.pool)
         .await?;
         let mut ended: Vec<Option<PgRow>> = ends.iter().map(|_| None).collect();

@@ -6,7 +6,11 @@ use serde_json::json;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::support::{TestApp, json};
+use crate::{
+    openapi::{document, operations},
+    receiver::Receiver,
+    support::{TestApp, black_png, id, json},
+};
 
 /// Every route that needs a key. `{id}` stands for a prediction's id.
 pub(crate) const GUARDED: [(Method, &str); 10] = [
@@ -143,4 +147,41 @@ async fn the_vendors_faces_let_in_the_same_and_show_them_the_same(pool: PgPool) 
             assert!(!listed.text().await.unwrap().contains(&id), "{path}");
         }
     }
+}
+
+/// By what the API says of itself, so that no route is forgotten.
+#[sqlx::test]
+async fn what_is_somebody_elses_is_not_found_on_any_route_there_is(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let receiver = Receiver::start().await;
+    let prediction = app.create_hooked(&receiver).await;
+    let upload = app.post("/files").header("Content-Type", "application/octet-stream").body(black_png(256, 256));
+    let upload = json(upload.send().await.unwrap()).await;
+    let stranger = ApiKey::generate().unwrap();
+    app.store.create_key("stranger", "test", &stranger).await.unwrap();
+    let mut asked = 0;
+    let document = document();
+    for operation in operations(&document) {
+        let is_keyed = operation.described["security"].as_array().is_some_and(|security| !security.is_empty());
+        let is_owned = is_keyed && !operation.path.contains("/models/") && !operation.path.starts_with("/admin/");
+        let also = document["paths"][&operation.path]["x-also-at"].as_array().into_iter().flatten();
+        let mounts = also.map(|path| path.as_str().unwrap()).chain([operation.path.as_str()]);
+        for path in mounts.filter(|path| is_owned && path.contains('{')) {
+            let id = if path.contains("/files/") { id(&upload) } else { prediction.clone() };
+            let (before, rest) = path.split_once('{').unwrap();
+            let url = format!("{}{before}{id}{}", app.url, rest.split_once('}').unwrap().1);
+            let method: Method = operation.method.to_uppercase().parse().unwrap();
+            let request = app.client.request(method.clone(), url).bearer_auth(stranger.expose()).json(&json!({}));
+            let response = request.send().await.unwrap();
+            // Eachlabs says that a file is deleted of whatever is not there.
+            let is_deleted = method == Method::DELETE && path.starts_with("/eachlabs/");
+            let expected = if is_deleted { StatusCode::NO_CONTENT } else { StatusCode::NOT_FOUND };
+            assert_eq!(response.status(), expected, "{method} {path}");
+            assert!(!response.text().await.unwrap().contains("a cat"), "{method} {path}");
+            asked += 1;
+        }
+    }
+    assert!(asked >= 14, "{asked} routes");
+    assert_eq!(app.prediction(&prediction).await["status"], "starting", "and nothing has happened to it");
+    assert_eq!(app.client.get(upload["url"].as_str().unwrap()).send().await.unwrap().status(), StatusCode::OK);
 }
