@@ -1,6 +1,6 @@
 //! The model a newcomer has, by meaning: whoever asks for a red circle on a blue background over HTTP gets one.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use fourstep::{demo, domain::Scheduler};
@@ -162,21 +162,36 @@ async fn a_prediction_says_what_of_its_prompt_was_cut_and_that_nobody_checked_it
     assert!(logs.contains("the images were not checked"), "{logs}");
 }
 
+/// Makes what a word means to the first text encoder no number.
+fn poison(weights: &Path, word: &str) {
+    let vocabulary = std::fs::read(weights.join("tokenizer/vocab.json")).unwrap();
+    let vocabulary: Value = serde_json::from_slice(&vocabulary).unwrap();
+    let token = vocabulary[format!("{word}</w>")].as_u64().unwrap() as usize;
+
+    let path = weights.join("text_encoder/model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let header_length = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..8 + header_length]).unwrap();
+    let tensors = header.as_object().unwrap();
+    let (_, table) = tensors.iter().find(|(name, _)| name.ends_with("token_embedding.weight")).unwrap();
+    let (width, start) = (table["shape"][1].as_u64().unwrap(), table["data_offsets"][0].as_u64().unwrap());
+    // In f16, these bytes are not a number.
+    let row = 2 * width as usize;
+    let begin = 8 + header_length + start as usize + token * row;
+    bytes[begin..begin + row].fill(0xFF);
+    std::fs::write(&path, bytes).unwrap();
+}
+
 #[sqlx::test]
 async fn numbers_that_are_not_finite_are_a_failed_prediction_that_costs_nothing(pool: PgPool) {
     let (folder, url) = (TestFolder::new(), url_of(&pool));
     let weights = demo::unpack(&folder.0).unwrap();
-    // The last numbers of the file belong to some tensor; as f16 these bytes are not a number.
-    let unet = weights.join("unet/diffusion_pytorch_model.safetensors");
-    let mut bytes = std::fs::read(&unet).unwrap();
-    let end = bytes.len();
-    bytes[end - 64..].fill(0xFF);
-    std::fs::write(&unet, bytes).unwrap();
-
+    poison(&weights, "star");
     let server = Program::serve_model(&folder.0, &url, &["--weights", weights.to_str().unwrap()]);
     let client = Client::of(&server, &folder.0);
-    let answer = client.post(60, &json!({"prompt": "a star", "width": 256, "height": 256})).await.unwrap();
-    let prediction: Value = answer.json().await.unwrap();
+    let input = json!({"prompt": "a star", "width": 256, "height": 256});
+    let created: Value = client.post(1, &input).await.unwrap().json().await.unwrap();
+    let prediction = client.terminal(created["id"].as_str().unwrap()).await;
     assert_eq!((&prediction["status"], &prediction["output"]), (&json!("failed"), &Value::Null), "{prediction}");
     assert_eq!(prediction["error"], "the UNet produced values that are not finite");
     assert_eq!(prediction["metrics"]["cost"], 0.0, "{prediction}");
