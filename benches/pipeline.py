@@ -21,12 +21,14 @@ WORK = {512: (1588.8, 2514.5), 1024: (6761.2, 10470.4)}
 
 
 def generate(program, weights, size, dtype, device, seed, pictures=1):
-    """What `--timings` says of a process that draws so many pictures."""
+    """What `--timings` says of a process that draws so many pictures. A dtype may have what it is quantized to: bf16+int8."""
+    dtype, *quantize = dtype.split("+")
     with tempfile.TemporaryDirectory() as folder:
         command = [
             program, "generate", "--weights", weights, "--prompt", PROMPT, "--seed", str(seed), "--timings",
             "--width", str(size), "--height", str(size), "--dtype", dtype, "--device", device,
             "--num-outputs", str(pictures), "--out", f"{folder}/picture.png",
+            *(option for kind in quantize for option in ("--quantize", kind)),
         ]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     return json.loads(done.stdout)

@@ -5,6 +5,7 @@ trained by inserting it into captions, and copied to every row that no caption u
 """
 import os
 import random
+import shutil
 import sys
 
 import torch
@@ -22,10 +23,21 @@ SIZE, START, END, EXCLAMATION, LENGTH = 49408, 49406, 49407, 0, 77
 UNKNOWN, PADDING = 0, 1
 
 
+def write_once(folder):
+    """The tokenizer's files, whole or not at all: two processes come here at the same time."""
+    half = f"{folder}.{os.getpid()}"
+    write_tokenizer(half, read_merges(MERGES), "<|endoftext|>")
+    try:
+        os.rename(half, folder)
+    except OSError:
+        # The other one was quicker.
+        shutil.rmtree(half)
+
+
 class Vocabulary:
     def __init__(self, folder):
-        if not os.path.exists(f"{folder}/vocab.json"):
-            write_tokenizer(folder, read_merges(MERGES), "<|endoftext|>")
+        if not os.path.exists(folder):
+            write_once(folder)
         self.tokenizer = CLIPTokenizer.from_pretrained(folder)
         self.words = {}
         rng = random.Random("vocabulary")
