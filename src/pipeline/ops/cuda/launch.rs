@@ -1,11 +1,13 @@
 //! Kernels by name and the type of their numbers, and slices to give them.
 
+use std::sync::Arc;
+
 use candle_core::{
     CpuStorage, CudaDevice, CudaStorage, Layout, Result, Shape,
     backend::BackendStorage as _,
     cuda_backend::{
-        CudaDType, CudaFunc, WrapErr as _,
-        cudarc::driver::{CudaSlice, CudaView, DeviceRepr, LaunchConfig},
+        CudaDType, WrapErr as _,
+        cudarc::driver::{CudaFunction, CudaSlice, CudaStream, CudaView, DeviceRepr, LaunchArgs, LaunchConfig},
     },
 };
 use half::{bf16, f16};
@@ -32,9 +34,23 @@ impl Number for bf16 {
     const NAME: &'static str = "bf16";
 }
 
+/// A kernel, and where it runs.
+pub(super) struct Kernel {
+    function: CudaFunction,
+    stream: Arc<CudaStream>,
+}
+
+impl Kernel {
+    /// A call of it, to be given arguments.
+    pub(super) fn builder(&self) -> LaunchArgs<'_> {
+        self.stream.launch_builder(&self.function)
+    }
+}
+
 /// The kernel of this name for numbers of type `T`.
-pub(super) fn kernel<T: Number>(device: &CudaDevice, name: &str) -> Result<CudaFunc> {
-    device.get_or_load_custom_func(&format!("{name}_{}", T::NAME), "fourstep", PTX)
+pub(super) fn kernel<T: Number>(device: &CudaDevice, name: &str) -> Result<Kernel> {
+    let function = device.get_or_load_custom_func(&format!("{name}_{}", T::NAME), "fourstep", PTX)?;
+    Ok(Kernel { function: function.into_cuda_function(), stream: device.cuda_stream() })
 }
 
 /// A contiguous tensor's numbers.
