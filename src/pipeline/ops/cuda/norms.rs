@@ -63,7 +63,9 @@ impl GroupNormOp {
         let first = kernel::<T>(device, "group_norm_parts")?;
         let mut arguments = first.builder();
         arguments.arg(&x_view).arg(&means).arg(&squares);
-        sizes.iter().for_each(|size| drop(arguments.arg(size)));
+        for size in &sizes {
+            arguments.arg(size);
+        }
         #[expect(unsafe_code, reason = "the arguments are the kernel's, and as large as the sizes say")]
         unsafe {
             arguments.launch(grid).w()?;
@@ -72,7 +74,9 @@ impl GroupNormOp {
         let second = kernel::<T>(device, "group_norm_apply")?;
         let mut arguments = second.builder();
         arguments.arg(&x_view).arg(&means).arg(&squares).arg(&weight).arg(&bias).arg(&y);
-        sizes.iter().for_each(|size| drop(arguments.arg(size)));
+        for size in &sizes {
+            arguments.arg(size);
+        }
         let silu = i32::from(self.silu);
         arguments.arg(&self.eps).arg(&silu);
         #[expect(unsafe_code, reason = "the arguments are the kernel's, and as large as the sizes say")]
