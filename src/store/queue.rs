@@ -22,20 +22,30 @@ use crate::metrics;
 /// How far from its head the queue is searched for what can be drawn side by side.
 const NEAR: i64 = 32;
 
-/// Gives what `next` found to worker `$2`, for `$3` microseconds.
-macro_rules! claimed {
+/// The rest of a statement that claims: gives what `next` found to worker `$2`, for `$3` microseconds, tells of it where a
+/// webhook asks for that, and answers with what [`Store::claimed`] reads.
+macro_rules! claiming {
     () => {
         concat!(
-            "update predictions set
-                 status = 'processing',
-                 attempt = attempt + 1,
-                 worker_id = $2,
-                 lease_until = now() + $3::bigint * interval '1 microsecond',
-                 started_at = coalesce(started_at, now())
-             from next
-             where id = next_id
-             returning ",
-            columns!()
+            ",
+             claimed as (
+                 update predictions set
+                     status = 'processing',
+                     attempt = attempt + 1,
+                     worker_id = $2,
+                     lease_until = now() + $3::bigint * interval '1 microsecond',
+                     started_at = coalesce(started_at, now())
+                 from next
+                 where id = next_id
+                 returning ",
+            columns!(),
+            ")",
+            post_started!(),
+            "select ",
+            columns!(),
+            ", exists (select from posted) as is_posted, ",
+            without_waiting!(),
+            " from claimed"
         )
     };
 }
@@ -115,16 +125,8 @@ impl Store {
                  order by priority, turn, created_at, id
                  limit 1
                  for update skip locked
-             ),
-             claimed as (",
-            claimed!(),
-            ")",
-            post_started!(),
-            "select ",
-            columns!(),
-            ", exists (select from posted) as is_posted, ",
-            without_waiting!(),
-            " from claimed"
+             )",
+            claiming!(),
         ))
         .bind(model)
         .bind(worker_id)
@@ -161,16 +163,8 @@ impl Store {
                  limit least($4, (select (cardinality($1) + greatest(count(*), 1)) / greatest(count(*), 1) - 1
                                   from workers where $5 = any (models) and phase = 'ready'))
                  for update skip locked
-             ),
-             claimed as (",
-            claimed!(),
-            ")",
-            post_started!(),
-            "select ",
-            columns!(),
-            ", exists (select from posted) as is_posted, ",
-            without_waiting!(),
-            " from claimed"
+             )",
+            claiming!(),
         ))
         .bind(fitting)
         .bind(claim.worker_id)

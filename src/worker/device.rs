@@ -163,13 +163,8 @@ fn run(predictor: &mut dyn Predictor, batch: &[Assignment]) -> Vec<Run> {
         }
         ControlFlow::Continue(())
     };
-    let run = || match batch {
-        [one] => vec![predictor.predict(&one.input, one.image.as_ref(), &mut |step| on_step(0, step))],
-        several => {
-            let requests: Vec<Request<'_>> = several.iter().map(Assignment::request).collect();
-            predictor.predict_batch(&requests, &mut on_step)
-        }
-    };
+    let requests: Vec<Request<'_>> = batch.iter().map(Assignment::request).collect();
+    let run = || predictor.predict_batch(&requests, &mut on_step);
     let results =
         catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| batch.iter().map(|_| Err(crashed())).collect());
     let (times, batch_time) = shares.end();
