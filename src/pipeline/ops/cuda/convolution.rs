@@ -4,7 +4,7 @@
 use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
 use candle_core::{
-    CpuStorage, CudaDevice, CudaStorage, CustomOp3, Layout, Result, Shape, Tensor,
+    CudaDevice, CudaStorage, Layout, Result, Shape, Tensor,
     backend::BackendStorage as _,
     cuda_backend::{
         DeviceId, WrapErr as _,
@@ -17,12 +17,11 @@ use candle_core::{
         },
     },
 };
-use half::{bf16, f16};
 
 use super::{
     super::{Convolution, Padding},
     contiguous,
-    launch::{self, blocks_for, kernel, not_here, result, room, view},
+    launch::{Number, Operand, blocks_for, kernel, on_weight_and_bias, result, room, view},
 };
 
 /// cuDNN's numbers of a picture: pictures, channels, rows, columns.
@@ -49,27 +48,6 @@ struct Geometry {
     y: Sizes,
     stride: i32,
     padding: i32,
-}
-
-/// A type that cuDNN takes, whose scaling parameters are f32.
-trait Number: launch::Number + CudnnDataType {
-    const ONE: Self;
-    const NONE: Self;
-}
-
-impl Number for f32 {
-    const ONE: Self = 1.0;
-    const NONE: Self = 0.0;
-}
-
-impl Number for f16 {
-    const ONE: Self = Self::ONE;
-    const NONE: Self = Self::ZERO;
-}
-
-impl Number for bf16 {
-    const ONE: Self = Self::ONE;
-    const NONE: Self = Self::ZERO;
 }
 
 pub(in super::super) fn convolution(layer: &Convolution, x: &Tensor) -> Result<Tensor> {
@@ -110,11 +88,11 @@ impl ConvolutionOp {
         })
     }
 
-    fn run<T: Number>(
+    fn run<T: Number + CudnnDataType>(
         &self,
-        x: (&CudaStorage, &Layout),
-        filter: (&CudaStorage, &Layout),
-        bias: (&CudaStorage, &Layout),
+        x: Operand<'_>,
+        filter: Operand<'_>,
+        bias: Operand<'_>,
     ) -> Result<(CudaStorage, Shape)> {
         let device = x.0.device();
         let geometry = self.geometry(x.1, filter.1)?;
@@ -138,7 +116,7 @@ impl ConvolutionOp {
 type View<'a, T> = candle_core::cuda_backend::cudarc::driver::CudaView<'a, T>;
 
 /// Without the bias.
-fn convolve<T: Number>(
+fn convolve<T: Number + CudnnDataType>(
     device: &CudaDevice,
     geometry: &Geometry,
     (x, filter): (&View<'_, T>, &View<'_, T>),
@@ -170,7 +148,7 @@ fn convolve<T: Number>(
     let mut workspace = room::<u8>(device, plan.workspace.max(1))?;
     #[expect(unsafe_code, reason = "the descriptors say how large the slices are, which were made or checked so")]
     unsafe {
-        call.launch(plan.algorithm, Some(&mut workspace), (T::ONE, T::NONE), x, filter, y)?;
+        call.launch(plan.algorithm, Some(&mut workspace), (T::from_f64(1.0), T::from_f64(0.0)), x, filter, y)?;
     }
     Ok(())
 }
@@ -184,38 +162,4 @@ fn handle(device: &CudaDevice) -> Result<Arc<Cudnn>> {
     Ok(cudnn)
 }
 
-impl CustomOp3 for ConvolutionOp {
-    fn name(&self) -> &'static str {
-        "convolution"
-    }
-
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        not_here()
-    }
-
-    fn cuda_fwd(
-        &self,
-        x: &CudaStorage,
-        x_layout: &Layout,
-        filter: &CudaStorage,
-        filter_layout: &Layout,
-        bias: &CudaStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        let (x, filter, bias) = ((x, x_layout), (filter, filter_layout), (bias, bias_layout));
-        match x.0.dtype() {
-            candle_core::DType::F32 => self.run::<f32>(x, filter, bias),
-            candle_core::DType::F16 => self.run::<f16>(x, filter, bias),
-            candle_core::DType::BF16 => self.run::<bf16>(x, filter, bias),
-            other => candle_core::bail!("there is no convolution of {other:?}"),
-        }
-    }
-}
+on_weight_and_bias!(ConvolutionOp, "convolution");

@@ -93,15 +93,47 @@ pub(super) fn not_here() -> Result<(CpuStorage, Shape)> {
     candle_core::bail!("this version of the operation is the GPU's")
 }
 
-/// Calls a function for the type of a storage's numbers.
-macro_rules! for_type {
-    ($storage:expr, $function:ident($($argument:expr),* $(,)?)) => {
-        match candle_core::backend::BackendStorage::dtype($storage) {
-            candle_core::DType::F32 => $function::<f32>($($argument),*),
-            candle_core::DType::F16 => $function::<half::f16>($($argument),*),
-            candle_core::DType::BF16 => $function::<half::bf16>($($argument),*),
-            other => candle_core::bail!("there is no kernel for {other:?}"),
+/// A tensor as an operation gets it.
+pub(super) type Operand<'a> = (&'a CudaStorage, &'a Layout);
+
+/// Makes `$op`, which has a `run` for each type of numbers, candle's operation on an activation, a weight and a bias.
+macro_rules! on_weight_and_bias {
+    ($op:ty, $name:literal) => {
+        impl candle_core::CustomOp3 for $op {
+            fn name(&self) -> &'static str {
+                $name
+            }
+
+            fn cpu_fwd(
+                &self,
+                _: &candle_core::CpuStorage,
+                _: &candle_core::Layout,
+                _: &candle_core::CpuStorage,
+                _: &candle_core::Layout,
+                _: &candle_core::CpuStorage,
+                _: &candle_core::Layout,
+            ) -> candle_core::Result<(candle_core::CpuStorage, candle_core::Shape)> {
+                $crate::pipeline::ops::cuda::launch::not_here()
+            }
+
+            fn cuda_fwd(
+                &self,
+                x: &candle_core::CudaStorage,
+                x_layout: &candle_core::Layout,
+                weight: &candle_core::CudaStorage,
+                weight_layout: &candle_core::Layout,
+                bias: &candle_core::CudaStorage,
+                bias_layout: &candle_core::Layout,
+            ) -> candle_core::Result<(candle_core::CudaStorage, candle_core::Shape)> {
+                let (x, weight, bias) = ((x, x_layout), (weight, weight_layout), (bias, bias_layout));
+                match candle_core::backend::BackendStorage::dtype(x.0) {
+                    candle_core::DType::F32 => self.run::<f32>(x, weight, bias),
+                    candle_core::DType::F16 => self.run::<half::f16>(x, weight, bias),
+                    candle_core::DType::BF16 => self.run::<half::bf16>(x, weight, bias),
+                    other => candle_core::bail!("there is no kernel for {other:?}"),
+                }
+            }
         }
     };
 }
-pub(super) use for_type;
+pub(super) use on_weight_and_bias;

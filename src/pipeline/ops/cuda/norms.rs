@@ -1,15 +1,16 @@
 //! Norms and gates: a pass or two where candle takes ten.
 
 use candle_core::{
-    CpuStorage, CudaStorage, CustomOp1, CustomOp3, D, Layout, Result, Shape, Tensor,
+    CpuStorage, CudaStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor,
     backend::BackendStorage as _,
     cuda_backend::{WrapErr as _, cudarc::driver::PushKernelArg as _},
 };
+use half::{bf16, f16};
 
 use super::{
     super::{GroupNorm, LayerNorm},
     contiguous,
-    launch::{Number, blocks, blocks_for, for_type, kernel, not_here, result, room, view},
+    launch::{Number, Operand, blocks, blocks_for, kernel, not_here, on_weight_and_bias, result, room, view},
 };
 
 /// Pixels a block looks at, about: small enough that all of a GPU has something to do, large enough to be worth a block.
@@ -40,12 +41,7 @@ struct GroupNormOp {
 }
 
 impl GroupNormOp {
-    fn run<T: Number>(
-        &self,
-        x: (&CudaStorage, &Layout),
-        weight: (&CudaStorage, &Layout),
-        bias: (&CudaStorage, &Layout),
-    ) -> Result<(CudaStorage, Shape)> {
+    fn run<T: Number>(&self, x: Operand<'_>, weight: Operand<'_>, bias: Operand<'_>) -> Result<(CudaStorage, Shape)> {
         let (device, shape) = (x.0.device(), x.1.shape());
         let (pictures, channels) = (shape.dim(0)?, shape.dim(D::Minus1)?);
         if self.groups == 0 || channels % self.groups != 0 || shape.elem_count() == 0 {
@@ -92,12 +88,7 @@ struct LayerNormOp {
 }
 
 impl LayerNormOp {
-    fn run<T: Number>(
-        &self,
-        x: (&CudaStorage, &Layout),
-        weight: (&CudaStorage, &Layout),
-        bias: (&CudaStorage, &Layout),
-    ) -> Result<(CudaStorage, Shape)> {
+    fn run<T: Number>(&self, x: Operand<'_>, weight: Operand<'_>, bias: Operand<'_>) -> Result<(CudaStorage, Shape)> {
         let (device, shape) = (x.0.device(), x.1.shape());
         let channels = shape.dim(D::Minus1)?;
         let y = room::<T>(device, shape.elem_count())?;
@@ -135,51 +126,8 @@ fn run_geglu<T: Number>(x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage
     Ok(result(y, x, dims))
 }
 
-/// An operation on an activation, a weight and a bias.
-macro_rules! norm {
-    ($op:ty, $name:literal) => {
-        impl CustomOp3 for $op {
-            fn name(&self) -> &'static str {
-                $name
-            }
-
-            fn cpu_fwd(
-                &self,
-                _: &CpuStorage,
-                _: &Layout,
-                _: &CpuStorage,
-                _: &Layout,
-                _: &CpuStorage,
-                _: &Layout,
-            ) -> Result<(CpuStorage, Shape)> {
-                not_here()
-            }
-
-            fn cuda_fwd(
-                &self,
-                x: &CudaStorage,
-                x_layout: &Layout,
-                weight: &CudaStorage,
-                weight_layout: &Layout,
-                bias: &CudaStorage,
-                bias_layout: &Layout,
-            ) -> Result<(CudaStorage, Shape)> {
-                fn run<T: Number>(
-                    op: &$op,
-                    x: (&CudaStorage, &Layout),
-                    weight: (&CudaStorage, &Layout),
-                    bias: (&CudaStorage, &Layout),
-                ) -> Result<(CudaStorage, Shape)> {
-                    op.run::<T>(x, weight, bias)
-                }
-                for_type!(x, run(self, (x, x_layout), (weight, weight_layout), (bias, bias_layout)))
-            }
-        }
-    };
-}
-
-norm!(GroupNormOp, "group_norm");
-norm!(LayerNormOp, "layer_norm");
+on_weight_and_bias!(GroupNormOp, "group_norm");
+on_weight_and_bias!(LayerNormOp, "layer_norm");
 
 impl CustomOp1 for GegluOp {
     fn name(&self) -> &'static str {
@@ -191,6 +139,11 @@ impl CustomOp1 for GegluOp {
     }
 
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        for_type!(x, run_geglu(x, layout))
+        match x.dtype() {
+            DType::F32 => run_geglu::<f32>(x, layout),
+            DType::F16 => run_geglu::<f16>(x, layout),
+            DType::BF16 => run_geglu::<bf16>(x, layout),
+            other => candle_core::bail!("there is no kernel for {other:?}"),
+        }
     }
 }
