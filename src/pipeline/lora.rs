@@ -14,7 +14,7 @@ use candle_core::{DType, Tensor};
 
 use super::{
     error::{Error, WeightsError},
-    weights::{SafetensorsFiles, TensorStore},
+    weights::{MappedMatrix, SafetensorsFiles, TensorStore},
 };
 
 /// What a file calls the two halves of a change, longest first where one ends with another.
@@ -106,6 +106,11 @@ impl TensorStore for Merged {
             tensor = (tensor + lora.change(&lora.layers[name], shape)?)?;
         }
         Ok(tensor.to_dtype(dtype)?)
+    }
+
+    fn map(&self, name: &str, shape: &[usize], dtype: DType) -> Result<Option<MappedMatrix>, Error> {
+        let is_changed = self.loras.iter().any(|lora| lora.layers.contains_key(name));
+        if is_changed { Ok(None) } else { self.base.map(name, shape, dtype) }
     }
 }
 

@@ -131,7 +131,9 @@ fn write_unet(folder: &Path) -> usize {
         header.insert(name, json!({"dtype": "F16", "shape": shape, "data_offsets": [2 * numbers, 2 * end]}));
         numbers = end;
     }
-    let header = Value::from(header).to_string();
+    let mut header = Value::from(header).to_string();
+    // As safetensors does it, so that the numbers begin where they can be read in place.
+    header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
     let path = folder.join("unet/diffusion_pytorch_model.safetensors");
     fs::write(&path, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat()).unwrap();
     let file = fs::File::options().write(true).open(&path).unwrap();

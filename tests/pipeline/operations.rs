@@ -46,7 +46,7 @@ fn large_products_in_every_order() {
         let kept = |x: Tensor| x.to_dtype(dtype).unwrap();
         // What bf16 is multiplied with is bf16.
         let seen = |x: &Tensor| if dtype == DType::BF16 && multiplies_bf16() { bf16(x) } else { x.clone() };
-        let layer = Linear { weight: kept(random(1, &[550, 2600])), bias: Some(random(2, &[550])) };
+        let layer = Linear { weight: kept(random(1, &[550, 2600])).into(), bias: Some(random(2, &[550])) };
         let x = random(3, &[1, 70, 2600]);
         let name = format!("large linear, {dtype:?}");
         assert_close(&name, &layer.forward(&x).unwrap(), &reference::linear(&layer, &seen(&x)).unwrap());
@@ -80,7 +80,7 @@ fn products_with_weights_in_f32_keep_all_24_bits() {
     const DEPTH: usize = 96;
     const OUTPUTS: usize = 48;
     let (x, weight) = (random(1, &[1, 64, DEPTH]), random(2, &[OUTPUTS, DEPTH]));
-    let found = values(&Linear { weight: weight.clone(), bias: None }.forward(&x).unwrap());
+    let found = values(&Linear { weight: weight.clone().into(), bias: None }.forward(&x).unwrap());
     let (x, weight) = (values(&x), values(&weight));
     for (number, found) in found.into_iter().enumerate() {
         let (row, output) = (&x[number / OUTPUTS * DEPTH..][..DEPTH], &weight[number % OUTPUTS * DEPTH..][..DEPTH]);
@@ -122,7 +122,7 @@ fn linear_in_every_kept_type() {
         for dtype in [DType::F32, DType::F16, DType::BF16] {
             let weight = random(1, &[outputs, inputs]).to_dtype(dtype).unwrap();
             for bias in [Some(random(2, &[outputs])), None] {
-                let layer = Linear { weight: weight.clone(), bias };
+                let layer = Linear { weight: weight.clone().into(), bias };
                 let x = random(3, &[2, rows, inputs]);
                 let name = format!("linear {rows} rows, {inputs} to {outputs}, {dtype:?}");
                 let found = layer.forward(&x).unwrap();
@@ -146,7 +146,7 @@ fn linear_in_eight_bit_integers() {
         for dtype in [DType::F32, DType::F16, DType::BF16] {
             let weight = random(1, &[outputs, inputs]).to_dtype(dtype).unwrap();
             for bias in [Some(random(2, &[outputs])), None] {
-                let layer = Linear { weight: weight.clone(), bias: bias.clone() };
+                let layer = Linear { weight: weight.clone().into(), bias: bias.clone() };
                 if !has_int8() {
                     assert!(matches!(Int8Linear::of(&layer), Err(Error::NoInt8)));
                     continue;
@@ -175,7 +175,7 @@ fn a_row_that_is_not_finite_stays_so_in_eight_bits() {
     if !has_int8() {
         return;
     }
-    let layer = Int8Linear::of(&Linear { weight: random(1, &[4, 8]), bias: None }).unwrap();
+    let layer = Int8Linear::of(&Linear { weight: random(1, &[4, 8]).into(), bias: None }).unwrap();
     for broken in [f32::NAN, f32::INFINITY] {
         let mut numbers = values(&random(2, &[1, 3, 8]));
         numbers[9] = broken;
@@ -254,7 +254,7 @@ fn operations_that_only_move_values_are_exact() {
 
 #[test]
 fn a_layer_refuses_an_input_of_another_width() {
-    let layer = Linear { weight: random(1, &[4, 3]), bias: None };
+    let layer = Linear { weight: random(1, &[4, 3]).into(), bias: None };
     assert!(layer.forward(&random(2, &[2, 5])).is_err());
     let layer =
         Convolution { weight: random(1, &[3, 3, 2, 4]), bias: random(2, &[4]), stride: 1, padding: Padding::same(1) };

@@ -3,15 +3,18 @@
 use candle_core::Tensor;
 
 use super::{
-    super::{error::Error, weights::Source},
+    super::{
+        error::Error,
+        weights::{Source, WeightMatrix},
+    },
     cpu, has_cpu_version, reference,
 };
 
 /// `y = x W^T + b` over the last dimension.
 #[derive(Clone, Debug)]
 pub struct Linear {
-    /// `(out, in)`, as the file has it.
-    pub weight: Tensor,
+    /// `(out, in)`.
+    pub weight: WeightMatrix,
     /// `(out)`.
     pub bias: Option<Tensor>,
 }
@@ -24,14 +27,13 @@ impl Linear {
 
     /// Loads `weight` alone.
     pub fn load_no_bias(source: &Source<'_>, inputs: usize, outputs: usize) -> Result<Self, Error> {
-        let weight = source.weight("weight", &[outputs, inputs])?.to_device(source.device())?;
-        Ok(Self { weight, bias: None })
+        Ok(Self { weight: source.matrix("weight", &[outputs, inputs])?, bias: None })
     }
 
     /// Loads a convolution with a 1x1 kernel, which on channels-last activations is nothing but this.
     pub fn load_1x1(source: &Source<'_>, inputs: usize, outputs: usize) -> Result<Self, Error> {
-        let weight = source.weight("weight", &[outputs, inputs, 1, 1])?.reshape((outputs, inputs))?;
-        Ok(Self { weight: weight.to_device(source.device())?, bias: Some(source.vector("bias", outputs)?) })
+        let weight = source.matrix("weight", &[outputs, inputs, 1, 1])?;
+        Ok(Self { weight, bias: Some(source.vector("bias", outputs)?) })
     }
 
     /// Applies it.

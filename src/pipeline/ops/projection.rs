@@ -67,7 +67,7 @@ impl Projection {
 impl Int8Linear {
     /// Quantizes a layer on the CPU.
     pub fn of(layer: &Linear) -> Result<Self, Error> {
-        if !cpu::has_int8() || !layer.weight.device().is_cpu() {
+        if !cpu::has_int8() || !layer.weight.is_on_cpu() {
             return Err(Error::NoInt8);
         }
         Ok(Self { weight: Arc::new(cpu::quantized(&layer.weight)?), bias: layer.bias.clone() })

@@ -8,7 +8,7 @@ use super::{Activation, Convolution, GroupNorm, LayerNorm, Linear, Mask, resampl
 
 /// [`Linear::forward`].
 pub fn linear(layer: &Linear, x: &Tensor) -> Result<Tensor> {
-    let y = candle_nn::Linear::new(layer.weight.to_dtype(x.dtype())?, layer.bias.clone());
+    let y = candle_nn::Linear::new(layer.weight.to_tensor()?.to_dtype(x.dtype())?, layer.bias.clone());
     candle_nn::Module::forward(&y, x)
 }
 

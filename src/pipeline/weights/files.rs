@@ -1,4 +1,4 @@
-//! Safetensors files: mapped into memory, and each tensor copied once out of them.
+//! Safetensors files: mapped into memory, and each tensor used where it is or copied once.
 //!
 //! A file's pages count as this process's memory while they are looked at, so they are given back as soon as a tensor has
 //! been copied: loading needs hardly more than what it leaves.
@@ -8,18 +8,22 @@ use std::{
     fs::File,
     ops::Range,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
-use candle_core::{DType, Device, Tensor, WithDType};
-use half::{bf16, f16};
+use candle_core::{DType, Tensor};
 use memmap2::{Advice, Mmap, UncheckedAdvice};
 use rayon::prelude::*;
 use safetensors::{Dtype, SafeTensors, tensor::Metadata};
 
 use super::{
     super::error::{Error, WeightsError},
-    TensorStore, file_error, read_json,
+    MappedMatrix, TensorStore, file_error,
+    numbers::{self, Stored},
+    read_json,
 };
 
 /// How much of a file is fetched at a time.
@@ -41,7 +45,7 @@ pub struct SafetensorsFiles {
 
 struct MappedFile {
     path: PathBuf,
-    map: Mmap,
+    map: Arc<Mmap>,
     metadata: Metadata,
     /// Where the tensors' bytes begin.
     start: usize,
@@ -88,6 +92,32 @@ impl SafetensorsFiles {
         self.index.keys().map(String::as_str)
     }
 
+    /// Where a tensor of this shape is: its file, its numbers' type, and its bytes in the file.
+    fn find_tensor(&self, name: &str, shape: &[usize]) -> Result<(&MappedFile, Stored, Range<usize>), Error> {
+        let missing = || WeightsError::MissingTensor { tensor: name.into(), path: self.path.clone() };
+        let file = &self.files[*self.index.get(name).ok_or_else(missing)?];
+        let info = file.metadata.info(name).ok_or_else(missing)?;
+        if info.shape != shape {
+            return Err(WeightsError::Shape {
+                tensor: name.into(),
+                path: file.path.clone(),
+                expected: shape.to_vec(),
+                found: info.shape.clone(),
+            }
+            .into());
+        }
+        let stored = match info.dtype {
+            Dtype::F16 => Stored::F16,
+            Dtype::BF16 => Stored::BF16,
+            Dtype::F32 => Stored::F32,
+            other => {
+                let (tensor, path) = (name.into(), file.path.clone());
+                return Err(WeightsError::Type { tensor, path, found: format!("{other:?}") }.into());
+            }
+        };
+        Ok((file, stored, file.start + info.data_offsets.0..file.start + info.data_offsets.1))
+    }
+
     /// A tensor's shape, if there is one of this name.
     pub(in super::super) fn shape(&self, name: &str) -> Option<&[usize]> {
         Some(&self.files[*self.index.get(name)?].metadata.info(name)?.shape)
@@ -125,7 +155,7 @@ impl MappedFile {
             return Err(unreadable("the file is shorter than its header says".into()).into());
         }
         let fetched = (0..map.len().div_ceil(FETCH)).map(|_| AtomicBool::new(false)).collect();
-        Ok(Self { path, map, metadata, start, fetched })
+        Ok(Self { path, map: Arc::new(map), metadata, start, fetched })
     }
 
     /// Has the kernel fetch a range in large pieces and the next piece ahead: page by page a disk is several times slower.
@@ -160,59 +190,20 @@ impl TensorStore for SafetensorsFiles {
     }
 
     fn read(&self, name: &str, shape: &[usize], dtype: DType) -> Result<Tensor, Error> {
-        let missing = || WeightsError::MissingTensor { tensor: name.into(), path: self.path.clone() };
-        let file = &self.files[*self.index.get(name).ok_or_else(missing)?];
-        let info = file.metadata.info(name).ok_or_else(missing)?;
-        if info.shape != shape {
-            return Err(WeightsError::Shape {
-                tensor: name.into(),
-                path: file.path.clone(),
-                expected: shape.to_vec(),
-                found: info.shape.clone(),
-            }
-            .into());
-        }
-        let range = file.start + info.data_offsets.0..file.start + info.data_offsets.1;
+        let (file, stored, range) = self.find_tensor(name, shape)?;
         file.fetch(&range);
-        let bytes = &file.map[range.clone()];
-        let tensor = match (info.dtype, dtype) {
-            (Dtype::F16, DType::F16) => collect(bytes, shape, f16::from_le_bytes),
-            (Dtype::BF16, DType::BF16) => collect(bytes, shape, bf16::from_le_bytes),
-            (Dtype::F16, _) => convert(bytes, shape, dtype, |pair: [u8; 2]| f16::from_le_bytes(pair).to_f32()),
-            (Dtype::BF16, _) => convert(bytes, shape, dtype, |pair: [u8; 2]| bf16::from_le_bytes(pair).to_f32()),
-            (Dtype::F32, _) => convert(bytes, shape, dtype, f32::from_le_bytes),
-            (other, _) => {
-                let (tensor, path) = (name.into(), file.path.clone());
-                return Err(WeightsError::Type { tensor, path, found: format!("{other:?}") }.into());
-            }
-        };
+        let tensor = numbers::tensor(&file.map[range.clone()], stored, shape, dtype);
         file.release(&range);
         Ok(tensor?)
     }
-}
 
-/// Little-endian numbers of `N` bytes to a tensor of `dtype`. Every supported type passes through f32 unharmed.
-fn convert<const N: usize>(
-    bytes: &[u8],
-    shape: &[usize],
-    dtype: DType,
-    number: impl Fn([u8; N]) -> f32 + Sync + Send,
-) -> candle_core::Result<Tensor> {
-    match dtype {
-        DType::F16 => collect(bytes, shape, |chunk| f16::from_f32(number(chunk))),
-        DType::BF16 => collect(bytes, shape, |chunk| bf16::from_f32(number(chunk))),
-        DType::F32 => collect(bytes, shape, number),
-        other => candle_core::bail!("weights are kept in f16, bf16 or f32, not {other:?}"),
+    fn map(&self, name: &str, shape: &[usize], dtype: DType) -> Result<Option<MappedMatrix>, Error> {
+        let (file, stored, range) = self.find_tensor(name, shape)?;
+        let dims = (shape[0], shape[1..].iter().product());
+        let mapped = MappedMatrix::new(&file.map, range.clone(), stored, dims).filter(|mapped| mapped.dtype() == dtype);
+        if mapped.is_some() {
+            file.fetch(&range);
+        }
+        Ok(mapped)
     }
-}
-
-/// Numbers of `N` bytes each to a tensor of whatever they are made.
-fn collect<T: WithDType, const N: usize>(
-    bytes: &[u8],
-    shape: &[usize],
-    number: impl Fn([u8; N]) -> T + Sync + Send,
-) -> candle_core::Result<Tensor> {
-    let (numbers, _) = bytes.as_chunks::<N>();
-    let numbers = numbers.par_iter().with_min_len(1 << 16).map(|chunk| number(*chunk));
-    Tensor::from_vec(numbers.collect::<Vec<T>>(), shape, &Device::Cpu)
 }

@@ -1,9 +1,12 @@
 //! A model's files: the diffusers folder layout, safetensors whole or in shards, and tensors converted as they are read.
 //!
-//! Files are memory-mapped, and a tensor is copied once, straight into the type it is kept in. What a tensor must be called
+//! Files are memory-mapped. On the CPU a linear layer's matrix, which is most of a model, is used where it is if it is of the
+//! type asked for; any other tensor is copied once, straight into the type and to the device it is kept in. What a tensor must be called
 //! and how it must be shaped is said by the networks, through [`Source`]; a file that disagrees is named with the tensor.
 
 mod files;
+mod matrix;
+mod numbers;
 mod source;
 
 use std::{
@@ -21,6 +24,7 @@ use super::{
     scheduler::{PredictionType, SchedulerConfig},
 };
 pub use files::SafetensorsFiles;
+pub use matrix::{MappedMatrix, Numbers, WeightMatrix};
 pub use source::Source;
 
 /// Channels, layers and the like that a configuration may ask for: sums and products of a few of them cannot overflow.
@@ -127,6 +131,12 @@ pub trait TensorStore {
 
     /// The tensor on the CPU in this type, if it has this shape.
     fn read(&self, name: &str, shape: &[usize], dtype: DType) -> Result<Tensor, Error>;
+
+    /// The tensor where it is, as a matrix with a row for each of its first dimension, if it has this shape. `None` if it
+    /// is not of this type there, or cannot be used from there: then it is to be read.
+    fn map(&self, _name: &str, _shape: &[usize], _dtype: DType) -> Result<Option<MappedMatrix>, Error> {
+        Ok(None)
+    }
 }
 
 /// The type activations have when weights are kept in `dtype`: CPUs calculate in f32, whatever the weights.

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{super::error::Error, TensorStore, activation_dtype};
+use super::{super::error::Error, TensorStore, WeightMatrix, activation_dtype};
 
 /// A place in a component's tree of tensors, from which a layer takes its own.
 #[derive(Clone)]
@@ -55,6 +55,19 @@ impl<'a> Source<'a> {
     /// A matrix or a kernel, on the CPU, in the type weights are kept in.
     pub fn weight(&self, name: &str, shape: &[usize]) -> Result<Tensor, Error> {
         self.store.read(&self.full_name(name), shape, self.dtype)
+    }
+
+    /// The matrix of a linear layer, a row for each of the tensor's first dimension, on the device. On the CPU it may stay in
+    /// its file; but not if something else is made of it at once.
+    pub fn matrix(&self, name: &str, shape: &[usize]) -> Result<WeightMatrix, Error> {
+        if self.device.is_cpu()
+            && !self.in_int8
+            && let Some(mapped) = self.store.map(&self.full_name(name), shape, self.dtype)?
+        {
+            return Ok(mapped.into());
+        }
+        let columns: usize = shape[1..].iter().product();
+        Ok(self.weight(name, shape)?.reshape((shape[0], columns))?.to_device(self.device)?.into())
     }
 
     /// A bias or a norm's parameter, on the device, in the type activations have.

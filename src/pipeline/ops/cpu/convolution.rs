@@ -4,16 +4,19 @@
 //! every output is one product of a matrix whose rows overlap: nothing is copied into columns first. Whole bands of
 //! the picture go into one product; the few outputs that straddle two rows are computed and thrown away.
 
+use std::ops::Range;
+
 use gemm::Parallelism;
 use rayon::prelude::*;
 
+#[cfg(target_arch = "x86_64")]
+use super::tiles;
 use super::{
     super::Padding,
-    matrix::{Matrix, Target, multiply},
+    matrix::{Matrix, Order, Target, multiply, multiply_half},
     values::Weight,
 };
-#[cfg(target_arch = "x86_64")]
-use super::{tiles, values::Kept};
+use crate::pipeline::weights::Numbers;
 
 /// Positions up to which a picture is one product that all cores share, so that a large weight is packed once.
 const WHOLE: usize = 4096;
@@ -38,6 +41,12 @@ impl Geometry {
         self.width + self.padding.before + self.padding.after
     }
 
+    /// Where the weights of one row of the kernel are: `(kernel * in, out)`.
+    fn weights_of(&self, kernel_row: usize) -> Range<usize> {
+        let len = self.kernel * self.in_channels * self.out_channels;
+        kernel_row * len..(kernel_row + 1) * len
+    }
+
     fn padded_height(&self) -> usize {
         self.height + self.padding.before + self.padding.after
     }
@@ -47,25 +56,41 @@ impl Geometry {
 pub(super) fn convolve(x: &[f32], weight: &Weight<'_>, bias: &[f32], geometry: &Geometry) -> Vec<f32> {
     #[cfg(target_arch = "x86_64")]
     if tiles::pay(weight.precision()) {
-        match weight.kept() {
-            Kept::F32(weight) => return convolve_on_tiles(x, weight, bias, geometry),
-            Kept::F16(weight) => return convolve_on_tiles(x, weight, bias, geometry),
-            Kept::BF16(weight) => return convolve_on_tiles(x, weight, bias, geometry),
+        match weight.numbers() {
+            Numbers::F32(weight) => return convolve_on_tiles(x, weight, bias, geometry),
+            Numbers::F16(weight) => return convolve_on_tiles(x, weight, bias, geometry),
+            Numbers::BF16(weight) => return convolve_on_tiles(x, weight, bias, geometry),
         }
     }
-    let weight = &*weight.to_f32();
     let picture = geometry.height * geometry.width * geometry.in_channels;
     let row = geometry.out_width * geometry.out_channels;
     let mut y = vec![0.0; x.len() / picture * geometry.out_height * row];
-    for (x, y) in x.chunks(picture).zip(y.chunks_mut(geometry.out_height * row)) {
-        let padded = pad(x, geometry);
-        let positions = geometry.out_height * geometry.padded_width();
-        if positions <= WHOLE {
-            band(&padded, weight, bias, geometry, (0, y), Parallelism::Rayon(0));
-        } else {
-            let rows = BAND.div_ceil(geometry.padded_width());
+    let pictures = x.chunks(picture).zip(y.chunks_mut(geometry.out_height * row));
+    if geometry.out_height * geometry.padded_width() <= WHOLE {
+        let multiply = |kernel_row, target: Target<'_>, left: Matrix<'_>, sizes| {
+            let part = geometry.weights_of(kernel_row);
+            match weight.numbers() {
+                Numbers::F32(weight) => {
+                    let right = Matrix::rows(&weight[part], geometry.out_channels);
+                    multiply(target, left, right, sizes, Parallelism::Rayon(0));
+                }
+                Numbers::F16(weight) => multiply_half(target, left, (&weight[part], Order::Inputs), sizes),
+                Numbers::BF16(weight) => multiply_half(target, left, (&weight[part], Order::Inputs), sizes),
+            }
+        };
+        pictures.for_each(|(x, y)| band(&pad(x, geometry), bias, geometry, (0, y), multiply));
+    } else {
+        // All bands meet all of it.
+        let weight = &*weight.to_f32();
+        let multiply = |kernel_row, target: Target<'_>, left: Matrix<'_>, sizes| {
+            let right = Matrix::rows(&weight[geometry.weights_of(kernel_row)], geometry.out_channels);
+            multiply(target, left, right, sizes, Parallelism::None);
+        };
+        let rows = BAND.div_ceil(geometry.padded_width());
+        for (x, y) in pictures {
+            let padded = pad(x, geometry);
             y.par_chunks_mut(rows * row).enumerate().for_each(|(number, y)| {
-                band(&padded, weight, bias, geometry, (number * rows, y), Parallelism::None);
+                band(&padded, bias, geometry, (number * rows, y), multiply);
             });
         }
     }
@@ -125,14 +150,13 @@ fn pad(x: &[f32], geometry: &Geometry) -> Vec<f32> {
     padded
 }
 
-/// The output rows from `first` on that fit into `y`.
+/// The output rows from `first` on that fit into `y`. `multiply` makes the product with a row of the kernel.
 fn band(
     padded: &[f32],
-    weight: &[f32],
     bias: &[f32],
     geometry: &Geometry,
     (first, y): (usize, &mut [f32]),
-    parallelism: Parallelism,
+    multiply: impl Fn(usize, Target<'_>, Matrix<'_>, (usize, usize, usize)),
 ) {
     let Geometry { in_channels, out_channels, kernel, stride, out_width, .. } = *geometry;
     let row = out_width * out_channels;
@@ -141,11 +165,10 @@ fn band(
     let product = |target: &mut [f32], from_row: usize, positions: usize| {
         for kernel_row in 0..kernel {
             multiply(
+                kernel_row,
                 Target { values: target, row_stride: out_channels, accumulate: kernel_row > 0 },
                 Matrix::rows(&padded[(from_row + kernel_row) * padded_row..], stride * in_channels),
-                Matrix::rows(&weight[kernel_row * depth * out_channels..], out_channels),
                 (positions, depth, out_channels),
-                parallelism,
             );
         }
     };

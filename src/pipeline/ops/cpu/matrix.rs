@@ -1,13 +1,18 @@
 //! Matrix products.
 
+use std::marker::PhantomData;
+
 use gemm::Parallelism;
+use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
 #[cfg(target_arch = "x86_64")]
 use super::tiles;
-use super::values::{Kept, Weight, widen};
+use super::values::Weight;
+use crate::pipeline::weights::Numbers;
 
-/// Elements of a half-precision weight converted at a time: small enough to stay in the cache until they are used.
+/// Numbers of a half-precision weight converted at a time: few enough to stay in a core's cache until they are used, and
+/// enough to be worth packing the other side for.
 const PANEL: usize = 1 << 19;
 
 /// A matrix somewhere in a slice: rows and columns may lie any distance apart and may even overlap.
@@ -47,40 +52,78 @@ pub(super) fn multiply(
     target: Target<'_>,
     left: Matrix<'_>,
     right: Matrix<'_>,
-    (m, k, n): (usize, usize, usize),
+    sizes: (usize, usize, usize),
     parallelism: Parallelism,
 ) {
-    if m == 0 || n == 0 || k == 0 {
-        return;
-    }
-    assert!(left.holds(m, k) && right.holds(k, n), "a matrix is smaller than its product needs");
-    assert!(
-        n <= target.row_stride && (m - 1) * target.row_stride + n <= target.values.len(),
-        "the target is smaller than the product"
-    );
-    #[expect(unsafe_code, reason = "the asserts above keep every access within the three slices")]
+    #[expect(unsafe_code, reason = "the target is borrowed for this call alone")]
     unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            target.values.as_mut_ptr(),
-            1,
-            target.row_stride as isize,
-            target.accumulate,
-            left.values.as_ptr(),
-            left.column_stride as isize,
-            left.row_stride as isize,
-            right.values.as_ptr(),
-            right.column_stride as isize,
-            right.row_stride as isize,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            parallelism,
+        SharedTarget::of(target).multiply(0, left, right, sizes, parallelism);
+    }
+}
+
+/// A target that several cores write to, each to columns of its own.
+#[derive(Clone, Copy)]
+struct SharedTarget<'a> {
+    values: *mut f32,
+    len: usize,
+    row_stride: usize,
+    accumulate: bool,
+    borrowed: PhantomData<&'a mut [f32]>,
+}
+
+#[expect(unsafe_code, reason = "whoever multiplies sees to it that no two write to the same columns")]
+unsafe impl Sync for SharedTarget<'_> {}
+
+impl<'a> SharedTarget<'a> {
+    fn of(target: Target<'a>) -> Self {
+        let Target { values, row_stride, accumulate } = target;
+        Self { values: values.as_mut_ptr(), len: values.len(), row_stride, accumulate, borrowed: PhantomData }
+    }
+
+    /// Writes the product `(m, k) * (k, n)` to the `n` columns from `first` on.
+    ///
+    /// # Safety
+    /// Nobody else touches these columns meanwhile.
+    #[expect(unsafe_code, reason = "gemm takes pointers; the asserts keep every access within the three slices")]
+    unsafe fn multiply(
+        &self,
+        first: usize,
+        left: Matrix<'_>,
+        right: Matrix<'_>,
+        (m, k, n): (usize, usize, usize),
+        parallelism: Parallelism,
+    ) {
+        if m == 0 || n == 0 || k == 0 {
+            return;
+        }
+        assert!(left.holds(m, k) && right.holds(k, n), "a matrix is smaller than its product needs");
+        assert!(
+            first + n <= self.row_stride && (m - 1) * self.row_stride + first + n <= self.len,
+            "the target is smaller than the product"
         );
+        unsafe {
+            gemm::gemm(
+                m,
+                n,
+                k,
+                self.values.add(first),
+                1,
+                self.row_stride as isize,
+                self.accumulate,
+                left.values.as_ptr(),
+                left.column_stride as isize,
+                left.row_stride as isize,
+                right.values.as_ptr(),
+                right.column_stride as isize,
+                right.row_stride as isize,
+                1.0,
+                1.0,
+                false,
+                false,
+                false,
+                parallelism,
+            );
+        }
     }
 }
 
@@ -93,23 +136,77 @@ pub(super) fn linear(
 ) -> Vec<f32> {
     #[cfg(target_arch = "x86_64")]
     if tiles::pay(weight.precision()) && x.len() / inputs >= tiles::FEWEST_ROWS {
-        match weight.kept() {
-            Kept::F32(weight) => return linear_on_tiles(x, weight, bias, (inputs, outputs)),
-            Kept::F16(weight) => return linear_on_tiles(x, weight, bias, (inputs, outputs)),
-            Kept::BF16(weight) => return linear_on_tiles(x, weight, bias, (inputs, outputs)),
+        match weight.numbers() {
+            Numbers::F32(weight) => return linear_on_tiles(x, weight, bias, (inputs, outputs)),
+            Numbers::F16(weight) => return linear_on_tiles(x, weight, bias, (inputs, outputs)),
+            Numbers::BF16(weight) => return linear_on_tiles(x, weight, bias, (inputs, outputs)),
         }
     }
     let mut y = match bias {
         Some(bias) => repeat(bias, x.len() / inputs),
         None => vec![0.0; x.len() / inputs * outputs],
     };
-    let layer = Layer { x, inputs, outputs, accumulate: bias.is_some() };
-    match weight.kept() {
-        Kept::F32(weight) => layer.multiply_panel(&mut y, weight, 0),
-        Kept::F16(weight) => layer.multiply_panels(&mut y, weight, widen),
-        Kept::BF16(weight) => layer.multiply_panels(&mut y, weight, widen),
+    let rows = x.len() / inputs;
+    let target = Target { values: &mut y, row_stride: outputs, accumulate: bias.is_some() };
+    let (left, order) = (Matrix::rows(x, inputs), Order::Outputs);
+    match weight.numbers() {
+        Numbers::F32(weight) => {
+            let right = Matrix::rows(weight, inputs).transposed();
+            multiply(target, left, right, (rows, inputs, outputs), Parallelism::Rayon(0));
+        }
+        Numbers::F16(weight) => multiply_half(target, left, (weight, order), (rows, inputs, outputs)),
+        Numbers::BF16(weight) => multiply_half(target, left, (weight, order), (rows, inputs, outputs)),
     }
     y
+}
+
+/// How a weight lies in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// A row for each output, of all its inputs.
+    Outputs,
+    /// A row for each input, of all its outputs.
+    Inputs,
+}
+
+/// `target = left * right` with a right side `(k, n)` in half precision. Each core converts some of the columns and multiplies
+/// with these, so that what was converted is still in its cache, and no core waits for another.
+pub(super) fn multiply_half<T: Copy + Sync>(
+    target: Target<'_>,
+    left: Matrix<'_>,
+    (right, order): (&[T], Order),
+    (m, k, n): (usize, usize, usize),
+) where
+    [T]: HalfFloatSliceExt,
+{
+    assert!(right.len() == k * n, "a weight of another size");
+    if m == 0 || n == 0 || k == 0 {
+        return;
+    }
+    // The same share for each core.
+    let panels = (k * n).div_ceil(PANEL).next_multiple_of(rayon::current_num_threads()).min(n);
+    let width = n.div_ceil(panels);
+    let shared = SharedTarget::of(target);
+    (0..n).into_par_iter().step_by(width).for_each_init(Vec::new, |wide: &mut Vec<f32>, first| {
+        let columns = width.min(n - first);
+        wide.resize(k * columns, 0.0);
+        let right = match order {
+            Order::Outputs => {
+                right[first * k..][..k * columns].convert_to_f32_slice(wide);
+                Matrix::rows(wide, k).transposed()
+            }
+            Order::Inputs => {
+                for (wide, right) in wide.chunks_exact_mut(columns).zip(right.chunks_exact(n)) {
+                    right[first..][..columns].convert_to_f32_slice(wide);
+                }
+                Matrix::rows(wide, columns)
+            }
+        };
+        #[expect(unsafe_code, reason = "no two cores have the same columns")]
+        unsafe {
+            shared.multiply(first, left, right, (m, k, columns), Parallelism::None);
+        }
+    });
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -142,32 +239,4 @@ fn repeat(row: &[f32], rows: usize) -> Vec<f32> {
     let mut values = vec![0.0; row.len() * rows];
     values.par_chunks_mut(row.len()).with_min_len(64).for_each(|target| target.copy_from_slice(row));
     values
-}
-
-struct Layer<'a> {
-    x: &'a [f32],
-    inputs: usize,
-    outputs: usize,
-    accumulate: bool,
-}
-
-impl Layer<'_> {
-    /// Converts and multiplies a panel of outputs at a time.
-    fn multiply_panels<T>(&self, y: &mut [f32], weight: &[T], convert: impl Fn(&[T]) -> Vec<f32>) {
-        let rows = (PANEL / self.inputs).max(1);
-        for (number, panel) in weight.chunks(rows * self.inputs).enumerate() {
-            self.multiply_panel(y, &convert(panel), number * rows);
-        }
-    }
-
-    /// The outputs from `first` that these rows of the weight give.
-    fn multiply_panel(&self, y: &mut [f32], rows: &[f32], first: usize) {
-        multiply(
-            Target { values: &mut y[first..], row_stride: self.outputs, accumulate: self.accumulate },
-            Matrix::rows(self.x, self.inputs),
-            Matrix::rows(rows, self.inputs).transposed(),
-            (self.x.len() / self.inputs, self.inputs, rows.len() / self.inputs),
-            Parallelism::Rayon(0),
-        );
-    }
 }

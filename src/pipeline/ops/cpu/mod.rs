@@ -25,7 +25,9 @@ use half::{bf16, f16, slice::HalfFloatSliceExt, vec::HalfBitsVecExt};
 pub(super) use int8::Weight as Int8Weight;
 
 use super::{Activation, Convolution, GroupNorm, LayerNorm, Linear, Mask};
-use values::{Kept, Values, Weight};
+use values::{Values, Weight};
+
+use crate::pipeline::weights::{Numbers, WeightMatrix};
 
 pub(super) fn has_matrix_units() -> bool {
     #[cfg(target_arch = "x86_64")]
@@ -55,11 +57,11 @@ fn with_last(x: &Tensor, last: usize) -> Vec<usize> {
 }
 
 pub(super) fn linear(layer: &Linear, x: &Tensor) -> Result<Tensor> {
-    let (outputs, inputs) = layer.weight.dims2()?;
+    let (outputs, inputs) = layer.weight.dims()?;
     if x.dim(D::Minus1)? != inputs {
         candle_core::bail!("a linear layer of {inputs} inputs was given {:?}", x.shape());
     }
-    let (x_values, weight) = (Values::of(x)?, Weight::of(&layer.weight)?);
+    let (x_values, weight) = (Values::of(x)?, Weight::of_linear(&layer.weight)?);
     let bias = layer.bias.as_ref().map(Values::of).transpose()?;
     tensor(matrix::linear(&x_values, &weight, bias.as_deref(), (inputs, outputs)), with_last(x, outputs))
 }
@@ -69,13 +71,13 @@ pub(super) fn has_int8() -> bool {
 }
 
 /// A weight `(out, in)` in eight-bit integers.
-pub(super) fn quantized(weight: &Tensor) -> Result<Int8Weight> {
-    let (outputs, inputs) = weight.dims2()?;
-    let weight = Weight::of(weight)?;
-    let row = |number: usize| match weight.kept() {
-        Kept::F32(values) => values[number * inputs..][..inputs].to_vec(),
-        Kept::F16(values) => values[number * inputs..][..inputs].to_f32_vec(),
-        Kept::BF16(values) => values[number * inputs..][..inputs].to_f32_vec(),
+pub(super) fn quantized(weight: &WeightMatrix) -> Result<Int8Weight> {
+    let (outputs, inputs) = weight.dims()?;
+    let weight = Weight::of_linear(weight)?;
+    let row = |number: usize| match weight.numbers() {
+        Numbers::F32(values) => values[number * inputs..][..inputs].to_vec(),
+        Numbers::F16(values) => values[number * inputs..][..inputs].to_f32_vec(),
+        Numbers::BF16(values) => values[number * inputs..][..inputs].to_f32_vec(),
     };
     Ok(Int8Weight::new(inputs, outputs, row))
 }
@@ -118,15 +120,15 @@ pub(super) fn taps_first(weight: &Tensor) -> Result<Tensor> {
     let shape = (height, width, inputs, outputs);
     let count = weight.elem_count();
     // Zeros of these types cost nothing before they are written to.
-    match Weight::of(weight)?.kept() {
-        Kept::F32(values) => {
+    match Weight::of(weight)?.numbers() {
+        Numbers::F32(values) => {
             Tensor::from_vec(kernel_order::taps_first(values, sizes, vec![0.0; count]), shape, &Device::Cpu)
         }
-        Kept::F16(values) => {
+        Numbers::F16(values) => {
             let turned = kernel_order::taps_first(values.reinterpret_cast(), sizes, vec![0; count]);
             Tensor::from_vec(turned.reinterpret_into::<f16>(), shape, &Device::Cpu)
         }
-        Kept::BF16(values) => {
+        Numbers::BF16(values) => {
             let turned = kernel_order::taps_first(values.reinterpret_cast(), sizes, vec![0; count]);
             Tensor::from_vec(turned.reinterpret_into::<bf16>(), shape, &Device::Cpu)
         }

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 #[cfg(target_arch = "x86_64")]
 use super::tiles::{Number as _, Precision};
+use crate::pipeline::weights::{Numbers, WeightMatrix};
 
 /// The numbers of a contiguous f32 tensor, readable as a slice.
 pub(super) struct Values<'a> {
@@ -41,17 +42,11 @@ impl Deref for Values<'_> {
 }
 
 /// The numbers of a weight, in whichever type it is kept.
-pub(super) struct Weight<'a> {
-    storage: StorageRef<'a>,
-    start: usize,
-    end: usize,
-}
-
-/// A weight's numbers as they are kept.
-pub(super) enum Kept<'a> {
-    F32(&'a [f32]),
-    F16(&'a [f16]),
-    BF16(&'a [bf16]),
+pub(super) enum Weight<'a> {
+    /// Of a tensor.
+    Held { storage: StorageRef<'a>, start: usize, end: usize },
+    /// In their file.
+    Mapped(Numbers<'a>),
 }
 
 impl<'a> Weight<'a> {
@@ -62,37 +57,47 @@ impl<'a> Weight<'a> {
         };
         match &*storage {
             Storage::Cpu(CpuStorage::F32(_) | CpuStorage::F16(_) | CpuStorage::BF16(_)) => {
-                Ok(Self { storage, start, end })
+                Ok(Self::Held { storage, start, end })
             }
             _ => candle_core::bail!("the operation needs a weight of f32, f16 or bf16 on the CPU"),
         }
     }
 
-    pub(super) fn kept(&self) -> Kept<'_> {
-        match &*self.storage {
-            Storage::Cpu(CpuStorage::F32(values)) => Kept::F32(&values[self.start..self.end]),
-            Storage::Cpu(CpuStorage::F16(values)) => Kept::F16(&values[self.start..self.end]),
-            Storage::Cpu(CpuStorage::BF16(values)) => Kept::BF16(&values[self.start..self.end]),
-            _ => unreachable!("checked when it was made"),
+    pub(super) fn of_linear(weight: &'a WeightMatrix) -> Result<Self> {
+        match weight {
+            WeightMatrix::Held(tensor) => Self::of(tensor),
+            WeightMatrix::Mapped(matrix) => Ok(Self::Mapped(matrix.numbers())),
+        }
+    }
+
+    pub(super) fn numbers(&self) -> Numbers<'_> {
+        match self {
+            Self::Mapped(numbers) => *numbers,
+            Self::Held { storage, start, end } => match &**storage {
+                Storage::Cpu(CpuStorage::F32(values)) => Numbers::F32(&values[*start..*end]),
+                Storage::Cpu(CpuStorage::F16(values)) => Numbers::F16(&values[*start..*end]),
+                Storage::Cpu(CpuStorage::BF16(values)) => Numbers::BF16(&values[*start..*end]),
+                _ => unreachable!("checked when it was made"),
+            },
         }
     }
 
     /// How exactly it is to be multiplied.
     #[cfg(target_arch = "x86_64")]
     pub(super) fn precision(&self) -> Precision {
-        match self.kept() {
-            Kept::F32(_) => f32::PRECISION,
-            Kept::F16(_) => f16::PRECISION,
-            Kept::BF16(_) => bf16::PRECISION,
+        match self.numbers() {
+            Numbers::F32(_) => f32::PRECISION,
+            Numbers::F16(_) => f16::PRECISION,
+            Numbers::BF16(_) => bf16::PRECISION,
         }
     }
 
     /// All of it in f32: borrowed, or converted for this one use.
     pub(super) fn to_f32(&self) -> Cow<'_, [f32]> {
-        match self.kept() {
-            Kept::F32(values) => Cow::Borrowed(values),
-            Kept::F16(values) => Cow::Owned(widen(values)),
-            Kept::BF16(values) => Cow::Owned(widen(values)),
+        match self.numbers() {
+            Numbers::F32(values) => Cow::Borrowed(values),
+            Numbers::F16(values) => Cow::Owned(widen(values)),
+            Numbers::BF16(values) => Cow::Owned(widen(values)),
         }
     }
 }
