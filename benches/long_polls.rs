@@ -90,14 +90,8 @@ struct Place {
 }
 
 impl Place {
-    /// Asks on a connection of its own, and returns the status and what was answered.
-    async fn ask(
-        &self,
-        method: &str,
-        path: &str,
-        body: &str,
-        sent: Option<&AtomicUsize>,
-    ) -> anyhow::Result<(u16, Value)> {
+    /// Asks on a connection of its own, and returns the whole answer.
+    async fn ask(&self, method: &str, path: &str, body: &str, sent: Option<&AtomicUsize>) -> anyhow::Result<Vec<u8>> {
         let mut stream = TcpStream::connect(&self.address).await?;
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
@@ -110,27 +104,46 @@ impl Place {
         sent.map(|sent| sent.fetch_add(1, SeqCst));
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await?;
-        let text = String::from_utf8(answer)?;
-        let (head, body) = text.split_once("\r\n\r\n").context("no answer")?;
-        let status = head.split(' ').nth(1).context("no status")?.parse()?;
-        Ok((status, serde_json::from_str(body).with_context(|| text.clone())?))
+        Ok(answer)
     }
 
     async fn create(&self) -> anyhow::Result<String> {
         let body = json!({"input": {"prompt": "x", "width": 256, "height": 256}}).to_string();
-        let (status, created) = self.ask("POST", "/predictions", &body, None).await?;
+        let (status, created) = read(self.ask("POST", "/predictions", &body, None).await?)?;
         ensure!(status == 202, "{status}: {created}");
         Ok(created["id"].as_str().context("no id")?.to_owned())
     }
 
-    /// How long after its end the client of a prediction was told.
-    async fn told(&self, id: &str, sent: &AtomicUsize) -> anyhow::Result<Duration> {
-        let (status, prediction) = self.ask("GET", &format!("/predictions/{id}?wait=60"), "", Some(sent)).await?;
-        let now = Utc::now();
+    /// What the client of a prediction is told of its end, and when. Nobody reads it before all have been told: clients do
+    /// that elsewhere, and here it would take the server's time.
+    async fn wait(&self, id: &str, sent: &AtomicUsize) -> anyhow::Result<Told> {
+        let answer = self.ask("GET", &format!("/predictions/{id}?wait=60"), "", Some(sent)).await?;
+        Ok(Told { at: Utc::now(), answer })
+    }
+}
+
+/// An answer that was waited for.
+struct Told {
+    at: DateTime<Utc>,
+    answer: Vec<u8>,
+}
+
+impl Told {
+    /// How long after the prediction's end it came.
+    fn late(self) -> anyhow::Result<Duration> {
+        let (status, prediction) = read(self.answer)?;
         ensure!(status == 200 && prediction["status"] == "succeeded", "{status}: {prediction}");
         let ended: DateTime<Utc> = prediction["completed_at"].as_str().context("no end")?.parse()?;
-        Ok((now - ended).to_std().unwrap_or_default())
+        Ok((self.at - ended).to_std().unwrap_or_default())
     }
+}
+
+/// The status and the body of an answer.
+fn read(answer: Vec<u8>) -> anyhow::Result<(u16, Value)> {
+    let text = String::from_utf8(answer)?;
+    let (head, body) = text.split_once("\r\n\r\n").context("no answer")?;
+    let status = head.split(' ').nth(1).context("no status")?.parse()?;
+    Ok((status, serde_json::from_str(body).with_context(|| text.clone())?))
 }
 
 /// What came of it.
@@ -165,7 +178,7 @@ async fn wait_for(
     let (sent, mut clients) = (Arc::new(AtomicUsize::new(0)), JoinSet::new());
     for number in 0..CLIENTS {
         let (place, id, sent) = (place.clone(), ids[number % ids.len()].clone(), Arc::clone(&sent));
-        clients.spawn(async move { place.told(&id, &sent).await });
+        clients.spawn(async move { place.wait(&id, &sent).await });
         if number % 200 == 199 {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -180,10 +193,11 @@ async fn wait_for(
     let connections: i64 = sqlx::query_scalar(of_the_server).fetch_one(database).await?;
     println!("{CLIENTS} wait: {memory:.0} MB, {connections} connections to the database");
     go().await?;
-    let mut late = Vec::with_capacity(CLIENTS);
-    while let Some(told) = clients.join_next().await {
-        late.push(told??);
+    let mut told = Vec::with_capacity(CLIENTS);
+    while let Some(one) = clients.join_next().await {
+        told.push(one??);
     }
+    let mut late = told.into_iter().map(Told::late).collect::<anyhow::Result<Vec<_>>>()?;
     late.sort();
     let [now, most] = server.memory()?;
     let (p50, p99, last) = (late[CLIENTS / 2], late[CLIENTS * 99 / 100], late[CLIENTS - 1]);
