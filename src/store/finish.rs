@@ -1,7 +1,5 @@
 //! The end that a worker brings a prediction to.
 
-use std::io;
-
 use sqlx::{FromRow as _, Row as _, postgres::PgRow, types::Json};
 use uuid::Uuid;
 
@@ -68,7 +66,8 @@ impl Store {
         let end = End::of(claim, outcome, logs);
         let cost = end.cost;
         let ended = self.ends.done(end, async |ends: &[End]| self.end_all(ends).await).await;
-        let row = ended.unwrap_or_else(|| Err(unknown("whoever ended it was given up")))?.ok_or(Error::LeaseLost)?;
+        let row =
+            ended.unwrap_or_else(|| Err(Error::unknown("whoever ended it was given up")))?.ok_or(Error::LeaseLost)?;
         self.until_end_is_safe(claim.id).await?;
         metrics::prediction_ended(outcome.status().as_str(), claim.input.mode());
         metrics::charged(&claim.model, claim.key_id, cost.get());
@@ -86,7 +85,7 @@ impl Store {
             Ok(rows) => rows.into_iter().map(Ok).collect(),
             Err(error) if ends.len() == 1 => vec![Err(error)],
             // Perhaps it was done all the same.
-            Err(Error::Unavailable(error)) => ends.iter().map(|_| Err(unknown(&error.to_string()))).collect(),
+            Err(Error::Unavailable(error)) => ends.iter().map(|_| Err(Error::unknown(&error.to_string()))).collect(),
             Err(_) => {
                 let mut ended = Vec::with_capacity(ends.len());
                 for end in ends {
@@ -165,9 +164,4 @@ impl Store {
         }
         Ok(ended)
     }
-}
-
-/// The database may have done it or not.
-fn unknown(why: &str) -> Error {
-    Error::Unavailable(sqlx::Error::Io(io::Error::other(why.to_owned())))
 }

@@ -1,9 +1,9 @@
 //! Every SQL statement of the program, and the news of what they changed.
 //!
 //! Grouped by who uses them: `predictions`, `uploads`, `keys`, `accounts` and `usage` for the service, `queue`, `workers`
-//! and `chores` for workers, `changes` and `progress` for both; `finish` is a worker's end of a prediction, `ended` the end of every
+//! and `chores` for workers, `changes` and `progress` for both; `create` makes predictions, `finish` is a worker's end of a prediction, `settle` that of a webhook's delivery, `ended` the end of every
 //! statement that ends some, `durable` says when they are safe. `grouped` has callers share a statement that is about something of
-//! each, `together` one that answers all the same. `ledger` and `audit` are about money. `connections` is what statements run on, `pulse` what tells when the database has fallen silent. One function is one statement, named by the verb of the domain; the table's own constraints (`migrations/`)
+//! each, `together` one that answers all the same, `keyed` is for both by what they are about. `ledger` and `audit` are about money. `connections` is what statements run on, `pulse` what tells when the database has fallen silent. One function is one statement, named by the verb of the domain; the table's own constraints (`migrations/`)
 //! stand behind each. Nothing here waits for anything but the database.
 
 mod accounts;
@@ -11,10 +11,12 @@ mod audit;
 mod changes;
 mod chores;
 mod connections;
+mod create;
 mod durable;
 mod ended;
 mod finish;
 mod grouped;
+mod keyed;
 mod keys;
 mod ledger;
 mod outbox;
@@ -27,6 +29,7 @@ mod recent;
 mod redelivery;
 mod run_times;
 mod seal;
+mod settle;
 mod together;
 mod turns;
 mod uploads;
@@ -44,11 +47,14 @@ use sqlx::{
 
 use self::{
     connections::Connections,
+    create::{Created, Entry},
     durable::Durability,
     finish::{End, Ended},
     grouped::Grouped,
+    keyed::Keyed,
     predictions::Reads,
     pulse::{Pulse, promptly},
+    settle::{Settled, Settlement},
     turns::Turns,
 };
 use crate::domain::Shortage;
@@ -56,12 +62,13 @@ use crate::domain::Shortage;
 pub use audit::{Audit, Finding};
 pub use changes::{Changes, Subscription};
 pub use keys::StoredKey;
-pub use outbox::{DueWebhook, WebhookAttempt, WebhookVerdict};
+pub use outbox::DueWebhook;
 pub use predictions::{Cursor, ListFilter};
 pub use queue::{Claim, Renewal, Swept};
 pub use recent::Mark;
 pub use redelivery::GivenUp;
 pub use seal::Seal;
+pub use settle::{WebhookAttempt, WebhookVerdict};
 pub use workers::{Phase, SeenWorker, WorkerRecord, WorkerSession};
 
 /// `migrations/`, built into the program. Others may have been applied: while a site is upgraded, this version starts beside
@@ -96,7 +103,9 @@ pub struct Store {
     changes: Changes,
     turns: Turns,
     durability: Durability,
+    creates: Keyed<i64, Grouped<Entry, Created>>,
     ends: Grouped<End, Ended>,
+    settlements: Grouped<Settlement, Settled>,
     reads: Reads,
     seal: Seal,
 }
@@ -144,6 +153,13 @@ pub enum Error {
     /// The schema could not be brought up to date.
     #[error("the database could not be migrated: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
+}
+
+impl Error {
+    /// The database may have done it or not.
+    fn unknown(why: &str) -> Self {
+        Self::Unavailable(sqlx::Error::Io(std::io::Error::other(why.to_owned())))
+    }
 }
 
 impl From<sqlx::Error> for Error {
@@ -212,8 +228,9 @@ impl Store {
         let pulse = Pulse::default();
         let pool = Connections::new(pool, pulse.clone(), statement_timeout);
         let (changes, turns, seal) = (Changes::default(), Turns::default(), Seal::default());
-        let (durability, ends, reads) = (Durability::default(), Grouped::default(), Reads::default());
-        Self { pool, options, pulse, changes, turns, durability, ends, reads, seal }
+        let (creates, ends, settlements) = (Keyed::default(), Grouped::default(), Grouped::default());
+        let (durability, reads) = (Durability::default(), Reads::default());
+        Self { pool, options, pulse, changes, turns, durability, creates, ends, settlements, reads, seal }
     }
 
     /// Connects once, outside the pool. The pool repeats a refused connection until its patience ends and then tells

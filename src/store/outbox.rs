@@ -11,22 +11,24 @@ use uuid::Uuid;
 
 use super::{
     Error, Result, Store,
-    durable::without_waiting,
     predictions::{Row, columns, microseconds},
 };
 use crate::domain::{Dialect, Prediction, SigningSecret, UnknownWord, WebhookEvent, WebhookSecret};
 
-/// Keeps the webhook of a prediction about to be created: a part of the statement that creates it, after one called
-/// `created` that has its id and account. Its parameters are $18 (no URL: no webhook) to $23.
-macro_rules! keep_webhook {
+/// Keeps the webhooks of predictions about to be created: a part of the statement that creates them, after one called
+/// `created` that has their ids and account, and one called `told` that has what was asked for.
+macro_rules! keep_webhooks {
     () => {
-        ", kept_webhook as (
+        ", kept_webhooks as (
              insert into webhooks (prediction_id, account_id, url, receiver, events, secret, server_url, mount)
-             select id, account_id, $18, $19, $20, $21, $22, $23 from created where $18::text is not null
+             select id, account_id, told_url, told_receiver, string_to_array(told_events, ','), told_secret,
+                    told_server_url, told_mount
+             from created join told on told_id = id
+             where told_url is not null
          ) "
     };
 }
-pub(super) use keep_webhook;
+pub(super) use keep_webhooks;
 
 /// Posts that predictions were taken by a worker: a part of the statement that does it, after one called `claimed` that has
 /// their ids. It is said once, however often they are taken.
@@ -156,42 +158,6 @@ impl DueRow {
     }
 }
 
-/// How an attempt went.
-#[derive(Clone, Debug, Default)]
-pub struct WebhookAttempt {
-    /// How long it took.
-    pub took: Duration,
-    /// The receiver's HTTP status, if it answered.
-    pub status_code: Option<u16>,
-    /// The beginning of its answer.
-    pub response: Option<String>,
-    /// Why it did not answer.
-    pub error: Option<String>,
-}
-
-/// What follows from an attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WebhookVerdict {
-    /// It was received.
-    Delivered,
-    /// It was not, and is tried again after this time.
-    Again(Duration),
-    /// It was not, and that is all.
-    Failed,
-    /// Its receiver is gone for good: neither this nor anything else of the prediction is told.
-    Gone,
-}
-
-impl WebhookVerdict {
-    const fn state(self) -> &'static str {
-        match self {
-            Self::Delivered => "delivered",
-            Self::Again(_) => "pending",
-            Self::Failed | Self::Gone => "failed",
-        }
-    }
-}
-
 impl Store {
     /// Takes up to `limit` deliveries that are due, under a lease. Receivers take turns, and to none are more than
     /// `per_receiver` under way at a time, in all processes together: one that does not answer holds up only itself. Nor are
@@ -306,59 +272,6 @@ impl Store {
             true => self.signing_secrets(due.prediction.account_id).await,
             false => due.account_secrets.iter().map(|kept| self.open_signing_secret(kept)).collect(),
         }
-    }
-
-    /// Notes how an attempt went and what follows, in one statement. Returns `false`, and has changed nothing, if the lease
-    /// was lost to another process meanwhile. A note that a crash of the database takes away is a receiver told twice.
-    pub async fn settle_webhook(
-        &self,
-        due: &DueWebhook,
-        attempt: &WebhookAttempt,
-        verdict: WebhookVerdict,
-    ) -> Result<bool> {
-        let again = match verdict {
-            WebhookVerdict::Again(pause) => Some(microseconds(pause)),
-            _ => None,
-        };
-        let settled: i64 = sqlx::query_scalar(concat!(
-            "with settled as (
-                 update webhook_deliveries set
-                     state = $3,
-                     failures = failures + case when $3 = 'delivered' then 0 else 1 end,
-                     due_at = now() + coalesce($4::bigint, 0) * interval '1 microsecond',
-                     lease_until = null
-                 where id = $1 and attempt = $2 and state = 'pending' and lease_until is not null
-                 returning id, prediction_id
-             ),
-             noted as (
-                 insert into webhook_attempts (delivery_id, attempt, took_us, succeeded, status_code, response, error)
-                 select id, $2, $5, $3 = 'delivered', $6, $7, $8 from settled
-             ),
-             gone as (
-                 update webhooks set gone_at = now() from settled
-                 where $9 and webhooks.prediction_id = settled.prediction_id
-             ),
-             untold as (
-                 update webhook_deliveries as other set state = 'failed', lease_until = null from settled
-                 where $9 and other.prediction_id = settled.prediction_id and other.id <> settled.id
-                   and other.state = 'pending'
-             )
-             select count(*), ",
-            without_waiting!(),
-            " from settled",
-        ))
-        .bind(due.id)
-        .bind(due.attempt)
-        .bind(verdict.state())
-        .bind(again)
-        .bind(microseconds(attempt.took))
-        .bind(attempt.status_code.and_then(|code| i16::try_from(code).ok()))
-        .bind(&attempt.response)
-        .bind(&attempt.error)
-        .bind(verdict == WebhookVerdict::Gone)
-        .fetch_one(&self.pool)
-        .await?;
-        Ok(settled > 0)
     }
 
     /// Forgets webhooks kept for longer than `retention`, with everything told of them, once their predictions have ended

@@ -1,4 +1,4 @@
-//! Predictions as their owners meet them: created, read, listed, canceled. Every statement names the account, so that
+//! Predictions as their owners meet them: read, listed, canceled; `create` has how they are made. Every statement names the account, so that
 //! one owner's predictions do not exist for another.
 
 use std::{sync::Arc, time::Duration};
@@ -11,8 +11,8 @@ use super::{
     Error, Result, Store,
     durable::without_waiting,
     ended::{ended_columns, when_ended},
-    outbox::keep_webhook,
-    together::TogetherBy,
+    keyed::Keyed,
+    together::Together,
 };
 use crate::domain::{
     Artifact, Failure, Idempotency, Input, NanoUsd, NewPrediction, Prediction, PredictionId, PricePerSecond,
@@ -24,7 +24,7 @@ use crate::metrics;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Reads of a prediction by its account, which those who want the same one share.
-pub(super) type Reads = TogetherBy<(i64, PredictionId), Option<Arc<Prediction>>>;
+pub(super) type Reads = Keyed<(i64, PredictionId), Together<Option<Arc<Prediction>>>>;
 
 /// The columns of [`Row`]. Spelled out, because `*` in a prepared statement breaks when a newer version adds a column.
 macro_rules! columns {
@@ -154,137 +154,8 @@ pub struct Cursor {
 }
 
 impl Store {
-    /// Puts a prediction in the queue, holds what it may cost and keeps its webhook, in one statement. `None` when its id is taken, by whomever,
-    /// or its idempotency key, by its account. Of creates with the same key at the same time, one succeeds, and the others
-    /// wait until it has.
-    ///
-    /// Fails with [`Error::Refused`] when its account or key may not spend that much more; however many try at once, the
-    /// limit is not passed.
-    pub async fn create(&self, new: &NewPrediction) -> Result<Option<Prediction>> {
-        let turn = self.take_turn(new).await?;
-        loop {
-            match self.insert(new, turn).await {
-                Ok(Some(row)) => {
-                    self.until_durable().await?;
-                    self.changes.announce_queued();
-                    return Prediction::try_from(row).map(Some);
-                }
-                Ok(None) => {}
-                Err(Error::OverLimit) => {}
-                Err(error) => return Err(error),
-            }
-            // Why not? If there is no reason left, there is room again.
-            if self.is_taken(new).await? {
-                // By one who may be waiting for the disk yet.
-                self.until_durable().await?;
-                return Ok(None);
-            }
-            if let Some(shortage) = self.shortage(new).await? {
-                return Err(Error::Refused(shortage));
-            }
-        }
-    }
-
-    /// Who pays is looked at twice: first without a lock, so that most refusals leave no trace, then by the updates at the
-    /// end, which lock what they change for the shortest time and undo the whole statement if there is too little. It does
-    /// not wait for the disk with these locks in its hands.
-    async fn insert(&self, new: &NewPrediction, turn: i64) -> Result<Option<Row>> {
-        let webhook = new.webhook.as_ref().map(|webhook| &webhook.webhook.request);
-        let logs: String = new.notes.iter().map(|note| format!("{note}\n")).collect();
-        let row: Option<Row> = sqlx::query_as(concat!(
-            "with payer as (
-                 select mode = 'prepaid' as holds_balance, max_in_flight is not null as holds_place,
-                        -- Null without a budget.
-                        date_trunc(budget_period, now(), 'UTC') as period
-                 from accounts join api_keys on account_id = accounts.id
-                 where accounts.id = $2 and api_keys.id = $3
-                   and (mode <> 'prepaid' or balance_nano - accounts.held_nano >= $16)
-                   and (max_in_flight is null or in_flight < max_in_flight)
-                   and (budget_nano is null
-                        or budget_nano >= $16 + case when period_start = date_trunc(budget_period, now(), 'UTC')
-                                                     then spent_nano + api_keys.held_nano else 0 end)
-             ),
-             created as (
-                 insert into predictions
-                     (id, account_id, key_id, dialect, model, version, raw_input, input, price_nano, logs, deadline,
-                      idempotency_key, request_hash, priority, time_limit_us, hold_nano, turn,
-                      held_balance, held_budget, held_place, request_id, trace_parent)
-                 select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, now() + $11::bigint * interval '1 microsecond',
-                        $12, $13, $14,
-                        -- Where nothing is held nothing can be overdrawn, and a slow device may take its time.
-                        case when holds_balance or period is not null then $15::bigint else $25::bigint end,
-                        case when holds_balance or period is not null then $16::bigint else 0 end,
-                        $17, holds_balance, period, holds_place, $24, $26
-                 from payer
-                 on conflict do nothing
-                 returning held_balance, held_budget, held_place, ",
-            columns!(),
-            "),
-             held as (
-                 update accounts set
-                     held_nano = held_nano + case when held_balance then $16 else 0 end,
-                     in_flight = case when not held_place then in_flight
-                                      when in_flight < max_in_flight then in_flight + 1
-                                      else refuse('predictions in flight') end
-                 from created
-                 where accounts.id = $2 and (held_balance or held_place)
-                 returning accounts.id
-             ),
-             budgeted as (
-                 update api_keys set
-                     period_start = held_budget,
-                     spent_nano = case when period_start = held_budget then spent_nano else 0 end,
-                     held_nano = case
-                         when budget_nano < $16 + case when period_start = held_budget
-                                                       then spent_nano + held_nano else 0 end
-                             then refuse('budget')
-                         when period_start = held_budget then held_nano + $16
-                         else $16 end
-                 from created
-                 -- Counted only to have the account locked first.
-                 where api_keys.id = $3 and held_budget is not null and (select count(*) from held) >= 0
-                 returning api_keys.id
-             )",
-            keep_webhook!(),
-            "select ",
-            columns!(),
-            ", ",
-            without_waiting!(),
-            " from created"
-        ))
-        .bind(new.id.as_uuid())
-        .bind(new.account_id)
-        .bind(new.key_id)
-        .bind(new.dialect.as_str())
-        .bind(&new.model)
-        .bind(&new.version)
-        .bind(&new.raw_input)
-        .bind(Json(&new.input))
-        .bind(new.price.per_second().get())
-        .bind(logs)
-        .bind(new.cancel_after.map(microseconds))
-        .bind(new.idempotency.as_ref().map(|idempotency| idempotency.key.as_str()))
-        .bind(new.idempotency.as_ref().map(|idempotency| &idempotency.request_hash[..]))
-        .bind(new.priority)
-        .bind(microseconds(new.time_limit))
-        .bind(new.hold().get())
-        .bind(turn)
-        .bind(webhook.map(|webhook| webhook.url.as_str()))
-        .bind(new.webhook.as_ref().map(|webhook| webhook.receiver.as_str()))
-        .bind(webhook.map(|webhook| webhook.events.iter().map(|event| event.as_str()).collect::<Vec<_>>()))
-        .bind(new.webhook.as_ref().map(|webhook| self.seal_secret(webhook)).transpose()?.flatten())
-        .bind(new.webhook.as_ref().map(|webhook| webhook.webhook.server_url.as_str()))
-        .bind(new.webhook.as_ref().map(|webhook| webhook.webhook.mount.as_str()))
-        .bind(&new.request_id)
-        .bind(microseconds(new.longest_run))
-        .bind(&new.trace_parent)
-        .fetch_optional(&self.pool)
-        .await?;
-        Ok(row)
-    }
-
     /// Whether the id or the idempotency key of a new prediction belongs to an earlier one.
-    async fn is_taken(&self, new: &NewPrediction) -> Result<bool> {
+    pub(super) async fn is_taken(&self, new: &NewPrediction) -> Result<bool> {
         Ok(sqlx::query_scalar(
             "select exists (select from predictions where id = $1)
                  or exists (select from predictions where account_id = $2 and idempotency_key = $3)",
@@ -318,7 +189,8 @@ impl Store {
     /// One prediction of the account, as it is at some moment after this call. Those who ask for the same one at once share
     /// an answer, so that it does not matter how many wait for it.
     pub async fn get(&self, account_id: i64, id: PredictionId) -> Result<Option<Prediction>> {
-        let read = self.reads.result((account_id, id), self.read(account_id, id));
+        let reads = self.reads.place((account_id, id));
+        let read = reads.result(self.read(account_id, id));
         // Whoever comes is let go by itself, as from `until_durable`; and all of them when the database falls silent.
         let read = self.pulse.unless_silent(PATIENCE, read).await?;
         Ok(read.map(Arc::unwrap_or_clone))

@@ -4,14 +4,7 @@
 //! for the same disk. What somebody began after I had come is as good to me as what I begin myself; what was begun before is
 //! not, since it may have missed why I came.
 
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    hash::Hash,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::SeqCst},
-    },
-};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use tokio::sync::watch;
 
@@ -69,76 +62,9 @@ impl<T: Clone> Together<T> {
     }
 }
 
-/// Pieces of work by what they are about. Nothing is kept of one that nobody waits for. Cheap to clone.
-#[derive(Debug)]
-pub(super) struct TogetherBy<K, T> {
-    waited_for: Arc<Mutex<HashMap<K, WaitedFor<T>>>>,
-}
-
-#[derive(Debug)]
-struct WaitedFor<T> {
-    by: usize,
-    together: Arc<Together<T>>,
-}
-
-impl<K, T> Clone for TogetherBy<K, T> {
-    fn clone(&self) -> Self {
-        Self { waited_for: Arc::clone(&self.waited_for) }
-    }
-}
-
-impl<K, T> Default for TogetherBy<K, T> {
-    fn default() -> Self {
-        Self { waited_for: Arc::default() }
-    }
-}
-
-impl<K: Copy + Eq + Hash, T> TogetherBy<K, T> {
-    /// [`Together::result`] of the work about this.
-    pub(super) async fn result<E>(&self, about: K, work: impl Future<Output = Result<T, E>>) -> Result<T, E>
-    where
-        T: Clone,
-    {
-        let place = Place::take(self, about);
-        place.together.result(work).await
-    }
-
-    fn waited_for(&self) -> MutexGuard<'_, HashMap<K, WaitedFor<T>>> {
-        // Nothing under the lock can leave the map half changed.
-        self.waited_for.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A place among those who wait for the same, given up on drop.
-struct Place<'a, K: Copy + Eq + Hash, T> {
-    all: &'a TogetherBy<K, T>,
-    about: K,
-    together: Arc<Together<T>>,
-}
-
-impl<'a, K: Copy + Eq + Hash, T> Place<'a, K, T> {
-    fn take(all: &'a TogetherBy<K, T>, about: K) -> Self {
-        let mut waited_for = all.waited_for();
-        let this = waited_for.entry(about).or_insert_with(|| WaitedFor { by: 0, together: Arc::default() });
-        this.by += 1;
-        Self { all, about, together: Arc::clone(&this.together) }
-    }
-}
-
-impl<K: Copy + Eq + Hash, T> Drop for Place<'_, K, T> {
-    fn drop(&mut self) {
-        if let Entry::Occupied(mut this) = self.all.waited_for().entry(self.about) {
-            this.get_mut().by -= 1;
-            if this.get().by == 0 {
-                this.remove();
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{convert::Infallible, future::pending, time::Duration};
+    use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
 
     use tokio::{sync::oneshot, task::JoinHandle};
 
@@ -220,20 +146,5 @@ mod tests {
         together.result(async { Ok::<_, Infallible>(()) }).await.expect("done");
         assert_eq!(together.done.borrow().serves, 3);
         together.result(async { Err("failed") }).await.expect_err("what was done before does not count");
-    }
-
-    #[tokio::test]
-    async fn the_last_to_leave_takes_what_they_waited_for_along() {
-        let all = TogetherBy::<u8, ()>::default();
-        let (first, second, other) = (Place::take(&all, 1), Place::take(&all, 1), Place::take(&all, 2));
-        assert_eq!(all.waited_for().len(), 2);
-        drop((first, other));
-        assert_eq!(all.waited_for().len(), 1);
-        drop(second);
-        assert_eq!(all.waited_for().len(), 0);
-        all.result(1, async { Ok::<_, Infallible>(()) }).await.expect("done");
-        let given_up = tokio::time::timeout(Duration::ZERO, all.result(1, pending::<Result<(), Infallible>>())).await;
-        given_up.expect_err("still waiting");
-        assert_eq!(all.waited_for().len(), 0);
     }
 }

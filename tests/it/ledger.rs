@@ -10,8 +10,8 @@ use std::{
 
 use fourstep::{
     domain::{
-        AccountMode, ApiKey, Budget, Caller, Dialect, Failure, FailureCode, NanoUsd, NewKey, NewPrediction, Outcome,
-        Period, PredictionId, Scopes, Shortage, Status,
+        AccountMode, ApiKey, Budget, Caller, Dialect, Failure, FailureCode, Idempotency, NanoUsd, NewKey,
+        NewPrediction, Outcome, Period, PredictionId, Scopes, Shortage, Status,
     },
     store::{Error, Store},
 };
@@ -102,6 +102,58 @@ async fn sixty_four_clients_racing_a_balance_for_a_thousand_get_exactly_a_thousa
     assert_eq!(accepted, 1000);
     assert_eq!(held(&app.pool).await.0, 1000 * hold);
     assert_clean(&app.store).await;
+}
+
+#[sqlx::test]
+async fn of_creates_that_come_together_only_those_fail_that_must(pool: PgPool) {
+    let queue = Arc::new(Queue::new(pool.clone()).await);
+    prepaid(&queue.store, "together", 20 * hold(&queue)).await;
+    let caller = queue.store.issue_key(&usual_key("together"), &ApiKey::generate().unwrap()).await.unwrap();
+    let new = || of(caller, &queue);
+    let repeatable = || {
+        let idempotency = Idempotency { key: "once".to_owned(), request_hash: [0; 32] };
+        NewPrediction { idempotency: Some(idempotency), ..new() }
+    };
+    // Postgres has no text with a zero in it.
+    let refused = NewPrediction { raw_input: json!({"prompt": "\0"}), ..new() };
+    let (same, first) = (new(), new());
+    let mut news = vec![first, same.clone(), same, repeatable(), repeatable(), refused];
+    news.extend((0..10).map(|_| new()));
+
+    // The first waits for its account, and all others for the first.
+    let mut lock = pool.begin().await.unwrap();
+    sqlx::query("select from accounts where id = $1 for update")
+        .bind(caller.account_id)
+        .execute(&mut *lock)
+        .await
+        .unwrap();
+    let creates = news.into_iter().map(|new| {
+        let queue = Arc::clone(&queue);
+        tokio::spawn(async move { queue.store.create(&new).await })
+    });
+    let creates: Vec<_> = creates.collect();
+    eventually("all have a turn", async || {
+        let turn: Option<i64> = sqlx::query_scalar("select turn from turns where account_id = $1")
+            .bind(caller.account_id)
+            .fetch_optional(&pool)
+            .await
+            .unwrap();
+        turn == Some(15)
+    })
+    .await;
+    lock.commit().await.unwrap();
+    let (mut created, mut taken, mut failed) = (0, 0, 0);
+    for create in creates {
+        match create.await.unwrap() {
+            Ok(Some(_)) => created += 1,
+            Ok(None) => taken += 1,
+            Err(Error::Database(_)) => failed += 1,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert_eq!((created, taken, failed), (13, 2, 1));
+    assert_eq!(held(&pool).await.0, 13 * hold(&queue));
+    assert_clean(&queue.store).await;
 }
 
 #[sqlx::test]

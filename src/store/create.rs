@@ -1,0 +1,258 @@
+//! How predictions come to be: those that an account creates at the same time, in one statement.
+
+use std::collections::HashSet;
+
+use sqlx::{FromRow as _, Row as _, postgres::PgRow, types::Json};
+
+use super::{
+    Error, Result, Store,
+    durable::without_waiting,
+    outbox::keep_webhooks,
+    predictions::{Row, columns, microseconds},
+};
+use crate::domain::{NewPrediction, NewWebhook, Prediction, WebhookRequest};
+
+/// A prediction about to be created.
+#[derive(Debug)]
+pub(super) struct Entry {
+    new: NewPrediction,
+    turn: i64,
+    /// Of its webhook; sealed.
+    secret: Option<Vec<u8>>,
+}
+
+impl Entry {
+    fn webhook(&self) -> Option<&NewWebhook> {
+        self.new.webhook.as_ref()
+    }
+
+    fn webhook_request(&self) -> Option<&WebhookRequest> {
+        self.webhook().map(|webhook| &webhook.webhook.request)
+    }
+
+    /// Its events are words, without commas.
+    fn webhook_events(&self) -> Option<String> {
+        let events = |request: &WebhookRequest| request.events.iter().map(|event| event.as_str()).collect::<Vec<_>>();
+        self.webhook_request().map(|request| events(request).join(","))
+    }
+
+    fn logs(&self) -> String {
+        self.new.notes.iter().map(|note| format!("{note}\n")).collect()
+    }
+}
+
+/// The row of a prediction that was created, or nothing if it was not.
+pub(super) type Created = Result<Option<PgRow>>;
+
+impl Store {
+    /// Puts a prediction in the queue, holds what it may cost and keeps its webhook, in one statement, which does so for all
+    /// that its account creates in this process by then. `None` when its id is taken, by whomever, or its idempotency key,
+    /// by its account. Of creates with the same key at the same time, one succeeds, and the others wait until it has.
+    ///
+    /// Fails with [`Error::Refused`] when its account or key may not spend that much more; however many try at once, the
+    /// limit is not passed.
+    pub async fn create(&self, new: &NewPrediction) -> Result<Option<Prediction>> {
+        let turn = self.take_turn(new).await?;
+        loop {
+            let secret = new.webhook.as_ref().map(|webhook| self.seal_secret(webhook)).transpose()?.flatten();
+            let entry = Entry { new: new.clone(), turn, secret };
+            let creates = self.creates.place(new.account_id);
+            let created = creates.done(entry, async |entries: &[Entry]| self.create_all(entries).await).await;
+            drop(creates);
+            match created.unwrap_or_else(|| Err(Error::unknown("whoever created it was given up"))) {
+                Ok(Some(row)) => {
+                    self.until_durable().await?;
+                    self.changes.announce_queued();
+                    return Prediction::try_from(Row::from_row(&row)?).map(Some);
+                }
+                Ok(None) => {}
+                Err(Error::OverLimit) => {}
+                Err(error) => return Err(error),
+            }
+            // Why not? If there is no reason left, there is room again.
+            if self.is_taken(new).await? {
+                // By one who may be waiting for the disk yet.
+                self.until_durable().await?;
+                return Ok(None);
+            }
+            if let Some(shortage) = self.shortage(new).await? {
+                return Err(Error::Refused(shortage));
+            }
+        }
+    }
+
+    /// Creates them together; or, if the database refuses that, each alone, so that only those fail that it refuses.
+    async fn create_all(&self, entries: &[Entry]) -> Vec<Created> {
+        let mut ids = HashSet::new();
+        // Of those with the same id one is enough.
+        let are_firsts: Vec<bool> = entries.iter().map(|entry| ids.insert(entry.new.id)).collect();
+        let firsts = entries.iter().zip(&are_firsts).filter(|(_, is_first)| **is_first).map(|(entry, _)| entry);
+        let firsts: Vec<&Entry> = firsts.collect();
+        let mut created = match self.insert(&firsts).await {
+            Ok(rows) => rows.into_iter().map(Ok).collect(),
+            Err(error) if firsts.len() == 1 => vec![Err(error)],
+            // Perhaps it was done all the same.
+            Err(Error::Unavailable(error)) if error.as_database_error().is_none() => {
+                firsts.iter().map(|_| Err(Error::unknown(&error.to_string()))).collect()
+            }
+            Err(_) => {
+                let mut created = Vec::with_capacity(firsts.len());
+                for entry in firsts {
+                    created.push(self.insert(&[entry]).await.map(|mut rows| rows.pop().flatten()));
+                }
+                created
+            }
+        }
+        .into_iter();
+        let created = are_firsts.into_iter().map(|is_first| is_first.then(|| created.next()).flatten());
+        created.map(|created| created.unwrap_or(Ok(None))).collect()
+    }
+
+    /// The row of each that was created; all are of one account.
+    ///
+    /// Who pays is looked at twice: first without a lock, so that most refusals leave no trace, then by the updates at the
+    /// end, which lock what they change for the shortest time and undo the whole statement if there is too little. It does
+    /// not wait for the disk with these locks in its hands.
+    async fn insert(&self, entries: &[&Entry]) -> Result<Vec<Option<PgRow>>> {
+        macro_rules! all {
+            ($value:expr) => {
+                entries.iter().map($value).collect::<Vec<_>>()
+            };
+        }
+        let Some(account_id) = entries.first().map(|entry| entry.new.account_id) else { return Ok(Vec::new()) };
+        let rows = sqlx::query(concat!(
+            "with told as materialized (
+                 select * from unnest($2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::jsonb[], $8::jsonb[],
+                                      $9::bigint[], $10::text[], $11::bigint[], $12::text[], $13::bytea[], $14::smallint[],
+                                      $15::bigint[], $16::bigint[], $17::bigint[], $18::text[], $19::text[], $20::text[],
+                                      $21::bytea[], $22::text[], $23::text[], $24::text[], $25::bigint[], $26::text[])
+                     with ordinality
+                     as told (told_id, told_key, told_dialect, told_model, told_version, told_raw_input, told_input,
+                              told_price, told_logs, told_cancel_after_us, told_idempotency_key, told_hash, told_priority,
+                              told_limit_us, told_hold, told_turn, told_url, told_receiver, told_events,
+                              told_secret, told_server_url, told_mount, told_request, told_longest_us, told_trace,
+                              told_place)
+                 -- There are no more, which the planner does not know of an array.
+                 limit $27
+             ),
+             payer as (
+                 select told.*, mode = 'prepaid' as holds_balance, max_in_flight is not null as holds_place,
+                        -- Null without a budget.
+                        date_trunc(budget_period, now(), 'UTC') as period,
+                        mode <> 'prepaid' or balance_nano - accounts.held_nano >= sum(told_hold) over places
+                            as has_balance,
+                        max_in_flight is null or in_flight + row_number() over places <= max_in_flight as has_place,
+                        budget_nano is null
+                            or budget_nano >= sum(told_hold) over (partition by told_key order by told_place)
+                                              + case when period_start = date_trunc(budget_period, now(), 'UTC')
+                                                     then spent_nano + api_keys.held_nano else 0 end as has_budget
+                 from told
+                 join accounts on accounts.id = $1
+                 join api_keys on api_keys.id = told_key and account_id = accounts.id
+                 window places as (order by told_place)
+             ),
+             created as (
+                 insert into predictions
+                     (id, account_id, key_id, dialect, model, version, raw_input, input, price_nano, logs, deadline,
+                      idempotency_key, request_hash, priority, time_limit_us, hold_nano, turn,
+                      held_balance, held_budget, held_place, request_id, trace_parent)
+                 select told_id, $1, told_key, told_dialect, told_model, told_version, told_raw_input, told_input,
+                        told_price, told_logs, now() + told_cancel_after_us * interval '1 microsecond',
+                        told_idempotency_key, told_hash, told_priority,
+                        -- Where nothing is held nothing can be overdrawn, and a slow device may take its time.
+                        case when holds_balance or period is not null then told_limit_us else told_longest_us end,
+                        case when holds_balance or period is not null then told_hold else 0 end,
+                        told_turn, holds_balance, period, holds_place, told_request, told_trace
+                 from payer
+                 where has_balance and has_place and has_budget
+                 -- Who waits for another process's key has none that the other waits for.
+                 order by told_idempotency_key, told_place
+                 on conflict do nothing
+                 returning held_balance, held_budget, held_place, hold_nano, ",
+            columns!(),
+            "),
+             held as (
+                 update accounts set
+                     held_nano = held_nano + due.hold,
+                     in_flight = case when due.places = 0 then in_flight
+                                      when in_flight + due.places <= max_in_flight then in_flight + due.places
+                                      else refuse('predictions in flight') end
+                 from (
+                     select coalesce(sum(hold_nano) filter (where held_balance), 0) as hold,
+                            count(*) filter (where held_place) as places
+                     from created where held_balance or held_place having count(*) > 0
+                 ) as due
+                 where accounts.id = $1
+                 returning accounts.id
+             ),
+             locked_keys as materialized (
+                 select id from api_keys
+                 where id in (select key_id from created where held_budget is not null)
+                   -- Counted only to have the account locked first; so it is below.
+                   and (select count(*) from held) >= 0
+                 order by id for no key update
+             ),
+             budgeted as (
+                 update api_keys set
+                     period_start = due.held_budget,
+                     spent_nano = case when period_start = due.held_budget then spent_nano else 0 end,
+                     held_nano = case
+                         when budget_nano < due.hold + case when period_start = due.held_budget
+                                                            then spent_nano + held_nano else 0 end
+                             then refuse('budget')
+                         when period_start = due.held_budget then held_nano + due.hold
+                         else due.hold end
+                 from (
+                     select key_id, held_budget, sum(hold_nano) as hold
+                     from created where held_budget is not null and (select count(*) from locked_keys) >= 0
+                     group by key_id, held_budget
+                 ) as due
+                 where api_keys.id = due.key_id
+                 returning api_keys.id
+             )",
+            keep_webhooks!(),
+            "select ",
+            columns!(),
+            ", told_place, ",
+            without_waiting!(),
+            " from created join told on told_id = id"
+        ))
+        .bind(account_id)
+        .bind(all!(|entry| entry.new.id.as_uuid()))
+        .bind(all!(|entry| entry.new.key_id))
+        .bind(all!(|entry| entry.new.dialect.as_str()))
+        .bind(all!(|entry| entry.new.model.as_str()))
+        .bind(all!(|entry| entry.new.version.as_str()))
+        .bind(all!(|entry| Json(&entry.new.raw_input)))
+        .bind(all!(|entry| Json(&entry.new.input)))
+        .bind(all!(|entry| entry.new.price.per_second().get()))
+        .bind(all!(|entry| entry.logs()))
+        .bind(all!(|entry| entry.new.cancel_after.map(microseconds)))
+        .bind(all!(|entry| entry.new.idempotency.as_ref().map(|idempotency| idempotency.key.as_str())))
+        .bind(all!(|entry| entry.new.idempotency.as_ref().map(|idempotency| &idempotency.request_hash[..])))
+        .bind(all!(|entry| entry.new.priority))
+        .bind(all!(|entry| microseconds(entry.new.time_limit)))
+        .bind(all!(|entry| entry.new.hold().get()))
+        .bind(all!(|entry| entry.turn))
+        .bind(all!(|entry| entry.webhook_request().map(|request| request.url.as_str())))
+        .bind(all!(|entry| entry.webhook().map(|webhook| webhook.receiver.as_str())))
+        .bind(all!(|entry| entry.webhook_events()))
+        .bind(all!(|entry| entry.secret.as_deref()))
+        .bind(all!(|entry| entry.webhook().map(|webhook| webhook.webhook.server_url.as_str())))
+        .bind(all!(|entry| entry.webhook().map(|webhook| webhook.webhook.mount.as_str())))
+        .bind(all!(|entry| entry.new.request_id.as_deref()))
+        .bind(all!(|entry| microseconds(entry.new.longest_run)))
+        .bind(all!(|entry| entry.new.trace_parent.as_deref()))
+        .bind(entries.len() as i64)
+        .fetch_all(&self.pool)
+        .await?;
+        let mut created: Vec<Option<PgRow>> = entries.iter().map(|_| None).collect();
+        for row in rows {
+            let place: i64 = row.try_get("told_place")?;
+            if let Some(created) = usize::try_from(place - 1).ok().and_then(|index| created.get_mut(index)) {
+                *created = Some(row);
+            }
+        }
+        Ok(created)
+    }
+}

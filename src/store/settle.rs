@@ -1,0 +1,153 @@
+//! What came of telling a webhook's receiver: an attempt, and what follows from it.
+
+use std::time::Duration;
+
+use sqlx::types::Uuid;
+
+use super::{DueWebhook, Error, Result, Store, durable::without_waiting, predictions::microseconds};
+
+/// How an attempt went.
+#[derive(Clone, Debug, Default)]
+pub struct WebhookAttempt {
+    /// How long it took.
+    pub took: Duration,
+    /// The receiver's HTTP status, if it answered.
+    pub status_code: Option<u16>,
+    /// The beginning of its answer.
+    pub response: Option<String>,
+    /// Why it did not answer.
+    pub error: Option<String>,
+}
+
+/// What follows from an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WebhookVerdict {
+    /// It was received.
+    Delivered,
+    /// It was not, and is tried again after this time.
+    Again(Duration),
+    /// It was not, and that is all.
+    Failed,
+    /// Its receiver is gone for good: neither this nor anything else of the prediction is told.
+    Gone,
+}
+
+impl WebhookVerdict {
+    const fn state(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Again(_) => "pending",
+            Self::Failed | Self::Gone => "failed",
+        }
+    }
+
+    /// Until it is due again, where that matters.
+    const fn pause(self) -> Duration {
+        match self {
+            Self::Again(pause) => pause,
+            Self::Delivered | Self::Failed | Self::Gone => Duration::ZERO,
+        }
+    }
+}
+
+/// An attempt of a delivery that is held under a lease, and what follows.
+#[derive(Debug)]
+pub(super) struct Settlement {
+    id: Uuid,
+    number: i32,
+    attempt: WebhookAttempt,
+    verdict: WebhookVerdict,
+}
+
+/// Whether it was still held.
+pub(super) type Settled = Result<bool>;
+
+impl Store {
+    /// Notes how an attempt went and what follows, in one statement, which does so for all that this process has to note by
+    /// then. Returns `false`, and has changed nothing, if the lease was lost to another process meanwhile. A note that a
+    /// crash of the database takes away is a receiver told twice.
+    pub async fn settle_webhook(
+        &self,
+        due: &DueWebhook,
+        attempt: &WebhookAttempt,
+        verdict: WebhookVerdict,
+    ) -> Result<bool> {
+        let settlement = Settlement { id: due.id, number: due.attempt, attempt: attempt.clone(), verdict };
+        let settled = self.settlements.done(settlement, async |all: &[Settlement]| self.settle_all(all).await).await;
+        settled.unwrap_or_else(|| Err(Error::unknown("whoever noted it was given up")))
+    }
+
+    /// Notes them together; or, if the database refuses that, each alone, so that only those fail that it refuses.
+    async fn settle_all(&self, settlements: &[Settlement]) -> Vec<Settled> {
+        match self.settle(settlements).await {
+            Ok(settled) => settlements.iter().map(|one| Ok(settled.contains(&one.id))).collect(),
+            Err(error) if settlements.len() == 1 => vec![Err(error)],
+            // Perhaps it was done all the same.
+            Err(Error::Unavailable(error)) => {
+                settlements.iter().map(|_| Err(Error::unknown(&error.to_string()))).collect()
+            }
+            Err(_) => {
+                let mut settled = Vec::with_capacity(settlements.len());
+                for one in settlements {
+                    let alone = self.settle(std::slice::from_ref(one)).await;
+                    settled.push(alone.map(|settled| !settled.is_empty()));
+                }
+                settled
+            }
+        }
+    }
+
+    /// Which of them were still held.
+    async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Uuid>> {
+        let attempts = || settlements.iter().map(|one| &one.attempt);
+        Ok(sqlx::query_scalar(concat!(
+            "with told as materialized (
+                 select * from unnest($1::uuid[], $2::int[], $3::text[], $4::bigint[], $5::bigint[], $6::smallint[],
+                                      $7::text[], $8::text[], $9::bool[])
+                     as told (told_id, told_attempt, told_state, told_pause_us, told_took_us, told_status, told_response,
+                              told_error, told_gone)
+                 -- There are no more, which the planner does not know of an array.
+                 limit $10
+             ),
+             settled as (
+                 update webhook_deliveries set
+                     state = told_state,
+                     failures = failures + case when told_state = 'delivered' then 0 else 1 end,
+                     due_at = now() + told_pause_us * interval '1 microsecond',
+                     lease_until = null
+                 from told
+                 where id = told_id and attempt = told_attempt and state = 'pending' and lease_until is not null
+                 returning id, prediction_id, told.*
+             ),
+             noted as (
+                 insert into webhook_attempts (delivery_id, attempt, took_us, succeeded, status_code, response, error)
+                 select id, told_attempt, told_took_us, told_state = 'delivered', told_status, told_response, told_error
+                 from settled
+             ),
+             gone as (
+                 update webhooks set gone_at = now() from settled
+                 where told_gone and webhooks.prediction_id = settled.prediction_id
+             ),
+             untold as (
+                 update webhook_deliveries as other set state = 'failed', lease_until = null from settled
+                 where told_gone and other.prediction_id = settled.prediction_id and other.state = 'pending'
+                   and other.id not in (select id from settled)
+             )
+             select id, ",
+            without_waiting!(),
+            " from settled",
+        ))
+        .bind(settlements.iter().map(|one| one.id).collect::<Vec<_>>())
+        .bind(settlements.iter().map(|one| one.number).collect::<Vec<_>>())
+        .bind(settlements.iter().map(|one| one.verdict.state()).collect::<Vec<_>>())
+        .bind(settlements.iter().map(|one| microseconds(one.verdict.pause())).collect::<Vec<_>>())
+        .bind(attempts().map(|attempt| microseconds(attempt.took)).collect::<Vec<_>>())
+        .bind(attempts().map(|attempt| attempt.status_code.and_then(|code| code.try_into().ok())).collect::<Vec<Option<i16>>>())
+        .bind(attempts().map(|attempt| attempt.response.as_deref()).collect::<Vec<_>>())
+        .bind(attempts().map(|attempt| attempt.error.as_deref()).collect::<Vec<_>>())
+        .bind(settlements.iter().map(|one| one.verdict == WebhookVerdict::Gone).collect::<Vec<_>>())
+        .bind(settlements.len() as i64)
+        .fetch_all(&self.pool)
+        .await?)
+    }
+}
