@@ -34,10 +34,15 @@ impl<S: Sync> FromRequestParts<S> for Client {
 }
 
 /// Carries out requests that write to their end.
-pub(super) async fn complete_writes(mut request: Request, next: Next) -> Response {
+pub(super) async fn complete_writes(request: Request, next: Next) -> Response {
     if matches!(*request.method(), Method::GET | Method::HEAD) {
         return next.run(request).await;
     }
+    // In a box of its own, so that reads, which may wait for long, are without it.
+    Box::pin(complete(request, next)).await
+}
+
+async fn complete(mut request: Request, next: Next) -> Response {
     let client = Client::default();
     request.extensions_mut().insert(client.clone());
     // Dropped with this future, while the task goes on.

@@ -46,6 +46,7 @@ use axum::{
     middleware,
     routing::{delete, get, patch, post, put},
 };
+use tower::ServiceBuilder;
 use tower_http::{
     catch_panic::CatchPanicLayer, sensitive_headers::SetSensitiveRequestHeadersLayer,
     set_header::SetResponseHeaderLayer,
@@ -189,15 +190,14 @@ fn mounted(path: &'static str, faces: Router<Api>) -> Router<Api> {
 
 /// What every route is wrapped in, and what answers where there is none.
 fn around<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
-    routes
-        .fallback(async || Error::NoRoute)
-        .method_not_allowed_fallback(async || Error::MethodNotAllowed)
-        // The last is the outermost.
-        .layer(middleware::from_fn(hangup::complete_writes))
-        .layer(CatchPanicLayer::custom(error::panicked))
-        .layer(SetResponseHeaderLayer::if_not_present(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
-        .layer(middleware::from_fn(observe::observe))
+    // All in one: the router would keep a box for each, of every request that waits. The first is the outermost.
+    let layers = ServiceBuilder::new()
         .layer(SetSensitiveRequestHeadersLayer::new([AUTHORIZATION, X_API_KEY]))
+        .layer(middleware::from_fn(observe::observe))
+        .layer(SetResponseHeaderLayer::if_not_present(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
+        .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(middleware::from_fn(hangup::complete_writes));
+    routes.fallback(async || Error::NoRoute).method_not_allowed_fallback(async || Error::MethodNotAllowed).layer(layers)
 }
 
 #[cfg(test)]

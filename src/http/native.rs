@@ -134,7 +134,8 @@ pub(super) async fn get(
     known: Known,
 ) -> Result<Response, Error> {
     let prediction = api.service.wait(caller, id, wait.patience.unwrap_or(Duration::ZERO)).await?;
-    let body = serde_json::to_vec(&document(&api, &prediction, &base).await)
+    // In a box of its own: while ten thousand wait, there is none of it.
+    let body = serde_json::to_vec(&Box::pin(document(&api, &prediction, &base)).await)
         .map_err(|error| service::Error::Internal(error.into()))?;
     // Of the document and not of the row: a queued prediction moves up without a change to it.
     let etag = conditional::etag(&body);

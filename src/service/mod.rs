@@ -199,7 +199,8 @@ impl PredictionService {
         let stored = match self.shared.keys.get(key.lookup()) {
             Some(stored) => stored,
             None => {
-                let stored = self.shared.store.find_key(key.lookup()).await?;
+                // In a box of its own: what a read needs is not kept in every request that waits.
+                let stored = Box::pin(self.shared.store.find_key(key.lookup())).await?;
                 self.shared.keys.put(key.lookup().to_owned(), stored.clone());
                 stored
             }
