@@ -1,86 +1,82 @@
-// The GPU's kernels on a CPU: every thread of a block is a thread, blocks come one after another. Runs the kernel that the first
-// argument names on the numbers of standard input, and writes the result to standard output; all is f32. The other arguments are
-// sizes. What the types of half precision do is the compiler's business: they are stand-ins that hold a float.
-#include <barrier>
-#include <cmath>
-#include <cstdio>
-#include <cstdlib>
+// Runs the GPU's kernel that the second argument names on the numbers of standard input, and writes the result to standard
+// output; those are f32 whatever the kernel takes. The first argument is `early` or `late`, the others are sizes.
+#include "gpu_on_cpu.hpp"
+
 #include <string>
-#include <thread>
-#include <vector>
 
-struct Index { unsigned x = 0, y = 0, z = 0; };
-static thread_local Index threadIdx;
-static Index blockIdx, blockDim, gridDim;
-static std::barrier<> *block_barrier;
-static void __syncthreads() { block_barrier->arrive_and_wait(); }
+#include KERNELS_CU
+#include ATTENTION_CU
 
-struct __half { float x; };
-struct __nv_bfloat16 { float x; };
-static float __half2float(__half x) { return x.x; }
-static float __bfloat162float(__nv_bfloat16 x) { return x.x; }
-static __half __float2half_rn(float x) { return {x}; }
-static __nv_bfloat16 __float2bfloat16_rn(float x) { return {x}; }
-static float rsqrtf(float x) { return 1 / std::sqrt(x); }
-
-#define __device__
-#define __global__
-#define __shared__ static
-#include SOURCE
-
-template <typename Kernel>
-static void launch(Index grid, Kernel kernel) {
-  gridDim = grid;
-  blockDim = {THREADS, 1, 1};
-  for (blockIdx.z = 0; blockIdx.z < grid.z; blockIdx.z++)
-    for (blockIdx.y = 0; blockIdx.y < grid.y; blockIdx.y++)
-      for (blockIdx.x = 0; blockIdx.x < grid.x; blockIdx.x++) {
-        std::barrier<> barrier(THREADS);
-        block_barrier = &barrier;
-        std::vector<std::thread> threads;
-        for (unsigned i = 0; i < THREADS; i++) threads.emplace_back([&, i] { threadIdx.x = i; kernel(); });
-        for (auto &thread : threads) thread.join();
-      }
-}
-
-static std::vector<float> read(size_t count) {
+template <typename T = float>
+static Memory<T> read(size_t count) {
   std::vector<float> values(count);
   if (fread(values.data(), sizeof(float), count, stdin) != count) exit(2);
-  return values;
+  Memory<T> memory(count);
+  for (size_t i = 0; i < count; i++) memory.data[i] = narrow_to<T>(values[i]);
+  return memory;
 }
 
-int main(int, char **arguments) {
-  const std::string name = arguments[1];
-  auto size = [&](int number) { return (unsigned)atoi(arguments[2 + number]); };
-  std::vector<float> y;
+template <typename T>
+static int write(const Memory<T> &memory) {
+  std::vector<float> values(memory.size);
+  for (size_t i = 0; i < memory.size; i++) values[i] = wide_of(memory.data[i]);
+  return fwrite(values.data(), sizeof(float), values.size(), stdout) == values.size() ? 0 : 2;
+}
+
+template <typename T, typename Kernel>
+static int attention_of(Kernel kernel, unsigned rows, const std::vector<unsigned> &sizes) {
+  const unsigned batch = sizes[0], queries = sizes[1], keys = sizes[2], heads = sizes[3], width = sizes[4], causal = sizes[5];
+  const size_t channels = heads * width;
+  auto query = read<T>(batch * queries * channels), key = read<T>(batch * keys * channels), value = read<T>(key.size);
+  Memory<T> out(query.size);
+  const float scale = 1 / std::sqrt((float)width) * 1.44269504f;
+  const unsigned block = WARPS * rows * 16;
+  launch({(queries + block - 1) / block, heads, batch}, WARPS * 32, [&] {
+    kernel(query.data, key.data, value.data, out.data, queries, keys, width, scale, causal);
+  });
+  return write(out);
+}
+
+int main(int count, char **arguments) {
+  is_late = std::string(arguments[1]) == "late";
+  const std::string name = arguments[2];
+  std::vector<unsigned> sizes;
+  for (int i = 3; i < count; i++) sizes.push_back(atoi(arguments[i]));
   if (name == "group_norm") {
-    const unsigned pictures = size(0), pixels = size(1), channels = size(2), groups = size(3), parts = size(4), silu = size(5);
+    const unsigned pictures = sizes[0], pixels = sizes[1], channels = sizes[2], groups = sizes[3], parts = sizes[4], silu = sizes[5];
     const Index grid{parts, groups, pictures};
     auto x = read((size_t)pictures * pixels * channels), weight = read(channels), bias = read(channels);
-    std::vector<float> means(pictures * groups * parts), squares(means);
-    y.resize(x.size());
-    launch(grid, [&] { group_norm_parts_f32(x.data(), means.data(), squares.data(), pixels, channels, groups); });
-    launch(grid, [&] {
-      group_norm_apply_f32(x.data(), means.data(), squares.data(), weight.data(), bias.data(), y.data(), pixels, channels,
-                           groups, 1e-5f, silu);
+    Memory<float> means(pictures * groups * parts), squares(means.size), y(x.size);
+    launch(grid, THREADS, [&] { group_norm_parts_f32(x.data, means.data, squares.data, pixels, channels, groups); });
+    launch(grid, THREADS, [&] {
+      group_norm_apply_f32(x.data, means.data, squares.data, weight.data, bias.data, y.data, pixels, channels, groups, 1e-5f,
+                           silu);
     });
-  } else if (name == "layer_norm") {
-    const unsigned rows = size(0), channels = size(1);
-    auto x = read((size_t)rows * channels), weight = read(channels), bias = read(channels);
-    y.resize(x.size());
-    launch({rows, 1, 1}, [&] { layer_norm_f32(x.data(), weight.data(), bias.data(), y.data(), channels, 1e-5f); });
-  } else if (name == "geglu") {
-    const unsigned rows = size(0), inner = size(1);
-    auto x = read((size_t)rows * 2 * inner);
-    y.resize((size_t)rows * inner);
-    launch({3, 1, 1}, [&] { geglu_f32(x.data(), y.data(), y.size(), inner); });
-  } else if (name == "add_bias") {
-    const unsigned rows = size(0), channels = size(1);
-    y = read((size_t)rows * channels);
-    auto bias = read(channels);
-    launch({3, 1, 1}, [&] { add_bias_f32(y.data(), bias.data(), y.size(), channels); });
-  } else {
-    return 2;
+    return write(y);
   }
-  return fwrite(y.data(), sizeof(float), y.size(), stdout) == y.size() ? 0 : 2;
+  if (name == "layer_norm") {
+    const unsigned rows = sizes[0], channels = sizes[1];
+    auto x = read((size_t)rows * channels), weight = read(channels), bias = read(channels);
+    Memory<float> y(x.size);
+    launch({rows, 1, 1}, THREADS, [&] { layer_norm_f32(x.data, weight.data, bias.data, y.data, channels, 1e-5f); });
+    return write(y);
+  }
+  if (name == "geglu") {
+    const unsigned rows = sizes[0], inner = sizes[1];
+    auto x = read((size_t)rows * 2 * inner);
+    Memory<float> y((size_t)rows * inner);
+    launch({3, 1, 1}, THREADS, [&] { geglu_f32(x.data, y.data, y.size, inner); });
+    return write(y);
+  }
+  if (name == "add_bias") {
+    const unsigned rows = sizes[0], channels = sizes[1];
+    auto y = read((size_t)rows * channels), bias = read(channels);
+    launch({3, 1, 1}, THREADS, [&] { add_bias_f32(y.data, bias.data, y.size, channels); });
+    return write(y);
+  }
+  if (name == "attention_64_f16") return attention_of<__half>(attention_64_f16, 2, sizes);
+  if (name == "attention_64_bf16") return attention_of<__nv_bfloat16>(attention_64_bf16, 2, sizes);
+  if (name == "attention_128_f16") return attention_of<__half>(attention_128_f16, 1, sizes);
+  if (name == "attention_128_bf16") return attention_of<__nv_bfloat16>(attention_128_bf16, 1, sizes);
+  return 2;
 }

@@ -3,9 +3,9 @@
 use candle_core::{Result, Tensor};
 use serde::Deserialize;
 
-use super::{cpu, has_cpu_version, reference};
 #[cfg(feature = "cuda")]
-use super::{cuda, has_gpu_version};
+use super::cuda;
+use super::{cpu, has_cpu_version, reference};
 
 /// An activation, by the names configurations use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -32,7 +32,7 @@ impl Activation {
 /// diffusers: `activations.py`, `GEGLU.forward`, after its projection.
 pub fn geglu(x: &Tensor) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
-    if has_gpu_version(x) {
+    if cuda::has(cuda::Operation::Geglu, x) {
         return cuda::geglu(x);
     }
     if has_cpu_version(x) { cpu::geglu(x) } else { reference::geglu(x) }

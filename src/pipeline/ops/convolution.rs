@@ -2,12 +2,12 @@
 
 use candle_core::Tensor;
 
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::{
     super::{error::Error, weights::Source},
     cpu, has_cpu_version, reference,
 };
-#[cfg(feature = "cuda")]
-use super::{cuda, has_gpu_version};
 
 /// Zeros around a picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl Convolution {
     /// Applies it to `(b, h, w, in)`.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         #[cfg(feature = "cuda")]
-        if has_gpu_version(x) {
+        if cuda::has(cuda::Operation::Convolution, x) {
             return cuda::convolution(self, x);
         }
         if has_cpu_version(x) { cpu::convolution(self, x) } else { reference::convolution(self, x) }

@@ -49,9 +49,3 @@ pub fn has_int8() -> bool {
 fn has_cpu_version(activation: &Tensor) -> bool {
     activation.device().is_cpu() && activation.dtype() == DType::F32
 }
-
-/// Whether the GPU's own version of an operation applies to this activation.
-#[cfg(feature = "cuda")]
-fn has_gpu_version(activation: &Tensor) -> bool {
-    cuda::applies_to(activation)
-}

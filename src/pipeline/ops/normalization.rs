@@ -2,12 +2,12 @@
 
 use candle_core::Tensor;
 
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::{
     super::{error::Error, weights::Source},
     cpu, has_cpu_version, reference,
 };
-#[cfg(feature = "cuda")]
-use super::{cuda, has_gpu_version};
 
 /// Normalizes groups of channels over a whole picture.
 #[derive(Clone, Debug)]
@@ -41,7 +41,7 @@ impl GroupNorm {
 
     fn apply(&self, x: &Tensor, silu: bool) -> candle_core::Result<Tensor> {
         #[cfg(feature = "cuda")]
-        if has_gpu_version(x) {
+        if cuda::has(cuda::Operation::GroupNorm, x) {
             return cuda::group_norm(self, x, silu);
         }
         if has_cpu_version(x) { cpu::group_norm(self, x, silu) } else { reference::group_norm(self, x, silu) }
@@ -68,7 +68,7 @@ impl LayerNorm {
     /// Applies it to `(..., channels)`.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         #[cfg(feature = "cuda")]
-        if has_gpu_version(x) {
+        if cuda::has(cuda::Operation::LayerNorm, x) {
             return cuda::layer_norm(self, x);
         }
         if has_cpu_version(x) { cpu::layer_norm(self, x) } else { reference::layer_norm(self, x) }

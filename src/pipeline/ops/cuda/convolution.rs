@@ -21,7 +21,7 @@ use candle_core::{
 use super::{
     super::{Convolution, Padding},
     contiguous,
-    launch::{Number, Operand, blocks_for, kernel, on_weight_and_bias, result, room, view},
+    launch::{Number, Operand, blocks_for, kernel, operation_on_three, result, room, view},
 };
 
 /// cuDNN's numbers of a picture: pictures, channels, rows, columns.
@@ -162,4 +162,4 @@ fn handle(device: &CudaDevice) -> Result<Arc<Cudnn>> {
     Ok(cudnn)
 }
 
-on_weight_and_bias!(ConvolutionOp, "convolution");
+operation_on_three!(ConvolutionOp, "convolution");

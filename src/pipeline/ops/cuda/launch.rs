@@ -12,9 +12,19 @@ use candle_core::{
 };
 use half::{bf16, f16};
 
-const PTX: &str = include_str!("kernels.ptx");
 /// Threads of a block, as `kernels.cu` has it.
-pub(super) const THREADS: u32 = 256;
+const THREADS: u32 = 256;
+
+/// Kernels that are loaded together.
+pub(super) struct Module {
+    name: &'static str,
+    ptx: &'static str,
+}
+
+/// `attention.cu`. Apart from the others, which a GPU that does not take it may still have.
+pub(super) const ATTENTION: Module = Module { name: "fourstep_attention", ptx: include_str!("attention.ptx") };
+/// `kernels.cu`.
+const KERNELS: Module = Module { name: "fourstep", ptx: include_str!("kernels.ptx") };
 
 /// A type that activations have on a GPU.
 pub(super) trait Number: CudaDType + DeviceRepr + candle_core::WithDType {
@@ -47,9 +57,14 @@ impl Kernel {
     }
 }
 
-/// The kernel of this name for numbers of type `T`.
+/// The kernel of this name in `kernels.cu` for numbers of type `T`.
 pub(super) fn kernel<T: Number>(device: &CudaDevice, name: &str) -> Result<Kernel> {
-    let function = device.get_or_load_custom_func(&format!("{name}_{}", T::NAME), "fourstep", PTX)?;
+    kernel_of::<T>(&KERNELS, device, name)
+}
+
+/// The module's kernel of this name for numbers of type `T`.
+pub(super) fn kernel_of<T: Number>(module: &Module, device: &CudaDevice, name: &str) -> Result<Kernel> {
+    let function = device.get_or_load_custom_func(&format!("{name}_{}", T::NAME), module.name, module.ptx)?;
     Ok(Kernel { function: function.into_cuda_function(), stream: device.cuda_stream() })
 }
 
@@ -96,8 +111,8 @@ pub(super) fn not_here() -> Result<(CpuStorage, Shape)> {
 /// A tensor as an operation gets it.
 pub(super) type Operand<'a> = (&'a CudaStorage, &'a Layout);
 
-/// Makes `$op`, which has a `run` for each type of numbers, candle's operation on an activation, a weight and a bias.
-macro_rules! on_weight_and_bias {
+/// Makes `$op`, which has a `run` for each type of numbers, candle's operation on three tensors of one type.
+macro_rules! operation_on_three {
     ($op:ty, $name:literal) => {
         impl candle_core::CustomOp3 for $op {
             fn name(&self) -> &'static str {
@@ -118,22 +133,22 @@ macro_rules! on_weight_and_bias {
 
             fn cuda_fwd(
                 &self,
-                x: &candle_core::CudaStorage,
-                x_layout: &candle_core::Layout,
-                weight: &candle_core::CudaStorage,
-                weight_layout: &candle_core::Layout,
-                bias: &candle_core::CudaStorage,
-                bias_layout: &candle_core::Layout,
+                first: &candle_core::CudaStorage,
+                first_layout: &candle_core::Layout,
+                second: &candle_core::CudaStorage,
+                second_layout: &candle_core::Layout,
+                third: &candle_core::CudaStorage,
+                third_layout: &candle_core::Layout,
             ) -> candle_core::Result<(candle_core::CudaStorage, candle_core::Shape)> {
-                let (x, weight, bias) = ((x, x_layout), (weight, weight_layout), (bias, bias_layout));
-                match candle_core::backend::BackendStorage::dtype(x.0) {
-                    candle_core::DType::F32 => self.run::<f32>(x, weight, bias),
-                    candle_core::DType::F16 => self.run::<half::f16>(x, weight, bias),
-                    candle_core::DType::BF16 => self.run::<half::bf16>(x, weight, bias),
+                let (first, second, third) = ((first, first_layout), (second, second_layout), (third, third_layout));
+                match candle_core::backend::BackendStorage::dtype(first.0) {
+                    candle_core::DType::F32 => self.run::<f32>(first, second, third),
+                    candle_core::DType::F16 => self.run::<half::f16>(first, second, third),
+                    candle_core::DType::BF16 => self.run::<half::bf16>(first, second, third),
                     other => candle_core::bail!("there is no kernel for {other:?}"),
                 }
             }
         }
     };
 }
-pub(super) use on_weight_and_bias;
+pub(super) use operation_on_three;

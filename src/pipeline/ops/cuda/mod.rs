@@ -1,8 +1,9 @@
-//! The operations on NVIDIA's GPUs, where candle's own take many passes over memory: kernels of ours (`kernels.cu`, in the
-//! program as PTX), and cuDNN for convolutions of channels-last pictures with sums in f32.
+//! The operations on NVIDIA's GPUs, where candle's own take many passes over memory: kernels of ours (`kernels.cu` and
+//! `attention.cu`, in the program as PTX), and cuDNN for convolutions of channels-last pictures with sums in f32.
 //!
-//! They are looked at before they are believed: [`are_right`] compares each with the plain version on the device itself.
+//! They are looked at before they are believed: each is compared with the plain version on the device itself, once.
 
+mod attention;
 mod convolution;
 mod launch;
 mod norms;
@@ -10,14 +11,16 @@ mod trial;
 
 use candle_core::{DType, Result, Tensor};
 
+pub(super) use attention::{attends, attention};
 pub(super) use convolution::convolution;
 pub(super) use norms::{geglu, group_norm, layer_norm};
+pub(super) use trial::Operation;
 
-/// Whether the GPU's own version of an operation applies to this activation.
-pub(super) fn applies_to(activation: &Tensor) -> bool {
+/// Whether this operation has a version of the GPU's own for this activation, and it is right.
+pub(super) fn has(operation: Operation, activation: &Tensor) -> bool {
     activation.device().is_cuda()
         && matches!(activation.dtype(), DType::F32 | DType::F16 | DType::BF16)
-        && trial::are_right(activation.device())
+        && trial::is_right(operation, activation.device())
 }
 
 /// A contiguous tensor, which most are already.

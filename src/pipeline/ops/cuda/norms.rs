@@ -10,7 +10,7 @@ use half::{bf16, f16};
 use super::{
     super::{GroupNorm, LayerNorm},
     contiguous,
-    launch::{Number, Operand, blocks, blocks_for, kernel, not_here, on_weight_and_bias, result, room, view},
+    launch::{Number, Operand, blocks, blocks_for, kernel, not_here, operation_on_three, result, room, view},
 };
 
 /// Pixels a block looks at, about: small enough that all of a GPU has something to do, large enough to be worth a block.
@@ -126,8 +126,8 @@ fn run_geglu<T: Number>(x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage
     Ok(result(y, x, dims))
 }
 
-on_weight_and_bias!(GroupNormOp, "group_norm");
-on_weight_and_bias!(LayerNormOp, "layer_norm");
+operation_on_three!(GroupNormOp, "group_norm");
+operation_on_three!(LayerNormOp, "layer_norm");
 
 impl CustomOp1 for GegluOp {
     fn name(&self) -> &'static str {

@@ -1,84 +1,158 @@
-//! A trial of the GPU's own operations, on the GPU, before anything is drawn with them: each against the plain version. Where
-//! one is wrong or fails, the plain versions draw, slower and right.
+//! A trial of the GPU's own operations, on the GPU, before anything is drawn with them: each against the plain version. One that
+//! is wrong or fails is left alone, and the plain version draws, slower and right.
 
 use std::sync::OnceLock;
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::super::{Convolution, GroupNorm, LayerNorm, Padding, reference};
+use super::super::{Convolution, GroupNorm, LayerNorm, Mask, Padding, reference};
 use crate::pipeline::noise::TorchCudaRng;
 
-/// Whether the operations may be used on GPUs of this machine. Found out by the first who asks.
-pub(super) fn are_right(device: &Device) -> bool {
-    static ARE_RIGHT: OnceLock<bool> = OnceLock::new();
-    *ARE_RIGHT.get_or_init(|| match worst(device) {
-        Ok((what, error)) if error.is_nan() || error > 1.0 => {
-            tracing::warn!(error, "The GPU's own {what} is wrong here: the plain operations draw, which are slower");
+/// Operations that a GPU has a version of its own of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Operation {
+    Convolution,
+    GroupNorm,
+    LayerNorm,
+    Geglu,
+    Attention,
+}
+
+/// In the order in which they are tried: the one that asks the most of a GPU comes last.
+const OPERATIONS: [Operation; 5] =
+    [Operation::Convolution, Operation::GroupNorm, Operation::LayerNorm, Operation::Geglu, Operation::Attention];
+
+/// Whether the operation may be used on GPUs of this machine. Found out for all of them by the first who asks.
+pub(super) fn is_right(operation: Operation, device: &Device) -> bool {
+    static RIGHT: OnceLock<Vec<Operation>> = OnceLock::new();
+    RIGHT
+        .get_or_init(|| OPERATIONS.into_iter().filter(|&operation| passes(operation, device)).collect())
+        .contains(&operation)
+}
+
+fn passes(operation: Operation, device: &Device) -> bool {
+    match worst(operation, device) {
+        Ok(error) if error.is_nan() || error > 1.0 => {
+            tracing::warn!(error, "The GPU's own {operation:?} is wrong here: the plain one is used, which is slower");
             false
         }
-        Ok((what, error)) => {
-            tracing::debug!(error, "The GPU's own operations are right, {what} the least");
+        Ok(error) => {
+            tracing::debug!(error, "The GPU's own {operation:?} is right");
             true
         }
         Err(error) => {
-            tracing::warn!(%error, "The GPU's own operations fail here: the plain ones draw, which are slower");
+            tracing::warn!(%error, "The GPU's own {operation:?} fails here: the plain one is used, which is slower");
             false
         }
-    })
+    }
 }
 
-/// The operation that is off the most, and by how much of what it may be.
-fn worst(device: &Device) -> Result<(&'static str, f32)> {
-    let mut worst = ("none", 0.0);
+/// How far the operation is off, at most, as a share of what it may be.
+fn worst(operation: Operation, device: &Device) -> Result<f32> {
+    let mut worst = 0.0;
     for (dtype, tolerance) in [(DType::F32, 1e-4), (DType::F16, 1e-2), (DType::BF16, 6e-2)] {
-        for (what, error) in errors(device, dtype)? {
+        let trial = Trial { device, dtype };
+        let errors = match operation {
+            Operation::Convolution => trial.convolution(),
+            Operation::GroupNorm => trial.group_norm(),
+            Operation::LayerNorm => trial.layer_norm(),
+            Operation::Geglu => trial.geglu(),
+            Operation::Attention => trial.attention(),
+        };
+        for error in errors? {
             // What is not a number is worse than anything.
-            if error.is_nan() || error / tolerance > worst.1 {
-                worst = (what, error / tolerance);
+            if error.is_nan() || error / tolerance > worst {
+                worst = error / tolerance;
             }
         }
     }
     Ok(worst)
 }
 
-/// How far each operation is from the plain one in f32, as a share of the largest number.
-fn errors(device: &Device, dtype: DType) -> Result<Vec<(&'static str, f32)>> {
-    let random = |seed: u64, shape: &[usize]| -> Result<Tensor> {
+/// How far each operation is from the plain one of the same numbers in f32, as a share of the largest number.
+struct Trial<'a> {
+    device: &'a Device,
+    dtype: DType,
+}
+
+impl Trial<'_> {
+    fn random(&self, seed: u64, shape: &[usize]) -> Result<Tensor> {
         let values = TorchCudaRng::new(seed).normal(shape.iter().product());
-        Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)
-    };
-    // As exact as can be, of the same numbers.
-    let exact = |x: &Tensor| x.to_dtype(DType::F32);
-    let mut errors = Vec::new();
-    for (stride, padding) in [(1, Padding::same(1)), (2, Padding::same(1)), (2, Padding::AFTER)] {
-        let weight = random(1, &[16, 3, 3, 24])?.permute((1, 2, 3, 0))?;
-        let layer = Convolution { weight, bias: random(2, &[16])?, stride, padding };
-        let x = random(3, &[2, 12, 10, 24])?;
-        let plain = Convolution { weight: exact(&layer.weight)?, bias: exact(&layer.bias)?, ..layer };
-        errors.push((
-            "convolution",
-            off(&super::convolution(&layer, &x)?, &reference::convolution(&plain, &exact(&x)?)?)?,
-        ));
+        Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(self.dtype)?.to_device(self.device)
     }
-    for silu in [false, true] {
-        let layer = GroupNorm { weight: random(1, &[64])?, bias: random(2, &[64])?, groups: 8, eps: 1e-5 };
-        let x = random(3, &[2, 40, 30, 64])?;
-        let plain = GroupNorm { weight: exact(&layer.weight)?, bias: exact(&layer.bias)?, ..layer };
-        let expected = reference::group_norm(&plain, &exact(&x)?, silu)?;
-        errors.push(("group norm", off(&super::group_norm(&layer, &x, silu)?, &expected)?));
+
+    fn convolution(&self) -> Result<Vec<f32>> {
+        let trial = |(stride, padding)| {
+            let weight = self.random(1, &[16, 3, 3, 24])?.permute((1, 2, 3, 0))?;
+            let layer = Convolution { weight, bias: self.random(2, &[16])?, stride, padding };
+            let x = self.random(3, &[2, 12, 10, 24])?;
+            let plain = Convolution { weight: exact(&layer.weight)?, bias: exact(&layer.bias)?, ..layer };
+            off(&super::convolution(&layer, &x)?, &reference::convolution(&plain, &exact(&x)?)?)
+        };
+        [(1, Padding::same(1)), (2, Padding::same(1)), (2, Padding::AFTER)].into_iter().map(trial).collect()
     }
-    let layer = LayerNorm { weight: random(1, &[640])?, bias: random(2, &[640])?, eps: 1e-5 };
-    let x = random(3, &[2, 77, 640])?;
-    let plain = LayerNorm { weight: exact(&layer.weight)?, bias: exact(&layer.bias)?, ..layer };
-    errors.push(("layer norm", off(&super::layer_norm(&layer, &x)?, &reference::layer_norm(&plain, &exact(&x)?)?)?));
-    errors.push(("GEGLU", off(&super::geglu(&x)?, &reference::geglu(&exact(&x)?)?)?));
-    Ok(errors)
+
+    fn group_norm(&self) -> Result<Vec<f32>> {
+        let trial = |silu| {
+            let (weight, bias) = (self.random(1, &[64])?, self.random(2, &[64])?);
+            let layer = GroupNorm { weight, bias, groups: 8, eps: 1e-5 };
+            let x = self.random(3, &[2, 40, 30, 64])?;
+            let plain = GroupNorm { weight: exact(&layer.weight)?, bias: exact(&layer.bias)?, ..layer };
+            off(&super::group_norm(&layer, &x, silu)?, &reference::group_norm(&plain, &exact(&x)?, silu)?)
+        };
+        [false, true].into_iter().map(trial).collect()
+    }
+
+    fn layer_norm(&self) -> Result<Vec<f32>> {
+        let layer = LayerNorm { weight: self.random(1, &[640])?, bias: self.random(2, &[640])?, eps: 1e-5 };
+        let x = self.random(3, &[2, 77, 640])?;
+        let plain = LayerNorm { weight: exact(&layer.weight)?, bias: exact(&layer.bias)?, ..layer };
+        Ok(vec![off(&super::layer_norm(&layer, &x)?, &reference::layer_norm(&plain, &exact(&x)?)?)?])
+    }
+
+    fn geglu(&self) -> Result<Vec<f32>> {
+        let x = self.random(3, &[2, 77, 640])?;
+        Ok(vec![off(&super::geglu(&x)?, &reference::geglu(&exact(&x)?)?)?])
+    }
+
+    /// Of numbers of 16 bits; there is no other.
+    fn attention(&self) -> Result<Vec<f32>> {
+        let trial = |(queries, keys, heads, width, mask)| {
+            let random = |seed, tokens| self.random(seed, &[2, tokens, heads * width]);
+            let (query, key, value) = (random(1, queries)?, random(2, keys)?, random(3, keys)?);
+            if !super::attends(&query, &key, &value, heads) {
+                return Ok(0.0);
+            }
+            let expected = reference::attention(&exact(&query)?, &exact(&key)?, &exact(&value)?, heads, mask)?;
+            off(&super::attention(&query, &key, &value, heads, mask)?, &expected)
+        };
+        [
+            (200, 77, 3, 64, Mask::None),
+            (300, 300, 2, 64, Mask::None),
+            (77, 77, 2, 64, Mask::Causal),
+            (100, 90, 2, 40, Mask::None),
+            (100, 90, 2, 128, Mask::None),
+        ]
+        .into_iter()
+        .map(trial)
+        .collect()
+    }
+}
+
+/// The same numbers, calculated with as exactly as can be.
+fn exact(x: &Tensor) -> Result<Tensor> {
+    x.to_dtype(DType::F32)
 }
 
 fn off(found: &Tensor, expected: &Tensor) -> Result<f32> {
     if found.dims() != expected.dims() {
         return Ok(f32::NAN);
     }
-    let difference = (found.to_dtype(DType::F32)? - expected)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
+    let found = found.to_dtype(DType::F32)?;
+    // The largest number of a tensor need not be one that is not a number.
+    if !found.sum_all()?.to_scalar::<f32>()?.is_finite() {
+        return Ok(f32::NAN);
+    }
+    let difference = (found - expected)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
     Ok(difference / expected.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?)
 }

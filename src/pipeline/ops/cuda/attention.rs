@@ -1,0 +1,104 @@
+//! Attention on tensor cores, which keeps no scores.
+
+use candle_core::{
+    CudaStorage, DType, Result, Shape, Tensor,
+    cuda_backend::{
+        WrapErr as _,
+        cudarc::driver::{LaunchConfig, PushKernelArg as _},
+    },
+};
+
+use super::{
+    super::Mask,
+    contiguous,
+    launch::{ATTENTION, Number, Operand, kernel_of, operation_on_three, result, room, view},
+};
+
+/// Numbers that a thread reads at once: heads begin and end with such a group.
+const GROUP: usize = 8;
+
+/// A kernel, with the sizes that `attention.cu` made it for.
+struct Variant {
+    name: &'static str,
+    width: usize,
+    /// Queries of a block.
+    queries: usize,
+}
+
+const WARPS: usize = 4;
+const VARIANTS: [Variant; 2] = [
+    Variant { name: "attention_64", width: 64, queries: WARPS * 2 * 16 },
+    Variant { name: "attention_128", width: 128, queries: WARPS * 16 },
+];
+
+/// Whether there is a kernel for these: numbers of 16 bits, and heads neither too wide nor of an odd width.
+pub(in super::super) fn attends(query: &Tensor, key: &Tensor, value: &Tensor, heads: usize) -> bool {
+    let width = query.dim(2).unwrap_or(0) / heads.max(1);
+    let is_aligned = |x: &Tensor| !x.is_contiguous() || x.layout().start_offset() % GROUP == 0;
+    matches!(query.dtype(), DType::F16 | DType::BF16)
+        && width % GROUP == 0
+        && variant(width).is_some()
+        && [query, key, value].into_iter().all(is_aligned)
+}
+
+fn variant(width: usize) -> Option<&'static Variant> {
+    VARIANTS.iter().find(|variant| width > 0 && width <= variant.width)
+}
+
+/// As [`super::super::attention()`].
+pub(in super::super) fn attention(
+    query: &Tensor,
+    key: &Tensor,
+    value: &Tensor,
+    heads: usize,
+    mask: Mask,
+) -> Result<Tensor> {
+    contiguous(query)?.apply_op3_no_bwd(&contiguous(key)?, &contiguous(value)?, &AttentionOp { heads, mask })
+}
+
+struct AttentionOp {
+    heads: usize,
+    mask: Mask,
+}
+
+impl AttentionOp {
+    fn run<T: Number>(&self, query: Operand<'_>, key: Operand<'_>, value: Operand<'_>) -> Result<(CudaStorage, Shape)> {
+        let (batch, queries, channels) = query.1.shape().dims3()?;
+        let (key_batch, keys, key_channels) = key.1.shape().dims3()?;
+        let width = channels / self.heads;
+        let Some(variant) = variant(width).filter(|_| width * self.heads == channels && width % GROUP == 0) else {
+            candle_core::bail!("there is no kernel for {} heads in {channels} channels", self.heads);
+        };
+        if (key_batch, key_channels) != (batch, channels) || value.1.shape() != key.1.shape() || queries * keys == 0 {
+            let (query, key, value) = (query.1.shape(), key.1.shape(), value.1.shape());
+            candle_core::bail!("the queries {query:?} do not fit the keys {key:?} and values {value:?}");
+        }
+        let device = query.0.device();
+        let y = room::<T>(device, batch * queries * channels)?;
+        let kernel = kernel_of::<T>(&ATTENTION, device, variant.name)?;
+        let (query_view, key, value) =
+            (view::<T>(query.0, query.1)?, view::<T>(key.0, key.1)?, view::<T>(value.0, value.1)?);
+        let sizes = [queries as u32, keys as u32, width as u32];
+        // Exponentials are powers of two there.
+        let scale = std::f32::consts::LOG2_E / (width as f32).sqrt();
+        let causal = i32::from(self.mask == Mask::Causal);
+        let mut arguments = kernel.builder();
+        arguments.arg(&query_view).arg(&key).arg(&value).arg(&y);
+        for size in &sizes {
+            arguments.arg(size);
+        }
+        arguments.arg(&scale).arg(&causal);
+        let grid = LaunchConfig {
+            grid_dim: (queries.div_ceil(variant.queries) as u32, self.heads as u32, batch as u32),
+            block_dim: (WARPS as u32 * 32, 1, 1),
+            shared_mem_bytes: 0,
+        };
+        #[expect(unsafe_code, reason = "the arguments are the kernel's, and as large as the sizes say")]
+        unsafe {
+            arguments.launch(grid).w()?;
+        }
+        Ok(result(y, query.0, (batch, queries, channels)))
+    }
+}
+
+operation_on_three!(AttentionOp, "attention");
