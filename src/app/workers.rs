@@ -147,6 +147,7 @@ fn load(config: &Config, source: &Source) -> anyhow::Result<Load> {
             low_memory: config.worker.low_memory,
             vae_tile: Some(config.worker.vae_tile).filter(|tile| *tile > 0),
             int8: config.worker.quantize == Quantization::Int8,
+            eager: !config.worker.cuda_graphs,
         },
         device,
     };

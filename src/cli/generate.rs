@@ -81,6 +81,9 @@ pub(crate) struct GenerateArgs {
     /// Read the text encoders anew for every prompt instead of keeping them in memory
     #[arg(long)]
     low_memory: bool,
+    /// Have a GPU do the UNet's operations one by one, and not as a recording of them
+    #[arg(long)]
+    no_cuda_graphs: bool,
     /// Decode pictures larger than so many pixels in tiles of that size, as 512
     #[arg(long, value_name = "PIXELS")]
     vae_tile: Option<usize>,
@@ -187,6 +190,7 @@ fn load(args: &GenerateArgs, device: &Device) -> Result<Pipeline> {
         low_memory: args.low_memory,
         vae_tile: args.vae_tile,
         int8: args.quantize == Some(Quantization::Int8),
+        eager: args.no_cuda_graphs,
     };
     Pipeline::load_with(&weights, device, args.dtype.into(), options)
         .with_context(|| format!("could not load the model in {}", args.weights.display()))

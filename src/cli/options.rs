@@ -68,6 +68,9 @@ pub(crate) struct Device {
     /// Read the text encoders anew for every prompt instead of keeping them in memory
     #[arg(long)]
     low_memory: bool,
+    /// Have a GPU do the UNet's operations one by one, and not as a recording of them
+    #[arg(long)]
+    no_cuda_graphs: bool,
     /// Decode pictures larger than so many pixels in tiles of that size, as 512
     #[arg(long, value_name = "PIXELS")]
     vae_tile: Option<String>,
@@ -110,6 +113,7 @@ impl Device {
             flag("worker.dtype", "--dtype", &self.dtype),
             flag("worker.quantize", "--quantize", &self.quantize),
             flag("worker.low_memory", "--low-memory", &self.low_memory.then(|| "true".to_owned())),
+            flag("worker.cuda_graphs", "--no-cuda-graphs", &self.no_cuda_graphs.then(|| "false".to_owned())),
             flag("worker.vae_tile", "--vae-tile", &self.vae_tile),
         ]
         .into_iter()

@@ -132,6 +132,7 @@ pub struct Worker {
     pub dtype: DtypeChoice,
     pub quantize: Quantization,
     pub low_memory: bool,
+    pub cuda_graphs: bool,
     pub vae_tile: usize,
     pub max_batch: usize,
     #[serde(deserialize_with = "fields::list")]

@@ -19,6 +19,8 @@ pub mod ops;
 mod options;
 mod params;
 mod preview;
+#[cfg(any(test, feature = "cuda"))]
+mod recordings;
 mod resnet;
 pub mod safety_checker;
 pub mod scheduler;
@@ -73,7 +75,7 @@ impl Pipeline {
         let load = if options.low_memory { TextEncoders::in_files } else { TextEncoders::load };
         Ok(Self {
             text_encoders: load(weights, device, dtype)?,
-            unet: UNet::open(weights, device, dtype, options.int8)?,
+            unet: UNet::open(weights, device, dtype, options)?,
             vae: Vae::open(weights, device, dtype)?.tiled(options.vae_tile)?,
             safety_checker: SafetyChecker::open(weights, device, dtype)?,
             scheduler_config: weights.scheduler_config()?,

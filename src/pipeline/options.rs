@@ -12,4 +12,8 @@ pub struct Options {
     /// Holds the linear layers of the UNet's transformers in eight-bit integers, which a CPU that has them multiplies
     /// several times as fast as f32, and which take a quarter of the memory. The picture changes.
     pub int8: bool,
+    /// Has a GPU do the UNet's operations one by one in every call. Else it records them for a size of picture that comes
+    /// again, and does them all at once, with memory for their activations beside what it needs anyway; never with
+    /// `low_memory`.
+    pub eager: bool,
 }

@@ -27,7 +27,7 @@ static bool is_late;
 
 [[noreturn]] static void fail(const char *what) {
   fprintf(stderr, "block %u %u %u, thread %u: %s\n", blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, what);
-  exit(3);
+  _exit(3);
 }
 
 // --- Threads ---------------------------------------------------------------------------------------------------------------

@@ -176,7 +176,7 @@ fn loads_in_a_process_of_its_own() {
     let weights = Weights::new(PathBuf::from(env::var_os(MODEL).unwrap()));
     let dtype = if env::var(DTYPE).unwrap() == "f16" { DType::F16 } else { DType::F32 };
     let before = memory("VmRSS");
-    let unet = UNet::open(&weights, &Device::Cpu, dtype, false).unwrap();
+    let unet = UNet::open(&weights, &Device::Cpu, dtype, Options::default()).unwrap();
     writeln!(io::stdout(), "\npeak {}", memory("VmHWM") - before).unwrap();
     drop(unet);
 }

@@ -1,7 +1,7 @@
 //! Text encoders, UNet and VAE, each on its own.
 
 use candle_core::{DType, Device, Tensor};
-use fourstep::pipeline::{Params, conditioning::TextEncoders, noise::TorchCudaRng, unet::UNet, vae::Vae};
+use fourstep::pipeline::{Options, Params, conditioning::TextEncoders, noise::TorchCudaRng, unet::UNet, vae::Vae};
 
 use crate::support::{Golden, assert_close, tiny};
 
@@ -32,7 +32,7 @@ fn hidden_states_and_pooled_text_are_those_of_encode_prompt() {
 #[test]
 fn the_unet_predicts_what_diffusers_does_at_three_timesteps_and_two_sizes() {
     let golden = Golden::load();
-    let unet = UNet::open(&tiny(), &Device::Cpu, DType::F32, false).unwrap();
+    let unet = UNet::open(&tiny(), &Device::Cpu, DType::F32, Options::default()).unwrap();
     for (width, height) in SIZES {
         let sample = noise(2, 4, height, width);
         let (w, h) = (8.0 * width as f32, 8.0 * height as f32);

@@ -2,10 +2,14 @@
 
 #[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(feature = "cuda")]
+mod graph;
 
 use candle_core::Device;
 
 use super::Error;
+#[cfg(feature = "cuda")]
+pub(super) use graph::Graph;
 
 /// The GPU of this number, from 0, with a stream of its own: candle's default one is a different stream in every thread.
 /// It is meant for one thread at a time, as a pipeline is.
@@ -36,6 +40,13 @@ pub(super) fn keep_small_uploads(device: &Device) -> Option<impl Sized + use<>> 
     return cuda::keep_small_uploads(device);
     #[cfg(not(feature = "cuda"))]
     return device.is_cuda().then_some(());
+}
+
+/// Whether more than half of a GPU's memory is free.
+#[cfg(feature = "cuda")]
+pub(super) fn is_mostly_free(device: &Device) -> bool {
+    let info = device.as_cuda_device().ok().and_then(|gpu| gpu.cuda_stream().context().mem_get_info().ok());
+    info.is_some_and(|(free, total)| free > total / 2)
 }
 
 /// Bytes of a GPU's memory that are in use, by whomever; `None` for the CPU, and where the GPU does not tell.

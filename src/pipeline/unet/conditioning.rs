@@ -3,6 +3,8 @@
 
 use candle_core::{D, Tensor};
 
+#[cfg(feature = "cuda")]
+use super::graphs;
 use super::{super::error::Error, UNet, embedding::sinusoid, transformer::Attended};
 
 /// A request's texts and sizes, made ready by [`UNet::condition`], or those of several as one batch.
@@ -30,6 +32,26 @@ impl UNetConditioning {
         let layers = 0..requests.first().map_or(0, |request| request.text.len());
         let text = layers.map(|layer| Attended::cat(requests.iter().map(|request| &request.text[layer])));
         Ok(Self { added: Tensor::cat(&added, 0)?, text: text.collect::<Result<_, _>>()? })
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl UNetConditioning {
+    /// The size of the texts, the same in all layers but for the channels.
+    pub(super) fn text_dims(&self) -> &[usize] {
+        self.text.first().map_or(&[], Attended::dims)
+    }
+
+    /// The same in a place of its own.
+    pub(super) fn copy(&self) -> candle_core::Result<Self> {
+        let text = self.text.iter().map(Attended::copy).collect::<candle_core::Result<_>>()?;
+        Ok(Self { added: graphs::copy(&self.added)?, text })
+    }
+
+    /// Writes another's numbers, as many, into this one's place.
+    pub(super) fn set(&self, other: &Self) -> candle_core::Result<()> {
+        self.added.slice_set(&other.added.contiguous()?, 0, 0)?;
+        self.text.iter().zip(&other.text).try_for_each(|(own, other)| own.set(other))
     }
 }
 

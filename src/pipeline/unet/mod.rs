@@ -7,13 +7,19 @@ mod blocks;
 mod conditioning;
 mod config;
 mod embedding;
+#[cfg(feature = "cuda")]
+mod graphs;
 mod transformer;
+
+#[cfg(feature = "cuda")]
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
 use super::{
     error::Error,
     ops::{Activation, Convolution, GroupNorm, concat_channels},
+    options::Options,
     weights::{Source, TensorStore, Weights, activation_dtype},
 };
 use blocks::{DownBlock, MidBlock, UpBlock};
@@ -34,16 +40,25 @@ pub struct UNet {
     config: UNetConfig,
     dtype: DType,
     device: Device,
+    /// Where its calls may be recorded: there as long as it is.
+    #[cfg(feature = "cuda")]
+    recorded: Option<Arc<()>>,
 }
 
 impl UNet {
-    /// Opens the UNet of a model's files, with its transformers' linear layers in eight-bit integers where asked.
-    pub fn open(weights: &Weights, device: &Device, dtype: DType, in_int8: bool) -> Result<Self, Error> {
+    /// Opens the UNet of a model's files.
+    pub fn open(weights: &Weights, device: &Device, dtype: DType, options: Options) -> Result<Self, Error> {
         let (config, path) = weights.config::<UNetConfig>("unet")?;
         config.check(&path)?;
         let store = weights.tensors("unet")?;
         let source = Source::new(&*store, device, dtype);
-        Self::build(&if in_int8 { source.quantized() } else { source }, config, dtype)
+        let unet = Self::build(&if options.int8 { source.quantized() } else { source }, config, dtype)?;
+        #[cfg(feature = "cuda")]
+        let unet = {
+            let records = device.is_cuda() && !options.eager && !options.low_memory;
+            Self { recorded: records.then(Arc::default), ..unet }
+        };
+        Ok(unet)
     }
 
     /// Builds the UNet this configuration describes.
@@ -82,6 +97,8 @@ impl UNet {
             config,
             dtype: activation_dtype(source.device(), dtype),
             device: source.device().clone(),
+            #[cfg(feature = "cuda")]
+            recorded: None,
         })
     }
 
@@ -102,10 +119,20 @@ impl UNet {
 
     /// The prediction for latents `(b, h, w, 4)` under a request's conditioning.
     pub fn forward(&self, sample: &Tensor, timestep: f32, conditioning: &UNetConditioning) -> Result<Tensor, Error> {
-        // 1. Time. Every residual block begins by taking the embedding's SiLU, so it is taken once here.
         let width = self.config.block_out_channels[0];
         let time = Tensor::from_vec(sinusoid(timestep, width, &self.config), (1, width), &self.device)?;
-        let time = self.time_embedding.forward(&time.to_dtype(self.dtype)?)?;
+        let time = time.to_dtype(self.dtype)?;
+        #[cfg(feature = "cuda")]
+        if let Some(unet) = &self.recorded {
+            return graphs::Prediction { unet: self, sample, time: &time, conditioning }.call(unet);
+        }
+        Ok(self.predict(sample, &time, conditioning)?)
+    }
+
+    /// As [`Self::forward`], with the timestep's sinusoid.
+    fn predict(&self, sample: &Tensor, time: &Tensor, conditioning: &UNetConditioning) -> candle_core::Result<Tensor> {
+        // 1. Time. Every residual block begins by taking the embedding's SiLU, so it is taken once here.
+        let time = self.time_embedding.forward(time)?;
         let time = Activation::Silu.forward(&time.broadcast_add(&conditioning.added)?)?; // (b, time channels)
 
         let mut text = conditioning.text.iter();
@@ -128,7 +155,7 @@ impl UNet {
         }
 
         // 6. Post-process.
-        Ok(self.conv_out.forward(&self.conv_norm_out.forward_silu(&sample)?)?)
+        self.conv_out.forward(&self.conv_norm_out.forward_silu(&sample)?)
     }
 }
 

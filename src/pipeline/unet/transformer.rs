@@ -7,6 +7,8 @@ use std::slice::Iter;
 
 use candle_core::Tensor;
 
+#[cfg(feature = "cuda")]
+use super::graphs;
 use super::{
     super::{
         error::Error,
@@ -130,6 +132,24 @@ impl Attended {
     pub(super) fn cat<'a>(all: impl Iterator<Item = &'a Self>) -> candle_core::Result<Self> {
         let (keys, values): (Vec<_>, Vec<_>) = all.map(|one| (&one.key, &one.value)).unzip();
         Ok(Self { key: Tensor::cat(&keys, 0)?, value: Tensor::cat(&values, 0)? })
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl Attended {
+    pub(super) fn dims(&self) -> &[usize] {
+        self.key.dims()
+    }
+
+    /// The same in a place of its own.
+    pub(super) fn copy(&self) -> candle_core::Result<Self> {
+        Ok(Self { key: graphs::copy(&self.key)?, value: graphs::copy(&self.value)? })
+    }
+
+    /// Writes another's numbers, as many, into this one's place.
+    pub(super) fn set(&self, other: &Self) -> candle_core::Result<()> {
+        self.key.slice_set(&other.key.contiguous()?, 0, 0)?;
+        self.value.slice_set(&other.value.contiguous()?, 0, 0)
     }
 }
 
