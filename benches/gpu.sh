@@ -3,7 +3,8 @@
 #
 # Needs a build with CUDA (FOURSTEP, else target/release/fourstep) and a Python with torch, transformers and diffusers
 # (PEERS, an environment's folder). In this order, because a call may be cut off at its end: what machine it is; whether
-# the device draws diffusers' pictures; our times and diffusers' at 1024 and 512; diffusers' once more through torch.compile.
+# the device draws diffusers' pictures; whether CUDA graphs change them, and what they save; our times and diffusers' at 1024 and
+# 512; diffusers' once more through torch.compile.
 #
 # A dry run where there is no GPU: DEVICE=cpu WEIGHTS=tests/fixtures/pipeline/tiny SIZES=64 DTYPES=f32 RUNS=1 benches/gpu.sh OUT_DIR
 set -uo pipefail
@@ -38,6 +39,8 @@ part versions 60 "$python" -c 'import torch, diffusers; print("torch", torch.__v
 part goldens 120 "$python" benches/goldens.py --fourstep "$program" --device "$device" --dtypes "f32,${dtypes%%,*}"
 [ -e "$weights/unet" ] || part weights 180 "$python" tools/full_size.py "$weights"
 measure=("$python" benches/pipeline.py "$weights" --device "$device" --peers "$peers" --fourstep "$program" --runs "$runs")
+graphs=("$python" benches/graphs.py "$weights" --device "$device" --fourstep "$program" --size "${sizes##*,}" --dtype "${dtypes%%,*}")
+part graphs 60 "${graphs[@]}"
 part eager 240 "${measure[@]}" --sizes "$sizes" --dtypes "$dtypes"
 part compiled 240 "${measure[@]}" --sizes "${sizes%%,*}" --dtypes "${dtypes%%,*}" --compile
 exit "$failed"

@@ -27,6 +27,12 @@ pub enum Error {
     /// A GPU was asked of a program that cannot use any.
     #[error("this build uses no GPU: build it with `--features cuda`")]
     NoGpuSupport,
+    /// A GPU was asked for where there is no driver for any.
+    #[error("no NVIDIA driver was found (libcuda.so.1): install it, or draw on the CPU with `--device cpu`")]
+    NoDriver,
+    /// A GPU cannot be opened, although there is a driver.
+    #[error("{0}; it needs cuBLAS, cuRAND and cuDNN beside the driver, or draw on the CPU with `--device cpu`")]
+    UnusableGpu(candle_core::Error),
     /// Eight-bit integers were asked of a device that has no such instructions, or that is not a CPU.
     #[error("int8 needs a CPU with AVX512-VNNI, and the device `cpu`")]
     NoInt8,

@@ -4,9 +4,21 @@ use candle_core::{
     CudaDevice, Device, Result,
     cuda_backend::{
         WrapErr as _,
-        cudarc::driver::{result, sys::CUmemPool_attribute},
+        cudarc::driver::{
+            result,
+            sys::{CUmemPool_attribute, CUresult, cuDriverGetVersion},
+        },
     },
 };
+
+/// Whether there is a driver, which tells its version even where there is no GPU. What a program has in its place where there
+/// is none does not (`tools/cuda/late.py`).
+pub(super) fn has_driver() -> bool {
+    let mut version = 0;
+    #[expect(unsafe_code, reason = "it asks for nothing but a place for a number")]
+    let result = unsafe { cuDriverGetVersion(&raw mut version) };
+    result == CUresult::CUDA_SUCCESS
+}
 
 /// Prepares a GPU that was opened with a stream of its own.
 pub(super) fn prepare(device: &Device) -> Result<()> {

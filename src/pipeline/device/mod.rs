@@ -14,13 +14,20 @@ pub(super) use graph::Graph;
 /// The GPU of this number, from 0, with a stream of its own: candle's default one is a different stream in every thread.
 /// It is meant for one thread at a time, as a pipeline is.
 pub fn gpu(number: usize) -> Result<Device, Error> {
-    if !cfg!(feature = "cuda") {
-        return Err(Error::NoGpuSupport);
+    #[cfg(not(feature = "cuda"))]
+    {
+        let _ = number;
+        Err(Error::NoGpuSupport)
     }
-    let device = Device::new_cuda_with_stream(number)?;
     #[cfg(feature = "cuda")]
-    cuda::prepare(&device)?;
-    Ok(device)
+    {
+        if !cuda::has_driver() {
+            return Err(Error::NoDriver);
+        }
+        let device = Device::new_cuda_with_stream(number).map_err(Error::UnusableGpu)?;
+        cuda::prepare(&device)?;
+        Ok(device)
+    }
 }
 
 /// The first GPU, or the CPU where there is none.
@@ -65,9 +72,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gpu_that_cannot_be_used_is_an_error_in_words_and_auto_is_never_without_a_device() {
+    fn a_gpu_that_cannot_be_used_is_an_error_that_says_what_to_do_and_auto_is_never_without_a_device() {
         if let Err(error) = gpu(999) {
-            assert!(error.to_string().contains(if cfg!(feature = "cuda") { "device" } else { "--features cuda" }));
+            let help = if cfg!(feature = "cuda") { "`--device cpu`" } else { "`--features cuda`" };
+            assert!(error.to_string().contains(help), "{error}");
         }
         auto();
     }

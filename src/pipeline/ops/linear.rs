@@ -2,6 +2,8 @@
 
 use candle_core::Tensor;
 
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::{
     super::{
         error::Error,
@@ -38,6 +40,13 @@ impl Linear {
 
     /// Applies it.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if let Some(bias) = &self.bias
+            && cuda::has(cuda::Operation::Linear, x)
+            && cuda::adds_bias(x, &self.weight, bias)
+        {
+            return cuda::linear(x, &self.weight, bias);
+        }
         if has_cpu_version(x) { cpu::linear(self, x) } else { reference::linear(self, x) }
     }
 }

@@ -1,11 +1,13 @@
 //! The operations on NVIDIA's GPUs, where candle's own take many passes over memory: kernels of ours (`kernels.cu` and
-//! `attention.cu`, in the program as PTX), and cuDNN for convolutions of channels-last pictures with sums in f32.
+//! `attention.cu`, in the program as PTX), cuDNN for convolutions of channels-last pictures with sums in f32, and cuBLASLt for
+//! linear layers with a bias.
 //!
 //! They are looked at before they are believed: each is compared with the plain version on the device itself, once.
 
 mod attention;
 mod convolution;
 mod launch;
+mod linear;
 mod norms;
 mod trial;
 
@@ -13,6 +15,7 @@ use candle_core::{DType, Result, Tensor};
 
 pub(super) use attention::{attends, attention};
 pub(super) use convolution::convolution;
+pub(super) use linear::{adds_bias, linear};
 pub(super) use norms::{geglu, group_norm, layer_norm};
 pub(super) use trial::Operation;
 

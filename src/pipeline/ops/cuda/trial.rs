@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::super::{Convolution, GroupNorm, LayerNorm, Mask, Padding, reference};
+use super::super::{Convolution, GroupNorm, LayerNorm, Linear, Mask, Padding, reference};
 use crate::pipeline::noise::TorchCudaRng;
 
 /// Operations that a GPU has a version of its own of.
@@ -15,12 +15,19 @@ pub(in super::super) enum Operation {
     GroupNorm,
     LayerNorm,
     Geglu,
+    Linear,
     Attention,
 }
 
 /// In the order in which they are tried: the one that asks the most of a GPU comes last.
-const OPERATIONS: [Operation; 5] =
-    [Operation::Convolution, Operation::GroupNorm, Operation::LayerNorm, Operation::Geglu, Operation::Attention];
+const OPERATIONS: [Operation; 6] = [
+    Operation::Convolution,
+    Operation::GroupNorm,
+    Operation::LayerNorm,
+    Operation::Geglu,
+    Operation::Linear,
+    Operation::Attention,
+];
 
 /// Whether the operation may be used on GPUs of this machine. Found out for all of them by the first who asks.
 pub(super) fn is_right(operation: Operation, device: &Device) -> bool {
@@ -57,6 +64,7 @@ fn worst(operation: Operation, device: &Device) -> Result<f32> {
             Operation::GroupNorm => trial.group_norm(),
             Operation::LayerNorm => trial.layer_norm(),
             Operation::Geglu => trial.geglu(),
+            Operation::Linear => trial.linear(),
             Operation::Attention => trial.attention(),
         };
         for error in errors? {
@@ -113,6 +121,21 @@ impl Trial<'_> {
     fn geglu(&self) -> Result<Vec<f32>> {
         let x = self.random(3, &[2, 77, 640])?;
         Ok(vec![off(&super::geglu(&x)?, &reference::geglu(&exact(&x)?)?)?])
+    }
+
+    /// Of numbers of 16 bits, as attention.
+    fn linear(&self) -> Result<Vec<f32>> {
+        let trial = |(rows, inputs, outputs)| {
+            // A bias that is left out must show beside sums of so many.
+            let bias = (self.random(2, &[outputs])? * 50.0)?;
+            let (x, weight) = (self.random(3, &[2, rows, inputs])?, self.random(1, &[outputs, inputs])?);
+            if !super::adds_bias(&x, &weight, &bias) {
+                return Ok(0.0);
+            }
+            let plain = Linear { weight: exact(&weight)?, bias: Some(exact(&bias)?) };
+            off(&super::linear(&x, &weight, &bias)?, &reference::linear(&plain, &exact(&x)?)?)
+        };
+        [(77, 640, 1280), (1, 320, 72), (300, 48, 16)].into_iter().map(trial).collect()
     }
 
     /// Of numbers of 16 bits; there is no other.

@@ -1,0 +1,95 @@
+//! Linear layers by cuBLASLt, which adds the bias before it writes a product. candle's own writes it, and goes over it again.
+
+use std::{cell::RefCell, collections::HashMap, sync::Arc};
+
+use candle_core::{
+    CudaDevice, CudaStorage, D, DType, Error, Result, Shape, Tensor,
+    cuda_backend::{
+        DeviceId,
+        cudarc::cublaslt::{CudaBlasLT, Matmul, MatmulConfig},
+    },
+};
+
+use super::{
+    contiguous,
+    launch::{Number, Operand, operation_on_three, result, room, view},
+};
+
+thread_local! {
+    /// Each has room for what a product is divided into, which one stream may use for one product after the other.
+    static HANDLES: RefCell<HashMap<DeviceId, Arc<CudaBlasLT>>> = RefCell::default();
+}
+
+/// Whether it applies to these: numbers of 16 bits, which cudarc does not have it round, and places in memory that it takes to
+/// be multiples of 256 bytes.
+pub(in super::super) fn adds_bias(x: &Tensor, weight: &Tensor, bias: &Tensor) -> bool {
+    let is_aligned = |x: &Tensor| !x.is_contiguous() || x.layout().start_offset() == 0;
+    matches!(x.dtype(), DType::F16 | DType::BF16)
+        && [weight, bias].into_iter().all(|tensor| tensor.dtype() == x.dtype())
+        && [x, weight, bias].into_iter().all(is_aligned)
+}
+
+/// As [`super::super::Linear::forward`], of a layer with a bias.
+pub(in super::super) fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    contiguous(x)?.apply_op3_no_bwd(&contiguous(weight)?, &contiguous(bias)?, &LinearOp)
+}
+
+struct LinearOp;
+
+impl LinearOp {
+    #[expect(clippy::unused_self, reason = "an operation of candle's is a value")]
+    fn run<T: Number>(&self, x: Operand<'_>, weight: Operand<'_>, bias: Operand<'_>) -> Result<(CudaStorage, Shape)>
+    where
+        CudaBlasLT: Matmul<T>,
+    {
+        let (outputs, inputs) = weight.1.shape().dims2()?;
+        let count = x.1.shape().elem_count();
+        if x.1.shape().dim(D::Minus1)? != inputs || bias.1.shape().dims() != [outputs] || count * outputs == 0 {
+            candle_core::bail!("a linear layer {:?} does not fit {:?}", weight.1.shape(), x.1.shape());
+        }
+        let rows = count / inputs;
+        let device = x.0.device();
+        let mut y = room::<T>(device, rows * outputs)?;
+        let (x_view, weight, bias) = (view::<T>(x.0, x.1)?, view::<T>(weight.0, weight.1)?, view::<T>(bias.0, bias.1)?);
+        // Its matrices have their columns in a row, so that every one of ours is its own transposed: y^T = W x^T.
+        let product = MatmulConfig {
+            transa: true,
+            transb: false,
+            transc: false,
+            m: outputs as u64,
+            n: rows as u64,
+            k: inputs as u64,
+            alpha: 1.0,
+            lda: inputs as i64,
+            ldb: inputs as i64,
+            beta: 0.0,
+            ldc: outputs as i64,
+            stride_a: None,
+            stride_b: None,
+            stride_c: None,
+            stride_bias: None,
+            batch_size: None,
+        };
+        let handle = handle(device)?;
+        #[expect(unsafe_code, reason = "the slices are as large as the sizes say, which were made or checked so")]
+        unsafe {
+            handle.matmul(product, &weight, &x_view, &mut y, Some(&bias), None).map_err(Error::wrap)?;
+        }
+        let mut dims = x.1.dims().to_vec();
+        if let Some(last) = dims.last_mut() {
+            *last = outputs;
+        }
+        Ok(result(y, x.0, dims))
+    }
+}
+
+fn handle(device: &CudaDevice) -> Result<Arc<CudaBlasLT>> {
+    if let Some(handle) = HANDLES.with_borrow(|handles| handles.get(&device.id()).cloned()) {
+        return Ok(handle);
+    }
+    let handle = Arc::new(CudaBlasLT::new(device.cuda_stream()).map_err(Error::wrap)?);
+    HANDLES.with_borrow_mut(|handles| handles.insert(device.id(), Arc::clone(&handle)));
+    Ok(handle)
+}
+
+operation_on_three!(LinearOp, "linear");
