@@ -115,7 +115,7 @@ fn attention_off(
     size: f64,
 ) -> f32 {
     // Numbers of the type, in f32.
-    let random = |seed, tokens, size| {
+    let random = |seed, tokens, size: f64| {
         let x = (random(seed, &[batch, tokens, heads * width]) * size).unwrap();
         x.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap()
     };

@@ -8,7 +8,7 @@ use candle_core::{
     cuda_backend::{
         WrapErr as _,
         cudarc::driver::{
-            CudaGraph, result,
+            CudaGraph,
             sys::{self, CUgraphInstantiate_flags, CUstreamCaptureMode},
         },
     },

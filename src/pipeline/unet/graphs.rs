@@ -30,7 +30,7 @@ thread_local! {
 }
 
 /// A recorded call, and the places in memory that it reads and writes.
-struct Recording {
+pub(super) struct Recording {
     graph: Graph,
     sample: Tensor,
     time: Tensor,

@@ -2,6 +2,7 @@
 
 use candle_core::{
     CudaStorage, DType, Result, Shape, Tensor,
+    backend::BackendStorage as _,
     cuda_backend::{
         WrapErr as _,
         cudarc::driver::{LaunchConfig, PushKernelArg as _},

@@ -4,6 +4,7 @@ use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
 use candle_core::{
     CudaDevice, CudaStorage, D, DType, Error, Result, Shape, Tensor,
+    backend::BackendStorage as _,
     cuda_backend::{
         DeviceId,
         cudarc::cublaslt::{CudaBlasLT, Matmul, MatmulConfig},
