@@ -41,6 +41,9 @@ enum State<R> {
     Trusted(R),
 }
 
+/// What is known of a kind after a call, or why there should be no recordings.
+type After<R> = Result<State<R>, String>;
+
 /// Recordings of a network's calls.
 pub(super) struct Recordings<K, R> {
     /// The latest last.
@@ -89,12 +92,12 @@ impl<K: PartialEq, R> Recordings<K, R> {
     }
 }
 
-/// The call's result, and what is known of its kind after it, or why there should be no recordings.
+/// The call's result, and what that tells of its kind.
 fn advance<C: Call>(
     state: State<C::Recording>,
     call: &C,
     calls: usize,
-) -> (Result<C::Output, Error>, Result<State<C::Recording>, String>) {
+) -> (Result<C::Output, Error>, After<C::Recording>) {
     match state {
         State::Made(before) => {
             let made = call.make();
@@ -125,7 +128,7 @@ fn advance<C: Call>(
     }
 }
 
-fn tried<C: Call>(mut recording: C::Recording, call: &C, made: &C::Output) -> Result<State<C::Recording>, String> {
+fn tried<C: Call>(mut recording: C::Recording, call: &C, made: &C::Output) -> After<C::Recording> {
     let is_same = call.play(&mut recording).and_then(|played| call.is_same(&played, made));
     match is_same {
         Ok(true) => Ok(State::Trusted(recording)),
