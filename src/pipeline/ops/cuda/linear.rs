@@ -38,7 +38,6 @@ pub(in super::super) fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Re
 struct LinearOp;
 
 impl LinearOp {
-    #[expect(clippy::unused_self, reason = "an operation of candle's is a value")]
     fn run<T: Number>(&self, x: Operand<'_>, weight: Operand<'_>, bias: Operand<'_>) -> Result<(CudaStorage, Shape)>
     where
         CudaBlasLT: Matmul<T>,
