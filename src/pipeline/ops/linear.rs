@@ -41,11 +41,11 @@ impl Linear {
     /// Applies it.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         #[cfg(feature = "cuda")]
-        if let Some(bias) = &self.bias
+        if let (WeightMatrix::Held(weight), Some(bias)) = (&self.weight, &self.bias)
             && cuda::has(cuda::Operation::Linear, x)
-            && cuda::adds_bias(x, &self.weight, bias)
+            && cuda::adds_bias(x, weight, bias)
         {
-            return cuda::linear(x, &self.weight, bias);
+            return cuda::linear(x, weight, bias);
         }
         if has_cpu_version(x) { cpu::linear(self, x) } else { reference::linear(self, x) }
     }

@@ -132,7 +132,7 @@ impl Trial<'_> {
             if !super::adds_bias(&x, &weight, &bias) {
                 return Ok(0.0);
             }
-            let plain = Linear { weight: exact(&weight)?, bias: Some(exact(&bias)?) };
+            let plain = Linear { weight: exact(&weight)?.into(), bias: Some(exact(&bias)?) };
             off(&super::linear(&x, &weight, &bias)?, &reference::linear(&plain, &exact(&x)?)?)
         };
         [(77, 640, 1280), (1, 320, 72), (300, 48, 16)].into_iter().map(trial).collect()
