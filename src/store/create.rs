@@ -166,7 +166,7 @@ impl Store {
                  from payer
                  where has_balance and has_place and has_budget
                  -- Who waits for another process's key has none that the other waits for.
-                 order by told_idempotency_key, told_place
+                 order by told_idempotency_key, told_id
                  on conflict do nothing
                  returning held_balance, held_budget, held_place, hold_nano, ",
             columns!(),
