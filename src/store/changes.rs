@@ -23,6 +23,7 @@ use uuid::Uuid;
 use super::{
     Result, Store,
     connections::Connections,
+    predictions::{Row, columns},
     pulse::{HEARTBEAT, Pulse, promptly},
     recent::{Mark, Recent},
 };
@@ -63,8 +64,19 @@ struct Shared {
     queued: Notify,
     posted: watch::Sender<()>,
     outbox: mpsc::UnboundedSender<News>,
-    /// Taken by `run`.
-    inbox: Mutex<Option<mpsc::UnboundedReceiver<News>>>,
+    /// Waited for here, and changed elsewhere.
+    heard: mpsc::UnboundedSender<PredictionId>,
+    /// Taken by [`Store::spread_changes`].
+    receivers: Mutex<Option<Receivers>>,
+}
+
+/// What is to be done with news.
+#[derive(Debug)]
+struct Receivers {
+    /// To be told to other processes.
+    inbox: mpsc::UnboundedReceiver<News>,
+    /// To be read for those who wait.
+    heard: mpsc::UnboundedReceiver<PredictionId>,
 }
 
 /// For each the prediction itself, once it has ended here.
@@ -99,6 +111,7 @@ pub struct Subscription {
 impl Default for Changes {
     fn default() -> Self {
         let (outbox, inbox) = mpsc::unbounded_channel();
+        let (heard, heard_receiver) = mpsc::unbounded_channel();
         Self {
             shared: Arc::new(Shared {
                 process: Uuid::new_v4(),
@@ -107,7 +120,8 @@ impl Default for Changes {
                 queued: Notify::new(),
                 posted: watch::Sender::new(()),
                 outbox,
-                inbox: Mutex::new(Some(inbox)),
+                heard,
+                receivers: Mutex::new(Some(Receivers { inbox, heard: heard_receiver })),
             }),
         }
     }
@@ -243,8 +257,21 @@ impl Changes {
             }
             _ => {
                 self.shared.posted.send_replace(());
-                words.filter_map(|word| word.parse().ok()).for_each(|id| self.wake(id, None));
+                words.filter_map(|word| word.parse().ok()).for_each(|id| self.hear_changed(id));
             }
+        }
+    }
+}
+
+impl Changes {
+    /// A prediction changed in another process. However many wait for it, it is read once, and they are woken with it.
+    fn hear_changed(&self, id: PredictionId) {
+        // Whoever subscribes from now on reads it, and finds it changed.
+        self.shared.recent().add(id);
+        self.wake_topic(id, Topic::Progress, None);
+        if self.shared.watched().contains_key(&(id, Topic::Row)) {
+            // The receiver is gone only while the process ends.
+            let _ = self.shared.heard.send(id);
         }
     }
 }
@@ -278,16 +305,50 @@ impl Drop for Subscription {
 impl Store {
     /// Keeps news flowing between processes until dropped. Without it everything still works, two seconds late.
     pub async fn spread_changes(&self) {
-        let inbox = self.changes.shared.inbox.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(inbox) = inbox else {
+        let receivers = self.changes.shared.receivers.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Receivers { inbox, heard }) = receivers else {
             return;
         };
         // Both keep their connection for good, so they do not take it from the pool that answers requests.
         tokio::join!(
             send_notifications(&self.options, self.changes.shared.process, inbox),
             listen(&self.options, &self.changes, &self.pulse),
+            self.read_heard(heard),
             read_again(&self.pool, &self.changes),
         );
+    }
+
+    /// Reads what changed elsewhere and is waited for here, and wakes those who wait: with the prediction if it has ended,
+    /// else to look for themselves.
+    async fn read_heard(&self, mut heard: mpsc::UnboundedReceiver<PredictionId>) {
+        let mut ids = Vec::new();
+        while heard.recv_many(&mut ids, IDS_PER_NOTIFICATION).await > 0 {
+            let ended = self.read_ended(&ids).await;
+            let mut ended = ended.unwrap_or_else(|error| {
+                tracing::debug!(%error, "Could not read what changed elsewhere");
+                HashMap::new()
+            });
+            ids.drain(..).for_each(|id| self.changes.wake(id, ended.remove(&id)));
+        }
+    }
+
+    /// Those of these predictions that have ended, whoever's they are: who is woken with one looks whether it is theirs.
+    async fn read_ended(&self, ids: &[PredictionId]) -> Result<HashMap<PredictionId, Arc<Prediction>>> {
+        let rows: Vec<Row> = sqlx::query_as(concat!(
+            "select ",
+            columns!(),
+            " from predictions where id = any ($1) and completed_at is not null"
+        ))
+        .bind(ids.iter().map(|id| id.as_uuid()).collect::<Vec<_>>())
+        .fetch_all(&self.pool)
+        .await?;
+        // Who ended one of them may have been heard of for an earlier change, and be waiting for the disk yet.
+        if !rows.is_empty() {
+            self.until_durable().await?;
+        }
+        // One that this version cannot read is left to who asks for it, and learns why.
+        let predictions = rows.into_iter().filter_map(|row| Prediction::try_from(row).ok());
+        Ok(predictions.map(|prediction| (prediction.id, Arc::new(prediction))).collect())
     }
 }
 
@@ -464,13 +525,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn news_from_another_process_wakes_and_our_own_echo_does_not() {
+    async fn what_another_process_says_of_one_that_is_waited_for_is_read_and_our_own_echo_is_not() {
         let changes = Changes::default();
         let id = PredictionId::generate();
-        let mut subscription = changes.subscribe(id);
+        let subscription = changes.subscribe(id);
         changes.hear(PREDICTION_CHANGED, &format!("{} {id}", changes.shared.process));
         assert!(!subscription.receiver.as_ref().expect("subscribed").has_changed().expect("open"));
         changes.hear(PREDICTION_CHANGED, &format!("{} {} {id}", Uuid::new_v4(), PredictionId::generate()));
-        subscription.changed().await;
+        let mut receivers = changes.shared.receivers.lock().expect("no panic");
+        let heard = &mut receivers.as_mut().expect("not taken").heard;
+        assert_eq!(heard.try_recv(), Ok(id));
+        heard.try_recv().expect_err("nobody waits for the other");
     }
 }

@@ -190,7 +190,8 @@ impl Store {
     /// an answer, so that it does not matter how many wait for it.
     pub async fn get(&self, account_id: i64, id: PredictionId) -> Result<Option<Prediction>> {
         let reads = self.reads.place((account_id, id));
-        let read = reads.result(self.read(account_id, id));
+        // In a box of its own, which only the one who reads needs.
+        let read = reads.result(async { Box::pin(self.read(account_id, id)).await });
         // Whoever comes is let go by itself, as from `until_durable`; and all of them when the database falls silent.
         let read = self.pulse.unless_silent(PATIENCE, read).await?;
         Ok(read.map(Arc::unwrap_or_clone))

@@ -473,3 +473,27 @@ async fn news_of_work_reaches_another_process_by_notification(pool: PgPool) {
     tokio::time::timeout(Duration::from_secs(5), heard).await.expect("heard");
     spreading.abort();
 }
+
+#[sqlx::test]
+async fn who_waits_is_brought_what_ended_in_another_process(pool: PgPool) {
+    let queue = Queue::new(pool.clone()).await;
+    let elsewhere = Store::with_pool(pool);
+    let (here, there) = (queue.store.clone(), elsewhere.clone());
+    let spreading = tokio::spawn(async move { tokio::join!(here.spread_changes(), there.spread_changes()) });
+    let heard = async {
+        loop {
+            // One after the other, until the other side listens.
+            let id = queue.create().await.id;
+            let mut waits = elsewhere.changes().subscribe(id);
+            queue.store.request_cancel(queue.caller.account_id, id).await.unwrap();
+            while tokio::time::timeout(Duration::from_millis(100), waits.changed()).await.is_ok() {
+                if let Some(ended) = waits.ended() {
+                    return (id, ended);
+                }
+            }
+        }
+    };
+    let (id, ended) = tokio::time::timeout(Duration::from_secs(5), heard).await.expect("heard");
+    assert_eq!((ended.id, ended.status), (id, Status::Canceled));
+    spreading.abort();
+}
