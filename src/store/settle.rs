@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::types::Uuid;
+use uuid::Uuid;
 
 use super::{DueWebhook, Error, Result, Store, durable::without_waiting, predictions::microseconds};
 

@@ -454,12 +454,17 @@ async fn the_table_refuses_rows_that_make_no_sense(pool: PgPool) {
     }
 }
 
+/// The store of another process, and the news that the two exchange.
+fn beside(queue: &Queue, pool: PgPool) -> (Store, tokio::task::JoinHandle<((), ())>) {
+    let elsewhere = Store::with_pool(pool);
+    let (here, there) = (queue.store.clone(), elsewhere.clone());
+    (elsewhere, tokio::spawn(async move { tokio::join!(here.spread_changes(), there.spread_changes()) }))
+}
+
 #[sqlx::test]
 async fn news_of_work_reaches_another_process_by_notification(pool: PgPool) {
     let queue = Queue::new(pool.clone()).await;
-    let elsewhere = Store::with_pool(pool);
-    let (here, there) = (queue.store.clone(), elsewhere.clone());
-    let spreading = tokio::spawn(async move { tokio::join!(here.spread_changes(), there.spread_changes()) });
+    let (elsewhere, spreading) = beside(&queue, pool);
     // Nothing but a notification wakes this one: the regular re-reading is for predictions that are waited for.
     let heard = async {
         loop {
@@ -477,9 +482,7 @@ async fn news_of_work_reaches_another_process_by_notification(pool: PgPool) {
 #[sqlx::test]
 async fn who_waits_is_brought_what_ended_in_another_process(pool: PgPool) {
     let queue = Queue::new(pool.clone()).await;
-    let elsewhere = Store::with_pool(pool);
-    let (here, there) = (queue.store.clone(), elsewhere.clone());
-    let spreading = tokio::spawn(async move { tokio::join!(here.spread_changes(), there.spread_changes()) });
+    let (elsewhere, spreading) = beside(&queue, pool);
     let heard = async {
         loop {
             // One after the other, until the other side listens.
