@@ -84,6 +84,17 @@ pub enum Numbers<'a> {
     BF16(&'a [bf16]),
 }
 
+impl Numbers<'_> {
+    /// Some of them.
+    pub(in super::super) fn part(&self, range: Range<usize>) -> Numbers<'_> {
+        match self {
+            Self::F32(numbers) => Numbers::F32(&numbers[range]),
+            Self::F16(numbers) => Numbers::F16(&numbers[range]),
+            Self::BF16(numbers) => Numbers::BF16(&numbers[range]),
+        }
+    }
+}
+
 impl MappedMatrix {
     /// The matrix in these bytes of a file, if they can be read where they are: an address may not suit the type, or the
     /// processor's order of bytes not the file's.

@@ -13,9 +13,10 @@ use rayon::prelude::*;
 use super::tiles;
 use super::{
     super::Padding,
-    matrix::{Matrix, Order, Target, multiply, multiply_half},
+    matrix::{Matrix, Order, Target, multiply, multiply_by_weight},
     values::Weight,
 };
+#[cfg(target_arch = "x86_64")]
 use crate::pipeline::weights::Numbers;
 
 /// Positions up to which a picture is one product that all cores share, so that a large weight is packed once.
@@ -68,15 +69,9 @@ pub(super) fn convolve(x: &[f32], weight: &Weight<'_>, bias: &[f32], geometry: &
     let pictures = x.chunks(picture).zip(y.chunks_mut(geometry.out_height * row));
     if geometry.out_height * geometry.padded_width() <= WHOLE {
         let multiply = |kernel_row, target: Target<'_>, left: Matrix<'_>, sizes| {
-            let part = geometry.weights_of(kernel_row);
-            match weight.numbers() {
-                Numbers::F32(weight) => {
-                    let right = Matrix::rows(&weight[part], geometry.out_channels);
-                    multiply(target, left, right, sizes, Parallelism::Rayon(0));
-                }
-                Numbers::F16(weight) => multiply_half(target, left, (&weight[part], Order::Inputs), sizes),
-                Numbers::BF16(weight) => multiply_half(target, left, (&weight[part], Order::Inputs), sizes),
-            }
+            let numbers = weight.numbers();
+            let part = numbers.part(geometry.weights_of(kernel_row));
+            multiply_by_weight(target, left, (part, Order::Inputs), sizes);
         };
         pictures.for_each(|(x, y)| band(&pad(x, geometry), bias, geometry, (0, y), multiply));
     } else {

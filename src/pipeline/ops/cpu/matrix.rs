@@ -148,15 +148,8 @@ pub(super) fn linear(
     };
     let rows = x.len() / inputs;
     let target = Target { values: &mut y, row_stride: outputs, accumulate: bias.is_some() };
-    let (left, order) = (Matrix::rows(x, inputs), Order::Outputs);
-    match weight.numbers() {
-        Numbers::F32(weight) => {
-            let right = Matrix::rows(weight, inputs).transposed();
-            multiply(target, left, right, (rows, inputs, outputs), Parallelism::Rayon(0));
-        }
-        Numbers::F16(weight) => multiply_half(target, left, (weight, order), (rows, inputs, outputs)),
-        Numbers::BF16(weight) => multiply_half(target, left, (weight, order), (rows, inputs, outputs)),
-    }
+    let weight = (weight.numbers(), Order::Outputs);
+    multiply_by_weight(target, Matrix::rows(x, inputs), weight, (rows, inputs, outputs));
     y
 }
 
@@ -169,9 +162,35 @@ pub(super) enum Order {
     Inputs,
 }
 
+impl Order {
+    /// A weight that lies so, `(k, n)`.
+    fn matrix(self, values: &[f32], (k, n): (usize, usize)) -> Matrix<'_> {
+        match self {
+            Self::Outputs => Matrix::rows(values, k).transposed(),
+            Self::Inputs => Matrix::rows(values, n),
+        }
+    }
+}
+
+/// `target = left * right` with a weight `(k, n)` in whichever type it is kept, on all cores.
+pub(super) fn multiply_by_weight(
+    target: Target<'_>,
+    left: Matrix<'_>,
+    (weight, order): (Numbers<'_>, Order),
+    (m, k, n): (usize, usize, usize),
+) {
+    match weight {
+        Numbers::F32(weight) => {
+            multiply(target, left, order.matrix(weight, (k, n)), (m, k, n), Parallelism::Rayon(0));
+        }
+        Numbers::F16(weight) => multiply_half(target, left, (weight, order), (m, k, n)),
+        Numbers::BF16(weight) => multiply_half(target, left, (weight, order), (m, k, n)),
+    }
+}
+
 /// `target = left * right` with a right side `(k, n)` in half precision. Each core converts some of the columns and multiplies
 /// with these, so that what was converted is still in its cache, and no core waits for another.
-pub(super) fn multiply_half<T: Copy + Sync>(
+fn multiply_half<T: Copy + Sync>(
     target: Target<'_>,
     left: Matrix<'_>,
     (right, order): (&[T], Order),
@@ -190,18 +209,15 @@ pub(super) fn multiply_half<T: Copy + Sync>(
     (0..n).into_par_iter().step_by(width).for_each_init(Vec::new, |wide: &mut Vec<f32>, first| {
         let columns = width.min(n - first);
         wide.resize(k * columns, 0.0);
-        let right = match order {
-            Order::Outputs => {
-                right[first * k..][..k * columns].convert_to_f32_slice(wide);
-                Matrix::rows(wide, k).transposed()
-            }
+        match order {
+            Order::Outputs => right[first * k..][..k * columns].convert_to_f32_slice(wide),
             Order::Inputs => {
                 for (wide, right) in wide.chunks_exact_mut(columns).zip(right.chunks_exact(n)) {
                     right[first..][..columns].convert_to_f32_slice(wide);
                 }
-                Matrix::rows(wide, columns)
             }
-        };
+        }
+        let right = order.matrix(wide, (k, columns));
         #[expect(unsafe_code, reason = "no two cores have the same columns")]
         unsafe {
             shared.multiply(first, left, right, (m, k, columns), Parallelism::None);
