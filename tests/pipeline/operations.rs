@@ -117,6 +117,31 @@ fn convolution() {
 }
 
 #[test]
+fn convolution_by_tiles_of_outputs() {
+    // Channels that Winograd's way is open to: sizes that end within a tile, several parts of the depth and of the outputs,
+    // several pictures in a block of tiles and several blocks in a picture.
+    for (b, h, w, inputs, outputs) in
+        [(1, 1, 1, 16, 32), (3, 5, 8, 16, 32), (1, 7, 4, 80, 288), (2, 16, 16, 144, 64), (1, 70, 41, 32, 32)]
+    {
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            let weight = random(1, &[3, 3, inputs, outputs]).to_dtype(dtype).unwrap();
+            let layer = Convolution { weight, bias: random(2, &[outputs]), stride: 1, padding: Padding::same(1) };
+            let x = random(3, &[b, h, w, inputs]);
+            // What bf16 is multiplied with is bf16.
+            let seen = |x: &Tensor| if dtype == DType::BF16 && multiplies_bf16() { bf16(x) } else { x.clone() };
+            let name = format!("convolution {b}x{h}x{w}, {inputs} to {outputs}, {dtype:?}");
+            assert_close(&name, &layer.forward(&x).unwrap(), &reference::convolution(&layer, &seen(&x)).unwrap());
+            for (height, width) in [(2 * h, 2 * w), (2 * h - 1, 2 * w)] {
+                let found = layer.forward_upsampled(&x, height, width).unwrap();
+                let enlarged = reference::upsample_nearest(&seen(&x), height, width).unwrap();
+                let name = format!("{name}, enlarged to {height}x{width}");
+                assert_close(&name, &found, &reference::convolution(&layer, &enlarged).unwrap());
+            }
+        }
+    }
+}
+
+#[test]
 fn linear_in_every_kept_type() {
     for (rows, inputs, outputs) in [(1, 1, 1), (7, 33, 50), (130, 640, 1000)] {
         for dtype in [DType::F32, DType::F16, DType::BF16] {

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use super::cuda;
 use super::{
     super::{error::Error, weights::Source},
-    cpu, has_cpu_version, reference,
+    cpu, has_cpu_version, reference, upsample_nearest,
 };
 
 /// Zeros around a picture.
@@ -74,6 +74,16 @@ impl Convolution {
             return cuda::convolution(self, x);
         }
         if has_cpu_version(x) { cpu::convolution(self, x) } else { reference::convolution(self, x) }
+    }
+
+    /// Applies it to `(b, h, w, in)` enlarged to this height and width as [`upsample_nearest`] does.
+    pub fn forward_upsampled(&self, x: &Tensor, height: usize, width: usize) -> candle_core::Result<Tensor> {
+        if has_cpu_version(x)
+            && let Some(y) = cpu::upsampled_convolution(self, x, (height, width))?
+        {
+            return Ok(y);
+        }
+        self.forward(&upsample_nearest(x, height, width)?)
     }
 
     /// Output rows or columns for so many of the input.

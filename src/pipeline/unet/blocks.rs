@@ -10,7 +10,7 @@ use candle_core::Tensor;
 use super::{
     super::{
         error::Error,
-        ops::{Convolution, Padding, upsample_nearest},
+        ops::{Convolution, Padding},
         resnet::{ResnetBlock, ResnetShape},
         weights::Source,
     },
@@ -196,7 +196,7 @@ impl UpBlock {
         if let (Some(upsampler), Some(next)) = (&self.upsampler, residuals.last()) {
             // To the size of the residual it will meet: twice its own, or one less where the way down rounded up.
             let (_, height, width, _) = next.dims4()?;
-            sample = upsampler.forward(&upsample_nearest(&sample, height, width)?)?;
+            sample = upsampler.forward_upsampled(&sample, height, width)?;
         }
         Ok(sample)
     }

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use super::{
     super::{
         error::Error,
-        ops::{Convolution, GroupNorm, upsample_nearest},
+        ops::{Convolution, GroupNorm},
         resnet::ResnetBlock,
         weights::Source,
     },
@@ -61,7 +61,7 @@ impl Decoder {
             }
             if let Some(upsampler) = &block.upsampler {
                 let (_, height, width, _) = hidden.dims4()?;
-                hidden = upsampler.forward(&upsample_nearest(&hidden, 2 * height, 2 * width)?)?;
+                hidden = upsampler.forward_upsampled(&hidden, 2 * height, 2 * width)?;
             }
         }
         self.conv_out.forward(&self.conv_norm_out.forward_silu(&hidden)?)

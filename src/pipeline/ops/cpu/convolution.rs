@@ -15,6 +15,7 @@ use super::{
     super::Padding,
     matrix::{Matrix, Order, Target, multiply, multiply_by_weight},
     values::Weight,
+    winograd,
 };
 #[cfg(target_arch = "x86_64")]
 use crate::pipeline::weights::Numbers;
@@ -53,8 +54,21 @@ impl Geometry {
     }
 }
 
+/// Whether the arithmetic of `winograd`, which is f32's, is the fastest that is exact enough for the weight.
+pub(super) fn goes_by_winograd(weight: &Weight<'_>, geometry: &Geometry) -> bool {
+    // Matrix units multiply what is kept in less than f32 faster than that saves.
+    #[cfg(target_arch = "x86_64")]
+    if weight.precision() != tiles::Precision::Exact && tiles::pay(weight.precision()) {
+        return false;
+    }
+    winograd::fits(geometry)
+}
+
 /// Convolves each picture of a batch. The weight is `(kernel, kernel, in, out)`.
 pub(super) fn convolve(x: &[f32], weight: &Weight<'_>, bias: &[f32], geometry: &Geometry) -> Vec<f32> {
+    if goes_by_winograd(weight, geometry) {
+        return winograd::convolve(x, weight, bias, geometry, false);
+    }
     #[cfg(target_arch = "x86_64")]
     if tiles::pay(weight.precision()) {
         match weight.numbers() {

@@ -6,9 +6,9 @@ use gemm::Parallelism;
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
-#[cfg(target_arch = "x86_64")]
-use super::tiles;
 use super::values::Weight;
+#[cfg(target_arch = "x86_64")]
+use super::{lanes, tiles};
 use crate::pipeline::weights::Numbers;
 
 /// Numbers of a half-precision weight converted at a time: few enough to stay in a core's cache until they are used, and
@@ -141,6 +141,14 @@ pub(super) fn linear(
             Numbers::F16(weight) => return linear_on_tiles(x, weight, bias, (inputs, outputs)),
             Numbers::BF16(weight) => return linear_on_tiles(x, weight, bias, (inputs, outputs)),
         }
+    }
+    #[cfg(target_arch = "x86_64")]
+    if lanes::fits(x.len() / inputs, (inputs, outputs)) {
+        return match weight.numbers() {
+            Numbers::F32(weight) => lanes::Linear { x, weight, bias, inputs, outputs }.forward(),
+            Numbers::F16(weight) => lanes::Linear { x, weight, bias, inputs, outputs }.forward(),
+            Numbers::BF16(weight) => lanes::Linear { x, weight, bias, inputs, outputs }.forward(),
+        };
     }
     let mut y = match bias {
         Some(bias) => repeat(bias, x.len() / inputs),

@@ -12,12 +12,15 @@ mod int8;
 #[path = "no_int8.rs"]
 mod int8;
 mod kernel_order;
+mod lanes;
 mod matrix;
 mod norms;
+mod shared;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 mod values;
 mod vectors;
+mod winograd;
 
 use candle_core::{D, DType, Device, Result, Tensor};
 use half::{bf16, f16, slice::HalfFloatSliceExt, vec::HalfBitsVecExt};
@@ -92,25 +95,50 @@ pub(super) fn int8_linear(weight: &Int8Weight, bias: Option<&Tensor>, x: &Tensor
 }
 
 pub(super) fn convolution(layer: &Convolution, x: &Tensor) -> Result<Tensor> {
-    let (batch, height, width, in_channels) = x.dims4()?;
-    let (kernel, _, inputs, out_channels) = layer.weight.dims4()?;
-    if in_channels != inputs {
-        candle_core::bail!("a convolution of {inputs} channels was given {:?}", x.shape());
+    let (batch, height, width, _) = x.dims4()?;
+    let geometry = geometry(layer, x, (height, width))?;
+    let shape = (batch, geometry.out_height, geometry.out_width, geometry.out_channels);
+    let (x, weight, bias) = (Values::of(x)?, Weight::of(&layer.weight)?, Values::of(&layer.bias)?);
+    tensor(convolution::convolve(&x, &weight, &bias, &geometry), shape)
+}
+
+/// The convolution of `x` enlarged to this size by repeating pixels, if that can be had for less than both.
+pub(super) fn upsampled_convolution(
+    layer: &Convolution,
+    x: &Tensor,
+    (height, width): (usize, usize),
+) -> Result<Option<Tensor>> {
+    let (batch, half_height, half_width, _) = x.dims4()?;
+    if (height, width) != (2 * half_height, 2 * half_width) {
+        return Ok(None);
     }
-    let (out_height, out_width) = (layer.output_size(height)?, layer.output_size(width)?);
-    let geometry = convolution::Geometry {
+    let geometry = geometry(layer, x, (height, width))?;
+    let weight = Weight::of(&layer.weight)?;
+    if !convolution::goes_by_winograd(&weight, &geometry) {
+        return Ok(None);
+    }
+    let (x, bias) = (Values::of(x)?, Values::of(&layer.bias)?);
+    tensor(winograd::convolve(&x, &weight, &bias, &geometry, true), (batch, height, width, geometry.out_channels))
+        .map(Some)
+}
+
+/// The sizes of a convolution of pictures of this size and of the channels of `x`.
+fn geometry(layer: &Convolution, x: &Tensor, (height, width): (usize, usize)) -> Result<convolution::Geometry> {
+    let (kernel, _, in_channels, out_channels) = layer.weight.dims4()?;
+    if x.dim(D::Minus1)? != in_channels {
+        candle_core::bail!("a convolution of {in_channels} channels was given {:?}", x.shape());
+    }
+    Ok(convolution::Geometry {
         height,
         width,
         in_channels,
-        out_height,
-        out_width,
+        out_height: layer.output_size(height)?,
+        out_width: layer.output_size(width)?,
         out_channels,
         kernel,
         stride: layer.stride,
         padding: layer.padding,
-    };
-    let (x, weight, bias) = (Values::of(x)?, Weight::of(&layer.weight)?, Values::of(&layer.bias)?);
-    tensor(convolution::convolve(&x, &weight, &bias, &geometry), (batch, out_height, out_width, out_channels))
+    })
 }
 
 /// A weight on the CPU from `(out, in, kernel, kernel)` to `(kernel, kernel, in, out)`.

@@ -3,11 +3,18 @@
 
 use std::sync::LazyLock;
 
-use pulp::Arch;
+use pulp::{Arch, WithSimd};
+
+static ARCH: LazyLock<Arch> = LazyLock::new(Arch::new);
 
 /// Runs loops with the widest vectors. Everything the loops call must be inlined, or it stays narrow.
 #[inline(always)]
 pub(super) fn vectorized<R>(loops: impl FnOnce() -> R) -> R {
-    static ARCH: LazyLock<Arch> = LazyLock::new(Arch::new);
     ARCH.dispatch(loops)
+}
+
+/// Runs what is written for vectors of any width with the widest. The same holds for what it calls.
+#[inline(always)]
+pub(super) fn with_lanes<T: WithSimd>(task: T) -> T::Output {
+    ARCH.dispatch(task)
 }

@@ -22,7 +22,7 @@ mod vectors;
 
 use std::sync::LazyLock;
 
-pub(super) use panel::{Depth, Number, Order, Panel, Right};
+pub(super) use panel::{Depth, Number, Order, Panel, Right, transposed};
 pub(super) use pieces::Pieces;
 pub(super) use product::{Product, RowTile, Segments, Start, accumulate, row_tiles};
 

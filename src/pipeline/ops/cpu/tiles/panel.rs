@@ -302,7 +302,7 @@ fn store(rows: &Rows, tile: &mut [Bits]) {
 
 /// The transpose of 16 x 16 numbers of 32 bits: pairs of rows, then of pairs, within and then across quarters.
 #[target_feature(enable = "avx512f")]
-fn transposed(rows: Rows) -> Rows {
+pub(in super::super) fn transposed(rows: [__m512i; TILE]) -> [__m512i; TILE] {
     let mut pairs = rows;
     for i in (0..TILE).step_by(2) {
         pairs[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);

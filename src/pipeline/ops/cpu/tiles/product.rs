@@ -5,6 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{
+    super::shared::Shared,
     Precision, STEP, TILE, Units,
     kernel::{Call, Tiles, multiply_bf16, multiply_exact, multiply_split},
     panel::{COLUMNS, Depth, Number, Panel, Right},
@@ -66,19 +67,6 @@ pub(in super::super) struct Product<'a, T> {
     pub(in super::super) start: Start<'a>,
 }
 
-/// A matrix that several threads write to, each in a part of its own.
-#[derive(Clone, Copy)]
-struct Shared {
-    values: *mut f32,
-    len: usize,
-    row_stride: usize,
-}
-
-#[expect(unsafe_code, reason = "whoever hands it out sees to it that no two threads write to the same part")]
-unsafe impl Send for Shared {}
-#[expect(unsafe_code, reason = "as above")]
-unsafe impl Sync for Shared {}
-
 impl<T: Number> Product<'_, T> {
     /// Appends the product's rows to `target`.
     pub(in super::super) fn append_to(&self, target: &mut Vec<f32>) {
@@ -89,12 +77,10 @@ impl<T: Number> Product<'_, T> {
         }
         assert!(!matches!(self.start, Start::Target), "there is nothing yet to start with");
         let columns = self.right.columns;
-        target.reserve(count * columns);
-        let (values, len) = (target.spare_capacity_mut().as_mut_ptr().cast(), count * columns);
-        self.write(Shared { values, len, row_stride: columns });
+        self.write(Shared::after(target, count, columns));
         #[expect(unsafe_code, reason = "every column of every row was written, before anything of it was read")]
         unsafe {
-            target.set_len(target.len() + len);
+            target.set_len(target.len() + count * columns);
         }
     }
 

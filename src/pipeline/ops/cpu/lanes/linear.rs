@@ -1,0 +1,149 @@
+//! Linear layers on processors with AVX-512: each core packs some outputs of the weight, in whichever type it is kept, and
+//! multiplies all rows with them. So the weight passes once, however few rows there are.
+
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::{
+    super::{shared::Shared, tiles::Number, vectors::with_lanes},
+    Rows, Start, Target, columns, multiply,
+    panel::{COLUMNS, pack},
+    rows,
+};
+
+/// Outputs that a core packs at a time, at most.
+const WIDTH: usize = 256;
+/// Inputs at a time, at most: with `WIDTH`, half a megabyte.
+const DEPTH: usize = 512;
+/// What inputs are a multiple of.
+const INPUTS: usize = 16;
+/// With fewer rows packing would be most of the work.
+const FEWEST_ROWS: usize = 8;
+
+/// Whether this way is open to a layer of these sizes on this processor.
+pub(in super::super) fn fits(rows: usize, (inputs, outputs): (usize, usize)) -> bool {
+    has_wide_vectors()
+        && rows >= FEWEST_ROWS
+        && inputs > 0
+        && inputs.is_multiple_of(INPUTS)
+        && outputs.is_multiple_of(COLUMNS)
+}
+
+/// Whether vectors are those that `pack` is written for.
+fn has_wide_vectors() -> bool {
+    struct Lanes;
+    impl WithSimd for Lanes {
+        type Output = usize;
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _simd: S) -> usize {
+            S::F32_LANES
+        }
+    }
+    with_lanes(Lanes) == INPUTS
+}
+
+/// A layer and its input.
+pub(in super::super) struct Linear<'a, T> {
+    /// `(rows, inputs)`.
+    pub(in super::super) x: &'a [f32],
+    /// `(outputs, inputs)`.
+    pub(in super::super) weight: &'a [T],
+    pub(in super::super) bias: Option<&'a [f32]>,
+    pub(in super::super) inputs: usize,
+    pub(in super::super) outputs: usize,
+}
+
+impl<T: Number> Linear<'_, T> {
+    /// `x W^T + b`. Only for sizes that [`fits`] is true of.
+    pub(in super::super) fn forward(&self) -> Vec<f32> {
+        let Self { x, weight, inputs, outputs, .. } = *self;
+        let count = x.len() / inputs;
+        assert!(fits(count, (inputs, outputs)) && weight.len() == inputs * outputs, "a layer of another kind");
+        let threads = rayon::current_num_threads();
+        // The same number of parts for each core; where there are not enough, some of the rows of each.
+        let panels = outputs / COLUMNS;
+        let parts = outputs.div_ceil(WIDTH).next_multiple_of(threads).min(panels);
+        let width = panels.div_ceil(parts) * COLUMNS;
+        let parts = outputs.div_ceil(width);
+        let blocks = if parts < threads { threads.div_ceil(parts) } else { 1 };
+        let block = count.div_ceil(blocks);
+        let mut y = Vec::new();
+        let target = Shared::after(&mut y, count, outputs);
+        let next = AtomicUsize::new(0);
+        (0..threads).into_par_iter().with_max_len(1).for_each(|_| {
+            let mut panels = Vec::new();
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= parts * blocks {
+                    break;
+                }
+                let (first, row) = (number / blocks * width, number % blocks * block);
+                with_lanes(Part {
+                    layer: self,
+                    outputs: first..(first + width).min(outputs),
+                    rows: row.min(count)..(row + block).min(count),
+                    panels: &mut panels,
+                    target,
+                });
+            }
+        });
+        #[expect(unsafe_code, reason = "the parts have written every output of every row")]
+        unsafe {
+            y.set_len(count * outputs);
+        }
+        y
+    }
+}
+
+/// Some outputs of some rows.
+struct Part<'a, T> {
+    layer: &'a Linear<'a, T>,
+    outputs: Range<usize>,
+    rows: Range<usize>,
+    panels: &'a mut Vec<f32>,
+    /// All of the output, of which these are nobody else's.
+    target: Shared,
+}
+
+impl<T: Number> WithSimd for Part<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { layer, outputs, rows: some, panels, target } = self;
+        assert!(columns::<S>() == COLUMNS, "packed for vectors of another width");
+        let inputs = layer.inputs;
+        let depth = inputs.div_ceil(inputs.div_ceil(DEPTH)).next_multiple_of(INPUTS);
+        for first in (0..inputs).step_by(depth) {
+            let part = first..(first + depth).min(inputs);
+            let depth = part.len();
+            panels.resize(depth * outputs.len(), 0.0);
+            #[expect(unsafe_code, reason = "vectors as wide as these are AVX-512's")]
+            unsafe {
+                pack(layer.weight, inputs, outputs.clone(), part, panels);
+            }
+            // A few rows meet all columns while they are in the first cache.
+            for row in some.clone().step_by(rows::<S>()) {
+                let count = rows::<S>().min(some.end - row);
+                let left = Rows { values: &layer.x[row * inputs + first..], stride: inputs };
+                for (column, panel) in outputs.clone().step_by(COLUMNS).zip(panels.chunks_exact(depth * COLUMNS)) {
+                    let start = match layer.bias {
+                        _ if first > 0 => Start::Target,
+                        Some(bias) => Start::Row(&bias[column..][..COLUMNS]),
+                        None => Start::Zero,
+                    };
+                    #[expect(unsafe_code, reason = "these outputs of these rows are this part's alone")]
+                    unsafe {
+                        multiply(simd, count, left, panel, start, Target { matrix: target, row, column });
+                    }
+                }
+            }
+        }
+    }
+}

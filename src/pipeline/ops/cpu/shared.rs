@@ -1,0 +1,46 @@
+//! Memory that several cores write to at once.
+
+use bytemuck::Pod;
+
+/// A matrix, a part of which is each core's own. It may be written to where nothing has been written yet.
+#[derive(Clone, Copy)]
+pub(super) struct Shared {
+    pub(super) values: *mut f32,
+    pub(super) len: usize,
+    /// Numbers from one row to the next.
+    pub(super) row_stride: usize,
+}
+
+#[expect(unsafe_code, reason = "whoever hands it out sees to it that no two threads write to the same part")]
+unsafe impl Send for Shared {}
+#[expect(unsafe_code, reason = "as above")]
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// The room that `target` has after its numbers, for `rows` of `columns`, once that much is there.
+    pub(super) fn after(target: &mut Vec<f32>, rows: usize, columns: usize) -> Self {
+        let len = rows * columns;
+        target.reserve(len);
+        Self { values: target.spare_capacity_mut().as_mut_ptr().cast(), len, row_stride: columns }
+    }
+
+    /// All of `values`, in rows of so many.
+    pub(super) fn of(values: &mut [f32], columns: usize) -> Self {
+        Self { values: values.as_mut_ptr(), len: values.len(), row_stride: columns }
+    }
+
+    /// Writes some numbers of a row.
+    ///
+    /// # Safety
+    /// The matrix is still there, and nobody else touches these numbers meanwhile.
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "writes within the matrix, as the assert sees to")]
+    pub(super) unsafe fn write<T: Pod>(&self, row: usize, column: usize, numbers: T) {
+        let end = column + size_of::<T>() / size_of::<f32>();
+        assert!(
+            end <= self.row_stride && row * self.row_stride + end <= self.len,
+            "a matrix is smaller than what is written to it"
+        );
+        unsafe { self.values.add(row * self.row_stride + column).cast::<T>().write_unaligned(numbers) }
+    }
+}

@@ -1,0 +1,262 @@
+//! One core's share: some tiles of the input to some channels of the output.
+
+use std::ops::Range;
+
+use half::slice::HalfFloatSliceExt;
+use pulp::{Simd, WithSimd};
+
+use super::{
+    super::{
+        lanes::{self, Rows, Start, Target, load, store},
+        shared::Shared,
+    },
+    Problem,
+    transforms::{self, KERNEL, OUTPUTS, PLACES, TILE},
+};
+use crate::pipeline::weights::Numbers;
+
+/// Output channels that the weight is transformed for at a time, so that what is read of it are long rows.
+const WIDTH: usize = 256;
+/// Input channels at a time, at most: with `WIDTH`, a transformed weight of a megabyte.
+const DEPTH: usize = 64;
+
+/// Memory that a core uses again and again.
+#[derive(Default)]
+pub(super) struct Scratch {
+    /// `(places, parts of the depth, tiles, depth)`: what a product takes of it lies together.
+    input: Vec<f32>,
+    /// `(places, panels, depth, columns)`.
+    kernel: Vec<f32>,
+    /// `(places, tiles, WIDTH)`.
+    products: Vec<f32>,
+    /// A row of each tap of the weight, in f32.
+    taps: Vec<f32>,
+    /// Pixels outside of the picture.
+    zeros: Vec<f32>,
+}
+
+/// What [`Block::with_simd`] calculates.
+pub(super) struct Block<'a> {
+    pub(super) problem: &'a Problem<'a>,
+    /// Tiles, counted row by row and picture by picture.
+    pub(super) tiles: Range<usize>,
+    /// Output channels.
+    pub(super) columns: Range<usize>,
+    pub(super) scratch: &'a mut Scratch,
+    /// All of the output, of which these channels of these tiles are nobody else's.
+    pub(super) target: Shared,
+}
+
+impl WithSimd for Block<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { problem, tiles, columns, scratch, target } = self;
+        if tiles.is_empty() || columns.is_empty() {
+            return;
+        }
+        let parts = problem.in_channels.div_ceil(DEPTH);
+        let depth = problem.in_channels.div_ceil(parts).next_multiple_of(super::INPUTS);
+        let tiles = Tiles { problem, range: tiles, parts, depth };
+        tiles.transform(simd, scratch);
+        for first in columns.clone().step_by(WIDTH) {
+            let columns = first..(first + WIDTH).min(columns.end);
+            for part in 0..parts {
+                let inputs = part * depth..(part * depth + depth).min(problem.in_channels);
+                transform_kernel(simd, problem, inputs.clone(), columns.clone(), scratch);
+                tiles.multiply(simd, part, inputs.len(), columns.len(), scratch);
+            }
+            tiles.write(simd, columns, &scratch.products, target);
+        }
+    }
+}
+
+/// Whether a place's products are anything but zero.
+fn counts(problem: &Problem<'_>, row: usize, column: usize) -> bool {
+    // Of an enlarged picture, the third row of a transformed tile is the difference of two rows that are the same.
+    !problem.enlarged || (row != 2 && column != 2)
+}
+
+/// `(3, 3, in, out)` to what tiles are multiplied with.
+#[inline(always)]
+fn transform_kernel<S: Simd>(
+    simd: S,
+    problem: &Problem<'_>,
+    inputs: Range<usize>,
+    outputs: Range<usize>,
+    Scratch { kernel, taps, .. }: &mut Scratch,
+) {
+    let (lanes, panel) = (S::F32_LANES, lanes::columns::<S>());
+    let (depth, width) = (inputs.len(), outputs.len());
+    kernel.resize(PLACES * DEPTH * WIDTH, 0.0);
+    taps.resize(KERNEL * KERNEL * WIDTH, 0.0);
+    for (number, input) in inputs.enumerate() {
+        let place = |tap: usize| (tap * problem.in_channels + input) * problem.out_channels + outputs.start;
+        let rows = rows_of_taps(problem.weight, place, width, taps);
+        for column in (0..width).step_by(lanes) {
+            let mut taps = [[simd.splat_f32s(0.0); KERNEL]; KERNEL];
+            for (tap, row) in taps.as_flattened_mut().iter_mut().zip(rows) {
+                *tap = load::<S>(row, column);
+            }
+            let offset = (column / panel * depth + number) * panel + column % panel;
+            for (i, row) in transforms::kernel(simd, taps).into_iter().enumerate() {
+                for (j, value) in row.into_iter().enumerate() {
+                    if counts(problem, i, j) {
+                        store::<S>(kernel, (TILE * i + j) * DEPTH * WIDTH + offset, value);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `width` numbers of each tap, where they are or converted into `taps`.
+#[inline(always)]
+fn rows_of_taps<'a>(
+    weight: Numbers<'a>,
+    place: impl Fn(usize) -> usize,
+    width: usize,
+    taps: &'a mut [f32],
+) -> [&'a [f32]; KERNEL * KERNEL] {
+    let wide = taps.chunks_exact_mut(WIDTH).map(|row| &mut row[..width]).enumerate();
+    match weight {
+        Numbers::F32(weight) => return std::array::from_fn(|tap| &weight[place(tap)..][..width]),
+        Numbers::F16(weight) => wide.for_each(|(tap, row)| weight[place(tap)..][..width].convert_to_f32_slice(row)),
+        Numbers::BF16(weight) => wide.for_each(|(tap, row)| weight[place(tap)..][..width].convert_to_f32_slice(row)),
+    }
+    std::array::from_fn(|tap| &taps[tap * WIDTH..][..width])
+}
+
+/// Some tiles, and how their channels are divided.
+struct Tiles<'a> {
+    problem: &'a Problem<'a>,
+    range: Range<usize>,
+    /// Parts of the input channels.
+    parts: usize,
+    /// Channels of each part but perhaps the last.
+    depth: usize,
+}
+
+impl Tiles<'_> {
+    /// Row and column of a tile's first output, the row counted through all pictures, and where its picture begins and ends.
+    fn position(&self, tile: usize) -> (usize, usize, Range<usize>) {
+        let (rows, columns) = self.problem.grid();
+        let (picture, tile) = (tile / (rows * columns), tile % (rows * columns));
+        let start = picture * self.problem.height;
+        (start + OUTPUTS * (tile / columns), OUTPUTS * (tile % columns), start..start + self.problem.height)
+    }
+
+    /// The pixels that a tile sees; outside of the picture, `zeros`.
+    fn pixels<'b>(&'b self, tile: usize, zeros: &'b [f32]) -> [[&'b [f32]; TILE]; TILE] {
+        let Problem { x, enlarged, width, in_channels, .. } = *self.problem;
+        let (first_row, first_column, rows) = self.position(tile);
+        // One before the first output.
+        let (rows, columns) = (rows.start + 1..rows.end + 1, 1..width + 1);
+        let shift = u32::from(enlarged);
+        std::array::from_fn(|i| {
+            std::array::from_fn(|j| {
+                let (row, column) = (first_row + i, first_column + j);
+                if !rows.contains(&row) || !columns.contains(&column) {
+                    return zeros;
+                }
+                let pixel = ((row - 1) >> shift) * (width >> shift) + ((column - 1) >> shift);
+                &x[pixel * in_channels..][..in_channels]
+            })
+        })
+    }
+
+    /// Where a tile's numbers of one place and one part are.
+    fn offset(&self, place: usize, part: usize, tile: usize) -> usize {
+        ((place * self.parts + part) * self.range.len() + tile) * self.depth
+    }
+
+    #[inline(always)]
+    fn transform<S: Simd>(&self, simd: S, Scratch { input, zeros, .. }: &mut Scratch) {
+        let channels = self.problem.in_channels;
+        input.resize(self.offset(PLACES, 0, 0), 0.0);
+        zeros.resize(channels, 0.0);
+        for tile in 0..self.range.len() {
+            let pixels = self.pixels(self.range.start + tile, zeros);
+            for part in 0..self.parts {
+                let first = part * self.depth;
+                for channel in (first..(first + self.depth).min(channels)).step_by(S::F32_LANES) {
+                    let mut numbers = [[simd.splat_f32s(0.0); TILE]; TILE];
+                    for (number, pixel) in numbers.as_flattened_mut().iter_mut().zip(pixels.as_flattened()) {
+                        *number = load::<S>(pixel, channel);
+                    }
+                    for (i, row) in transforms::input(simd, numbers).into_iter().enumerate() {
+                        for (j, value) in row.into_iter().enumerate() {
+                            if counts(self.problem, i, j) {
+                                store::<S>(input, self.offset(TILE * i + j, part, tile) + channel - first, value);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds one part's products to those of the parts before.
+    #[inline(always)]
+    fn multiply<S: Simd>(
+        &self,
+        simd: S,
+        part: usize,
+        depth: usize,
+        width: usize,
+        Scratch { input, kernel, products, .. }: &mut Scratch,
+    ) {
+        let panel = lanes::columns::<S>();
+        let tiles = self.range.len();
+        products.resize(PLACES * tiles * WIDTH, 0.0);
+        let matrix = Shared::of(products, WIDTH);
+        for place in (0..PLACES).filter(|place| counts(self.problem, place / TILE, place % TILE)) {
+            let kernel = &kernel[place * DEPTH * WIDTH..][..depth * width];
+            // A few tiles meet all columns while they are in the first cache.
+            for first in (0..tiles).step_by(lanes::rows::<S>()) {
+                let count = lanes::rows::<S>().min(tiles - first);
+                let left = Rows { values: &input[self.offset(place, part, first)..], stride: self.depth };
+                let start = if part > 0 { Start::Target } else { Start::Zero };
+                for (number, right) in kernel.chunks_exact(depth * panel).enumerate() {
+                    let target = Target { matrix, row: place * tiles + first, column: number * panel };
+                    #[expect(unsafe_code, reason = "the products are borrowed for this call alone")]
+                    unsafe {
+                        lanes::multiply(simd, count, left, right, start, target);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The products' sums with the bias, to where they belong.
+    #[inline(always)]
+    fn write<S: Simd>(&self, simd: S, columns: Range<usize>, products: &[f32], target: Shared) {
+        let tiles = self.range.len();
+        for tile in 0..tiles {
+            let (first_row, first_column, rows) = self.position(self.range.start + tile);
+            for column in (0..columns.len()).step_by(S::F32_LANES) {
+                let mut sums = [[simd.splat_f32s(0.0); TILE]; TILE];
+                for (place, sum) in sums.as_flattened_mut().iter_mut().enumerate() {
+                    if counts(self.problem, place / TILE, place % TILE) {
+                        *sum = load::<S>(products, (place * tiles + tile) * WIDTH + column);
+                    }
+                }
+                let bias = load::<S>(self.problem.bias, columns.start + column);
+                for (i, outputs) in transforms::output(simd, sums).into_iter().enumerate() {
+                    for (j, output) in outputs.into_iter().enumerate() {
+                        let (row, pixel) = (first_row + i, first_column + j);
+                        // A tile may reach over the edge.
+                        if row < rows.end && pixel < self.problem.width {
+                            let (pixel, sum) = (row * self.problem.width + pixel, simd.add_f32s(output, bias));
+                            #[expect(unsafe_code, reason = "these channels of this pixel are this block's alone")]
+                            unsafe {
+                                target.write(pixel, columns.start + column, sum);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
