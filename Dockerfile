@@ -4,6 +4,7 @@
 #     docker build --tag fourstep:cuda --target cuda .       the same for NVIDIA's GPUs
 #
 # Every base can be replaced: --build-arg DEBIAN=registry.example.com/debian:bookworm-slim
+# Podman and buildah want --format docker as well: OCI's own format has no health check.
 
 ARG RUST=docker.io/library/rust:1.95-slim-bookworm
 ARG DEBIAN=docker.io/library/debian:bookworm-slim
@@ -49,7 +50,7 @@ COPY --from=build /out/fourstep.debug /
 # --- For NVIDIA's GPUs ------------------------------------------------------------------------------------------------
 
 FROM ${CUDA} AS cuda-build
-RUN apt-get update && apt-get install --yes --no-install-recommends gcc g++ make libc6-dev binutils \
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc g++ make libc6-dev binutils ca-certificates \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=rust /usr/local/rustup /usr/local/rustup
 COPY --from=rust /usr/local/cargo /usr/local/cargo

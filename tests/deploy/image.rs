@@ -1,8 +1,12 @@
 //! The Dockerfile, as far as it can be looked at without building it.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
-use crate::text;
+use crate::{repository, text};
 
 /// What a `FROM` or a `COPY --from=` may name besides a stage above it: a base that an argument gives.
 const BASES: [&str; 4] = ["${RUST}", "${DEBIAN}", "${CUDA}", "${CUDA_RUNTIME}"];
@@ -42,9 +46,59 @@ fn the_images_layer_of_dependencies_has_a_file_for_every_target() {
     let manifest: toml::Table = text("Cargo.toml").parse().unwrap();
     let dockerfile = text("Dockerfile");
     let layers: Vec<_> = dockerfile.lines().filter(|line| line.contains("'fn main() {}' | tee")).collect();
-    assert!(!layers.is_empty(), "{dockerfile}");
-    for bench in manifest["bench"].as_array().unwrap() {
-        let file = format!("benches/{}.rs", bench["name"].as_str().unwrap());
-        assert!(layers.iter().all(|layer| layer.contains(&file)), "{file}");
+    assert_eq!(layers.len(), 2, "for the CPU and for CUDA: {layers:?}");
+    for (kind, folder) in [("bench", "benches"), ("bin", "src/bin"), ("example", "examples"), ("test", "tests")] {
+        for target in manifest.get(kind).map_or(&Vec::new(), |targets| targets.as_array().unwrap()) {
+            let usual = format!("{folder}/{}.rs", target["name"].as_str().unwrap());
+            let file = target.get("path").map_or(usual.as_str(), |path| path.as_str().unwrap());
+            assert!(layers.iter().all(|layer| layer.contains(file)), "{file}");
+        }
+    }
+    assert!(!repository("build.rs").exists() && manifest["package"].get("build").is_none(), "it would be a file more");
+}
+
+/// What is built into the program from outside its file, as paths of the repository.
+fn embedded(folder: &Path, found: &mut BTreeSet<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            embedded(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let source = fs::read_to_string(&path).unwrap();
+            // A file is named from where it is read, a folder from the top.
+            for (begin, from) in [
+                ("include_str!(\"", path.parent().unwrap()),
+                ("include_bytes!(\"", path.parent().unwrap()),
+                ("#[folder = \"", &repository("")),
+            ] {
+                for rest in source.split(begin).skip(1) {
+                    let name = rest.split('"').next().unwrap();
+                    let real = from.join(name).canonicalize().unwrap_or_else(|error| panic!("{name}: {error}"));
+                    found.insert(real.strip_prefix(repository("").canonicalize().unwrap()).unwrap().to_owned());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_images_build_is_given_everything_that_it_reads() {
+    let (ignore, dockerfile) = (text(".dockerignore"), text("Dockerfile"));
+    let given: Vec<_> = ignore.lines().filter_map(|line| line.strip_prefix('!')).collect();
+    for path in &given {
+        assert!(repository(path).exists(), "{path}");
+    }
+    let mut read = BTreeSet::from(["src", "migrations"].map(PathBuf::from));
+    embedded(&repository("src"), &mut read);
+    assert!(read.contains(Path::new("config/default.toml")) && read.contains(Path::new("assets/demo")), "{read:?}");
+    for line in dockerfile.lines() {
+        let words: Vec<_> = line.split_whitespace().collect();
+        if let ["COPY", sources @ .., _to] = &words[..] {
+            let copied = !sources[0].starts_with("--from=");
+            read.extend(sources.iter().filter(|source| copied && **source != ".").map(PathBuf::from));
+        }
+    }
+    for path in read {
+        assert!(given.iter().any(|given| path.starts_with(given)), "{}", path.display());
     }
 }
