@@ -260,3 +260,75 @@ impl Tiles<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pulp::Scalar;
+
+    use super::*;
+
+    const SIZE: (usize, usize) = (5, 6);
+    const INPUTS: usize = 80;
+    const OUTPUTS: usize = 32;
+
+    fn numbers(count: usize, seed: usize) -> Vec<f32> {
+        (0..count).map(|number| ((number * 7919 + seed * 104_729) % 1000) as f32 / 500.0 - 1.0).collect()
+    }
+
+    fn convolved<S: Simd>(simd: S, problem: &Problem<'_>) -> Vec<f32> {
+        let (rows, columns) = problem.grid();
+        let mut y = vec![0.0; problem.height * problem.width * OUTPUTS];
+        let target = Shared::of(&mut y, OUTPUTS);
+        let (tiles, scratch) = (0..rows * columns, &mut Scratch::default());
+        Block { problem, tiles, columns: 0..OUTPUTS, scratch, target }.with_simd(simd);
+        y
+    }
+
+    /// As the definition of a convolution has it, in f64.
+    fn plainly(x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
+        let mut y = Vec::new();
+        for place in 0..SIZE.0 * SIZE.1 * OUTPUTS {
+            let (row, column, output) = (place / OUTPUTS / SIZE.1, place / OUTPUTS % SIZE.1, place % OUTPUTS);
+            let mut sum = f64::from(bias[output]);
+            for tap in 0..KERNEL * KERNEL {
+                let (row, column) = ((row + tap / KERNEL).wrapping_sub(1), (column + tap % KERNEL).wrapping_sub(1));
+                if row < SIZE.0 && column < SIZE.1 {
+                    let pixel = &x[(row * SIZE.1 + column) * INPUTS..][..INPUTS];
+                    let kernel = weight[tap * INPUTS * OUTPUTS + output..].iter().step_by(OUTPUTS);
+                    sum += pixel.iter().zip(kernel).map(|(&x, &w)| f64::from(x) * f64::from(w)).sum::<f64>();
+                }
+            }
+            y.push(sum as f32);
+        }
+        y
+    }
+
+    #[test]
+    fn vectors_of_every_width_convolve_alike() {
+        let (x, bias) = (numbers(SIZE.0 * SIZE.1 * INPUTS, 1), numbers(OUTPUTS, 3));
+        let weight = numbers(KERNEL * KERNEL * INPUTS * OUTPUTS, 2);
+        let problem = Problem {
+            x: &x,
+            enlarged: false,
+            weight: Numbers::F32(&weight),
+            bias: &bias,
+            height: SIZE.0,
+            width: SIZE.1,
+            in_channels: INPUTS,
+            out_channels: OUTPUTS,
+        };
+        let mut found = vec![("scalar", convolved(Scalar, &problem))];
+        #[cfg(target_arch = "x86_64")]
+        {
+            found.extend(pulp::x86::V3::try_new().map(|simd| ("AVX2", convolved(simd, &problem))));
+            found.extend(pulp::x86::V4::try_new().map(|simd| ("AVX-512", convolved(simd, &problem))));
+        }
+        let expected = plainly(&x, &weight, &bias);
+        let largest = expected.iter().fold(0.0f32, |largest, number| largest.max(number.abs()));
+        for (name, found) in found {
+            for (place, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                assert!((found - expected).abs() < 1e-5 * largest, "{name} at {place}: {found} for {expected}");
+            }
+        }
+    }
+}
