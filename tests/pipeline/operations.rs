@@ -143,7 +143,11 @@ fn convolution_by_tiles_of_outputs() {
 
 #[test]
 fn linear_in_every_kept_type() {
-    for (rows, inputs, outputs) in [(1, 1, 1), (7, 33, 50), (130, 640, 1000)] {
+    // The last three have sizes that are packed in lanes: the least, several parts of the depth with fewer outputs than cores
+    // share, and several parts of both.
+    for (rows, inputs, outputs) in
+        [(1, 1, 1), (7, 33, 50), (130, 640, 1000), (9, 16, 32), (20, 1040, 32), (65, 1040, 320)]
+    {
         for dtype in [DType::F32, DType::F16, DType::BF16] {
             let weight = random(1, &[outputs, inputs]).to_dtype(dtype).unwrap();
             for bias in [Some(random(2, &[outputs])), None] {
