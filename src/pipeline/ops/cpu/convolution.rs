@@ -9,14 +9,14 @@ use std::ops::Range;
 use gemm::Parallelism;
 use rayon::prelude::*;
 
-#[cfg(target_arch = "x86_64")]
-use super::tiles;
 use super::{
     super::Padding,
     matrix::{Matrix, Order, Target, multiply, multiply_by_weight},
     values::Weight,
     winograd,
 };
+#[cfg(target_arch = "x86_64")]
+use super::{shared::Start, tiles};
 #[cfg(target_arch = "x86_64")]
 use crate::pipeline::weights::Numbers;
 
@@ -140,7 +140,7 @@ fn convolve_on_tiles<T: tiles::Number>(x: &[f32], weight: &[T], bias: &[f32], ge
             (before, before * in_channels),
             (stride * in_channels, T::PRECISION),
         );
-        let start = tiles::Start::Bias(bias);
+        let start = Start::Bias(bias);
         tiles::Product { left: &left, rows: &rows, segments, right, start }.append_to(&mut y);
     }
     y

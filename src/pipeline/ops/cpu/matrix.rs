@@ -6,9 +6,9 @@ use gemm::Parallelism;
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
-use super::values::Weight;
 #[cfg(target_arch = "x86_64")]
-use super::{lanes, tiles};
+use super::{lanes, shared::Start, tiles};
+use super::{shared::Shared, values::Weight};
 use crate::pipeline::weights::Numbers;
 
 /// Numbers of a half-precision weight converted at a time: few enough to stay in a core's cache until they are used, and
@@ -64,20 +64,15 @@ pub(super) fn multiply(
 /// A target that several cores write to, each to columns of its own.
 #[derive(Clone, Copy)]
 struct SharedTarget<'a> {
-    values: *mut f32,
-    len: usize,
-    row_stride: usize,
+    matrix: Shared,
     accumulate: bool,
     borrowed: PhantomData<&'a mut [f32]>,
 }
 
-#[expect(unsafe_code, reason = "whoever multiplies sees to it that no two write to the same columns")]
-unsafe impl Sync for SharedTarget<'_> {}
-
 impl<'a> SharedTarget<'a> {
     fn of(target: Target<'a>) -> Self {
         let Target { values, row_stride, accumulate } = target;
-        Self { values: values.as_mut_ptr(), len: values.len(), row_stride, accumulate, borrowed: PhantomData }
+        Self { matrix: Shared::of(values, row_stride), accumulate, borrowed: PhantomData }
     }
 
     /// Writes the product `(m, k) * (k, n)` to the `n` columns from `first` on.
@@ -96,9 +91,10 @@ impl<'a> SharedTarget<'a> {
         if m == 0 || n == 0 || k == 0 {
             return;
         }
+        let Shared { values, len, row_stride } = self.matrix;
         assert!(left.holds(m, k) && right.holds(k, n), "a matrix is smaller than its product needs");
         assert!(
-            first + n <= self.row_stride && (m - 1) * self.row_stride + first + n <= self.len,
+            first + n <= row_stride && (m - 1) * row_stride + first + n <= len,
             "the target is smaller than the product"
         );
         unsafe {
@@ -106,9 +102,9 @@ impl<'a> SharedTarget<'a> {
                 m,
                 n,
                 k,
-                self.values.add(first),
+                values.add(first),
                 1,
-                self.row_stride as isize,
+                row_stride as isize,
                 self.accumulate,
                 left.values.as_ptr(),
                 left.column_stride as isize,
@@ -253,7 +249,7 @@ fn linear_on_tiles<T: tiles::Number>(
             columns: outputs,
             depth: inputs,
         },
-        start: bias.map_or(tiles::Start::Zero, tiles::Start::Bias),
+        start: bias.map_or(Start::Zero, Start::Bias),
     }
     .append_to(&mut y);
     y

@@ -1,5 +1,6 @@
-//! The operations for f32 activations on the CPU: loops over slices, spread over cores by rayon; matrix products by the
-//! processor's matrix units where it has any (`tiles`), else by `gemm`.
+//! The operations for f32 activations on the CPU: loops over slices, spread over cores by rayon. Matrix products
+//! go to the processor's matrix units where it has any (`tiles`), linear layers on others with AVX-512 to `lanes`, all else to
+//! `gemm`; convolutions in f32's arithmetic are made fewer products by `winograd`.
 //!
 //! This file unwraps tensors into slices and wraps results; the arithmetic is in the files beside it.
 
@@ -18,6 +19,7 @@ mod norms;
 mod shared;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
+mod turns;
 mod values;
 mod vectors;
 mod winograd;

@@ -1,4 +1,4 @@
-//! Memory that several cores write to at once.
+//! Where products go: memory that several cores write to at once.
 
 use bytemuck::Pod;
 
@@ -15,6 +15,17 @@ pub(super) struct Shared {
 unsafe impl Send for Shared {}
 #[expect(unsafe_code, reason = "as above")]
 unsafe impl Sync for Shared {}
+
+/// What sums begin with.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Start<'a> {
+    /// Nothing.
+    Zero,
+    /// This in every row.
+    Bias(&'a [f32]),
+    /// What is in the target.
+    Target,
+}
 
 impl Shared {
     /// The room that `target` has after its numbers, for `rows` of `columns`, once that much is there.

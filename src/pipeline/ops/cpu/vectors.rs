@@ -7,6 +7,12 @@ use pulp::{Arch, WithSimd};
 
 static ARCH: LazyLock<Arch> = LazyLock::new(Arch::new);
 
+/// Whether the widest vectors are AVX-512's.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn has_avx512() -> bool {
+    matches!(*ARCH, Arch::V4(_))
+}
+
 /// Runs loops with the widest vectors. Everything the loops call must be inlined, or it stays narrow.
 #[inline(always)]
 pub(super) fn vectorized<R>(loops: impl FnOnce() -> R) -> R {

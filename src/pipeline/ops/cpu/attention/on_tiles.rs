@@ -10,7 +10,8 @@ use rayon::prelude::*;
 use super::{
     super::{
         elementwise::exp,
-        tiles::{Depth, Order, Panel, Pieces, Precision, Right, Start, Units, accumulate, pay, row_tiles, units},
+        shared::Start,
+        tiles::{Depth, Order, Panel, Pieces, Precision, Right, Units, accumulate, pay, row_tiles, units},
         vectors::vectorized,
     },
     Geometry,

@@ -1,17 +1,18 @@
 //! Linear layers on processors with AVX-512: each core packs some outputs of the weight, in whichever type it is kept, and
 //! multiplies all rows with them. So the weight passes once, however few rows there are.
 
-use std::{
-    ops::Range,
-    sync::atomic::{AtomicUsize, Ordering},
-};
+use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
 use super::{
-    super::{shared::Shared, tiles::Number, vectors::with_lanes},
-    Rows, Start, Target, columns, multiply,
+    super::{
+        shared::{Shared, Start},
+        tiles::Number,
+        turns::in_turns,
+        vectors::{has_avx512, with_lanes},
+    },
+    MOST_LANES, Place, Rows, columns, multiply,
     panel::{COLUMNS, pack},
     rows,
 };
@@ -20,32 +21,16 @@ use super::{
 const WIDTH: usize = 256;
 /// Inputs at a time, at most: with `WIDTH`, half a megabyte.
 const DEPTH: usize = 512;
-/// What inputs are a multiple of.
-const INPUTS: usize = 16;
 /// With fewer rows packing would be most of the work.
 const FEWEST_ROWS: usize = 8;
 
 /// Whether this way is open to a layer of these sizes on this processor.
 pub(in super::super) fn fits(rows: usize, (inputs, outputs): (usize, usize)) -> bool {
-    has_wide_vectors()
+    has_avx512()
         && rows >= FEWEST_ROWS
         && inputs > 0
-        && inputs.is_multiple_of(INPUTS)
+        && inputs.is_multiple_of(MOST_LANES)
         && outputs.is_multiple_of(COLUMNS)
-}
-
-/// Whether vectors are those that `pack` is written for.
-fn has_wide_vectors() -> bool {
-    struct Lanes;
-    impl WithSimd for Lanes {
-        type Output = usize;
-
-        #[inline(always)]
-        fn with_simd<S: Simd>(self, _simd: S) -> usize {
-            S::F32_LANES
-        }
-    }
-    with_lanes(Lanes) == INPUTS
 }
 
 /// A layer and its input.
@@ -75,23 +60,15 @@ impl<T: Number> Linear<'_, T> {
         let block = count.div_ceil(blocks);
         let mut y = Vec::new();
         let target = Shared::after(&mut y, count, outputs);
-        let next = AtomicUsize::new(0);
-        (0..threads).into_par_iter().with_max_len(1).for_each(|_| {
-            let mut panels = Vec::new();
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= parts * blocks {
-                    break;
-                }
-                let (first, row) = (number / blocks * width, number % blocks * block);
-                with_lanes(Part {
-                    layer: self,
-                    outputs: first..(first + width).min(outputs),
-                    rows: row.min(count)..(row + block).min(count),
-                    panels: &mut panels,
-                    target,
-                });
-            }
+        in_turns(parts * blocks, Vec::new, |panels, number| {
+            let (first, row) = (number / blocks * width, number % blocks * block);
+            with_lanes(Part {
+                layer: self,
+                outputs: first..(first + width).min(outputs),
+                rows: row.min(count)..(row + block).min(count),
+                panels,
+                target,
+            });
         });
         #[expect(unsafe_code, reason = "the parts have written every output of every row")]
         unsafe {
@@ -119,7 +96,7 @@ impl<T: Number> WithSimd for Part<'_, T> {
         let Self { layer, outputs, rows: some, panels, target } = self;
         assert!(columns::<S>() == COLUMNS, "packed for vectors of another width");
         let inputs = layer.inputs;
-        let depth = inputs.div_ceil(inputs.div_ceil(DEPTH)).next_multiple_of(INPUTS);
+        let depth = inputs.div_ceil(inputs.div_ceil(DEPTH)).next_multiple_of(MOST_LANES);
         for first in (0..inputs).step_by(depth) {
             let part = first..(first + depth).min(inputs);
             let depth = part.len();
@@ -135,12 +112,11 @@ impl<T: Number> WithSimd for Part<'_, T> {
                 for (column, panel) in outputs.clone().step_by(COLUMNS).zip(panels.chunks_exact(depth * COLUMNS)) {
                     let start = match layer.bias {
                         _ if first > 0 => Start::Target,
-                        Some(bias) => Start::Row(&bias[column..][..COLUMNS]),
-                        None => Start::Zero,
+                        bias => bias.map_or(Start::Zero, Start::Bias),
                     };
                     #[expect(unsafe_code, reason = "these outputs of these rows are this part's alone")]
                     unsafe {
-                        multiply(simd, count, left, panel, start, Target { matrix: target, row, column });
+                        multiply(simd, count, left, panel, start, Place { matrix: target, row, column });
                     }
                 }
             }

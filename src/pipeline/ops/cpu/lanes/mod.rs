@@ -7,10 +7,13 @@ mod panel;
 
 use pulp::{NullaryFnOnce, Simd};
 
-use super::shared::Shared;
+use super::shared::{Shared, Start};
 
 #[cfg(target_arch = "x86_64")]
 pub(super) use linear::{Linear, fits};
+
+/// Lanes of the widest vectors there are.
+pub(super) const MOST_LANES: usize = 16;
 
 /// Columns of sums that [`multiply`] keeps at once: two vectors.
 pub(super) const fn columns<S: Simd>() -> usize {
@@ -42,19 +45,9 @@ pub(super) struct Rows<'a> {
     pub(super) stride: usize,
 }
 
-/// What sums begin with.
-#[derive(Clone, Copy)]
-pub(super) enum Start<'a> {
-    Zero,
-    /// This in every row.
-    Row(&'a [f32]),
-    /// What is where they go.
-    Target,
-}
-
 /// Where sums go: some columns of some rows.
 #[derive(Clone, Copy)]
-pub(super) struct Target {
+pub(super) struct Place {
     pub(super) matrix: Shared,
     pub(super) row: usize,
     pub(super) column: usize,
@@ -74,12 +67,12 @@ pub(super) unsafe fn multiply<S: Simd>(
     left: Rows<'_>,
     right: &[f32],
     start: Start<'_>,
-    target: Target,
+    target: Place,
 ) {
     let mut first = 0;
     while first < count {
         let left = Rows { values: &left.values[first * left.stride..], ..left };
-        let target = Target { row: target.row + first, ..target };
+        let target = Place { row: target.row + first, ..target };
         // As many rows as there are registers for, and what is left of them in few sizes.
         first += unsafe {
             match count - first {
@@ -105,7 +98,7 @@ unsafe fn block<S: Simd, const ROWS: usize>(
     left: Rows<'_>,
     right: &[f32],
     start: Start<'_>,
-    target: Target,
+    target: Place,
 ) -> usize {
     let depth = right.len() / columns::<S>();
     let Shared { values, len, row_stride } = target.matrix;
@@ -116,14 +109,12 @@ unsafe fn block<S: Simd, const ROWS: usize>(
             && (target.row + ROWS - 1) * row_stride + end <= len,
         "a matrix is smaller than its product needs"
     );
+    let sums = unsafe { values.add(target.row * row_stride + target.column) };
     let start = match start {
         Start::Zero => None,
-        Start::Row(row) => Some((row[..columns::<S>()].as_ptr(), 0)),
-        Start::Target => {
-            Some((unsafe { values.add(target.row * row_stride + target.column) }.cast_const(), row_stride))
-        }
+        Start::Bias(bias) => Some((bias[target.column..end].as_ptr(), 0)),
+        Start::Target => Some((sums.cast_const(), row_stride)),
     };
-    let sums = unsafe { values.add(target.row * row_stride + target.column) };
     // A function of its own, so that nothing else wants its registers.
     simd.vectorize(Block::<S, ROWS> {
         simd,

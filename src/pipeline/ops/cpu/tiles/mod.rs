@@ -24,7 +24,7 @@ use std::sync::LazyLock;
 
 pub(super) use panel::{Depth, Number, Order, Panel, Right, transposed};
 pub(super) use pieces::Pieces;
-pub(super) use product::{Product, RowTile, Segments, Start, accumulate, row_tiles};
+pub(super) use product::{Product, RowTile, Segments, accumulate, row_tiles};
 
 /// With fewer rows than this most of a tile would be wasted.
 pub(super) const FEWEST_ROWS: usize = 8;

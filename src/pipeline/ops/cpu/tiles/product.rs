@@ -5,7 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{
-    super::shared::Shared,
+    super::shared::{Shared, Start},
     Precision, STEP, TILE, Units,
     kernel::{Call, Tiles, multiply_bf16, multiply_exact, multiply_split},
     panel::{COLUMNS, Depth, Number, Panel, Right},
@@ -45,17 +45,6 @@ pub(in super::super) struct Segments {
     pub(in super::super) count: usize,
     /// Numbers from the beginning of one to that of the next.
     pub(in super::super) stride: usize,
-}
-
-/// What sums begin with.
-#[derive(Clone, Copy, Debug)]
-pub(in super::super) enum Start<'a> {
-    /// Nothing.
-    Zero,
-    /// This in every row.
-    Bias(&'a [f32]),
-    /// What is in the target.
-    Target,
 }
 
 /// A product to calculate on all cores.

@@ -2,23 +2,22 @@
 
 use std::ops::Range;
 
-use half::slice::HalfFloatSliceExt;
 use pulp::{Simd, WithSimd};
 
 use super::{
     super::{
-        lanes::{self, Rows, Start, Target, load, store},
-        shared::Shared,
+        convolution::Geometry,
+        lanes::{self, MOST_LANES, Place, Rows, load, store},
+        shared::{Shared, Start},
     },
-    Problem,
-    transforms::{self, KERNEL, OUTPUTS, PLACES, TILE},
+    Problem, kernel,
+    transforms::{self, OUTPUTS, PLACES, TILE},
 };
-use crate::pipeline::weights::Numbers;
 
 /// Output channels that the weight is transformed for at a time, so that what is read of it are long rows.
-const WIDTH: usize = 256;
+pub(super) const WIDTH: usize = 256;
 /// Input channels at a time, at most: with `WIDTH`, a transformed weight of a megabyte.
-const DEPTH: usize = 64;
+pub(super) const DEPTH: usize = 64;
 
 /// Memory that a core uses again and again.
 #[derive(Default)]
@@ -56,76 +55,22 @@ impl WithSimd for Block<'_> {
         if tiles.is_empty() || columns.is_empty() {
             return;
         }
-        let parts = problem.in_channels.div_ceil(DEPTH);
-        let depth = problem.in_channels.div_ceil(parts).next_multiple_of(super::INPUTS);
+        let channels = problem.geometry.in_channels;
+        let parts = channels.div_ceil(DEPTH);
+        let depth = channels.div_ceil(parts).next_multiple_of(MOST_LANES);
         let tiles = Tiles { problem, range: tiles, parts, depth };
         tiles.transform(simd, scratch);
         for first in columns.clone().step_by(WIDTH) {
             let columns = first..(first + WIDTH).min(columns.end);
             for part in 0..parts {
-                let inputs = part * depth..(part * depth + depth).min(problem.in_channels);
-                transform_kernel(simd, problem, inputs.clone(), columns.clone(), scratch);
+                let inputs = part * depth..(part * depth + depth).min(channels);
+                let Scratch { kernel, taps, .. } = &mut *scratch;
+                kernel::transform(simd, problem, inputs.clone(), columns.clone(), (kernel, taps));
                 tiles.multiply(simd, part, inputs.len(), columns.len(), scratch);
             }
             tiles.write(simd, columns, &scratch.products, target);
         }
     }
-}
-
-/// Whether a place's products are anything but zero.
-fn counts(problem: &Problem<'_>, row: usize, column: usize) -> bool {
-    // Of an enlarged picture, the third row of a transformed tile is the difference of two rows that are the same.
-    !problem.enlarged || (row != 2 && column != 2)
-}
-
-/// `(3, 3, in, out)` to what tiles are multiplied with.
-#[inline(always)]
-fn transform_kernel<S: Simd>(
-    simd: S,
-    problem: &Problem<'_>,
-    inputs: Range<usize>,
-    outputs: Range<usize>,
-    Scratch { kernel, taps, .. }: &mut Scratch,
-) {
-    let (lanes, panel) = (S::F32_LANES, lanes::columns::<S>());
-    let (depth, width) = (inputs.len(), outputs.len());
-    kernel.resize(PLACES * DEPTH * WIDTH, 0.0);
-    taps.resize(KERNEL * KERNEL * WIDTH, 0.0);
-    for (number, input) in inputs.enumerate() {
-        let place = |tap: usize| (tap * problem.in_channels + input) * problem.out_channels + outputs.start;
-        let rows = rows_of_taps(problem.weight, place, width, taps);
-        for column in (0..width).step_by(lanes) {
-            let mut taps = [[simd.splat_f32s(0.0); KERNEL]; KERNEL];
-            for (tap, row) in taps.as_flattened_mut().iter_mut().zip(rows) {
-                *tap = load::<S>(row, column);
-            }
-            let offset = (column / panel * depth + number) * panel + column % panel;
-            for (i, row) in transforms::kernel(simd, taps).into_iter().enumerate() {
-                for (j, value) in row.into_iter().enumerate() {
-                    if counts(problem, i, j) {
-                        store::<S>(kernel, (TILE * i + j) * DEPTH * WIDTH + offset, value);
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// `width` numbers of each tap, where they are or converted into `taps`.
-#[inline(always)]
-fn rows_of_taps<'a>(
-    weight: Numbers<'a>,
-    place: impl Fn(usize) -> usize,
-    width: usize,
-    taps: &'a mut [f32],
-) -> [&'a [f32]; KERNEL * KERNEL] {
-    let wide = taps.chunks_exact_mut(WIDTH).map(|row| &mut row[..width]).enumerate();
-    match weight {
-        Numbers::F32(weight) => return std::array::from_fn(|tap| &weight[place(tap)..][..width]),
-        Numbers::F16(weight) => wide.for_each(|(tap, row)| weight[place(tap)..][..width].convert_to_f32_slice(row)),
-        Numbers::BF16(weight) => wide.for_each(|(tap, row)| weight[place(tap)..][..width].convert_to_f32_slice(row)),
-    }
-    std::array::from_fn(|tap| &taps[tap * WIDTH..][..width])
 }
 
 /// Some tiles, and how their channels are divided.
@@ -143,17 +88,17 @@ impl Tiles<'_> {
     fn position(&self, tile: usize) -> (usize, usize, Range<usize>) {
         let (rows, columns) = self.problem.grid();
         let (picture, tile) = (tile / (rows * columns), tile % (rows * columns));
-        let start = picture * self.problem.height;
-        (start + OUTPUTS * (tile / columns), OUTPUTS * (tile % columns), start..start + self.problem.height)
+        let start = picture * self.problem.geometry.height;
+        (start + OUTPUTS * (tile / columns), OUTPUTS * (tile % columns), start..start + self.problem.geometry.height)
     }
 
     /// The pixels that a tile sees; outside of the picture, `zeros`.
     fn pixels<'b>(&'b self, tile: usize, zeros: &'b [f32]) -> [[&'b [f32]; TILE]; TILE] {
-        let Problem { x, enlarged, width, in_channels, .. } = *self.problem;
+        let Problem { x, upsampled, geometry: &Geometry { width, in_channels, .. }, .. } = *self.problem;
         let (first_row, first_column, rows) = self.position(tile);
         // One before the first output.
         let (rows, columns) = (rows.start + 1..rows.end + 1, 1..width + 1);
-        let shift = u32::from(enlarged);
+        let shift = u32::from(upsampled);
         std::array::from_fn(|i| {
             std::array::from_fn(|j| {
                 let (row, column) = (first_row + i, first_column + j);
@@ -173,7 +118,7 @@ impl Tiles<'_> {
 
     #[inline(always)]
     fn transform<S: Simd>(&self, simd: S, Scratch { input, zeros, .. }: &mut Scratch) {
-        let channels = self.problem.in_channels;
+        let channels = self.problem.geometry.in_channels;
         input.resize(self.offset(PLACES, 0, 0), 0.0);
         zeros.resize(channels, 0.0);
         for tile in 0..self.range.len() {
@@ -187,7 +132,7 @@ impl Tiles<'_> {
                     }
                     for (i, row) in transforms::input(simd, numbers).into_iter().enumerate() {
                         for (j, value) in row.into_iter().enumerate() {
-                            if counts(self.problem, i, j) {
+                            if self.problem.counts(i, j) {
                                 store::<S>(input, self.offset(TILE * i + j, part, tile) + channel - first, value);
                             }
                         }
@@ -211,7 +156,7 @@ impl Tiles<'_> {
         let tiles = self.range.len();
         products.resize(PLACES * tiles * WIDTH, 0.0);
         let matrix = Shared::of(products, WIDTH);
-        for place in (0..PLACES).filter(|place| counts(self.problem, place / TILE, place % TILE)) {
+        for place in (0..PLACES).filter(|place| self.problem.counts(place / TILE, place % TILE)) {
             let kernel = &kernel[place * DEPTH * WIDTH..][..depth * width];
             // A few tiles meet all columns while they are in the first cache.
             for first in (0..tiles).step_by(lanes::rows::<S>()) {
@@ -219,7 +164,7 @@ impl Tiles<'_> {
                 let left = Rows { values: &input[self.offset(place, part, first)..], stride: self.depth };
                 let start = if part > 0 { Start::Target } else { Start::Zero };
                 for (number, right) in kernel.chunks_exact(depth * panel).enumerate() {
-                    let target = Target { matrix, row: place * tiles + first, column: number * panel };
+                    let target = Place { matrix, row: place * tiles + first, column: number * panel };
                     #[expect(unsafe_code, reason = "the products are borrowed for this call alone")]
                     unsafe {
                         lanes::multiply(simd, count, left, right, start, target);
@@ -238,7 +183,7 @@ impl Tiles<'_> {
             for column in (0..columns.len()).step_by(S::F32_LANES) {
                 let mut sums = [[simd.splat_f32s(0.0); TILE]; TILE];
                 for (place, sum) in sums.as_flattened_mut().iter_mut().enumerate() {
-                    if counts(self.problem, place / TILE, place % TILE) {
+                    if self.problem.counts(place / TILE, place % TILE) {
                         *sum = load::<S>(products, (place * tiles + tile) * WIDTH + column);
                     }
                 }
@@ -247,8 +192,8 @@ impl Tiles<'_> {
                     for (j, output) in outputs.into_iter().enumerate() {
                         let (row, pixel) = (first_row + i, first_column + j);
                         // A tile may reach over the edge.
-                        if row < rows.end && pixel < self.problem.width {
-                            let (pixel, sum) = (row * self.problem.width + pixel, simd.add_f32s(output, bias));
+                        if row < rows.end && pixel < self.problem.geometry.width {
+                            let (pixel, sum) = (row * self.problem.geometry.width + pixel, simd.add_f32s(output, bias));
                             #[expect(unsafe_code, reason = "these channels of this pixel are this block's alone")]
                             unsafe {
                                 target.write(pixel, columns.start + column, sum);
@@ -265,7 +210,8 @@ impl Tiles<'_> {
 mod tests {
     use pulp::Scalar;
 
-    use super::*;
+    use super::{super::transforms::KERNEL, *};
+    use crate::pipeline::{ops::Padding, weights::Numbers};
 
     const SIZE: (usize, usize) = (5, 6);
     const INPUTS: usize = 80;
@@ -277,7 +223,7 @@ mod tests {
 
     fn convolved<S: Simd>(simd: S, problem: &Problem<'_>) -> Vec<f32> {
         let (rows, columns) = problem.grid();
-        let mut y = vec![0.0; problem.height * problem.width * OUTPUTS];
+        let mut y = vec![0.0; SIZE.0 * SIZE.1 * OUTPUTS];
         let target = Shared::of(&mut y, OUTPUTS);
         let (tiles, scratch) = (0..rows * columns, &mut Scratch::default());
         Block { problem, tiles, columns: 0..OUTPUTS, scratch, target }.with_simd(simd);
@@ -309,13 +255,20 @@ mod tests {
         let weight = numbers(KERNEL * KERNEL * INPUTS * OUTPUTS, 2);
         let problem = Problem {
             x: &x,
-            enlarged: false,
+            upsampled: false,
             weight: Numbers::F32(&weight),
             bias: &bias,
-            height: SIZE.0,
-            width: SIZE.1,
-            in_channels: INPUTS,
-            out_channels: OUTPUTS,
+            geometry: &Geometry {
+                height: SIZE.0,
+                width: SIZE.1,
+                in_channels: INPUTS,
+                out_height: SIZE.0,
+                out_width: SIZE.1,
+                out_channels: OUTPUTS,
+                kernel: KERNEL,
+                stride: 1,
+                padding: Padding::same(1),
+            },
         };
         let mut found = vec![("scalar", convolved(Scalar, &problem))];
         #[cfg(target_arch = "x86_64")]

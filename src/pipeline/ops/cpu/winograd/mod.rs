@@ -8,45 +8,46 @@
 //! Each core takes blocks of tiles, transforms them, and multiplies them with one part of the weight after the other,
 //! transformed into its cache. So weights take no more memory than they do in their files, in whichever type they are kept.
 //!
-//! A picture that is enlarged twice by repeating its pixels needs not be there: the third of four neighbours in a tile is then
+//! A picture that is upsampled twice by repeating its pixels needs not be there: the third of four neighbours in a tile is then
 //! the same as the second, their difference is zero, and 7 of the 16 products with it.
 
 mod block;
+mod kernel;
 mod transforms;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use rayon::prelude::*;
-
-use super::{super::Padding, convolution::Geometry, shared::Shared, values::Weight, vectors::with_lanes};
+use super::{
+    super::Padding, convolution::Geometry, lanes::MOST_LANES, shared::Shared, turns::in_turns, values::Weight,
+    vectors::with_lanes,
+};
 use crate::pipeline::weights::Numbers;
 
 /// Tiles of a block: enough that to transform the weight is a small part of the work (about a twentieth), and few enough
 /// that a block's products stay in a core's cache.
 const BLOCK: usize = 196;
-/// What input channels are a multiple of: the lanes of the widest vectors.
-const INPUTS: usize = 16;
-/// What output channels are a multiple of: two of the widest vectors.
-const OUTPUTS: usize = 32;
+/// What output channels are a multiple of: two of the widest vectors. Input channels are of one.
+const CHANNELS: usize = 2 * MOST_LANES;
 
 /// A convolution to calculate.
 struct Problem<'a> {
-    /// `(b, height, width, in)`, or half as high and wide if it is to be enlarged.
+    /// `(b, height, width, in)`, or half as high and wide if it is to be upsampled.
     x: &'a [f32],
-    enlarged: bool,
+    upsampled: bool,
     /// `(3, 3, in, out)`.
     weight: Numbers<'a>,
     bias: &'a [f32],
-    height: usize,
-    width: usize,
-    in_channels: usize,
-    out_channels: usize,
+    geometry: &'a Geometry,
 }
 
 impl Problem<'_> {
     /// Tiles below and beside each other in a picture.
     fn grid(&self) -> (usize, usize) {
-        (self.height.div_ceil(transforms::OUTPUTS), self.width.div_ceil(transforms::OUTPUTS))
+        (self.geometry.height.div_ceil(transforms::OUTPUTS), self.geometry.width.div_ceil(transforms::OUTPUTS))
+    }
+
+    /// Whether a place's products are anything but zero.
+    fn counts(&self, row: usize, column: usize) -> bool {
+        // Of an upsampled picture, the third row of a transformed tile is the difference of two rows that are the same.
+        !self.upsampled || (row != 2 && column != 2)
     }
 }
 
@@ -55,42 +56,34 @@ pub(super) fn fits(geometry: &Geometry) -> bool {
     geometry.kernel == transforms::KERNEL
         && geometry.stride == 1
         && geometry.padding == Padding::same(1)
-        && geometry.in_channels.is_multiple_of(INPUTS)
-        && geometry.out_channels.is_multiple_of(OUTPUTS)
+        && geometry.in_channels.is_multiple_of(MOST_LANES)
+        && geometry.out_channels.is_multiple_of(CHANNELS)
 }
 
-/// Convolves each picture of a batch, or each one enlarged twice, to the size in `geometry`. The weight is
+/// Convolves each picture of a batch, or each one upsampled twice, to the size in `geometry`. The weight is
 /// `(3, 3, in, out)`.
-pub(super) fn convolve(x: &[f32], weight: &Weight<'_>, bias: &[f32], geometry: &Geometry, enlarged: bool) -> Vec<f32> {
-    let Geometry { height, width, in_channels, out_channels, .. } = *geometry;
+pub(super) fn convolve(x: &[f32], weight: &Weight<'_>, bias: &[f32], geometry: &Geometry, upsampled: bool) -> Vec<f32> {
     assert!(fits(geometry), "a convolution of another kind");
+    let Geometry { height, width, in_channels, out_channels, .. } = *geometry;
     let pixels = height * width;
-    let batch = if enlarged { 4 * x.len() / (pixels * in_channels) } else { x.len() / (pixels * in_channels) };
-    let problem = Problem { x, enlarged, weight: weight.numbers(), bias, height, width, in_channels, out_channels };
+    let batch = if upsampled { 4 * x.len() / (pixels * in_channels) } else { x.len() / (pixels * in_channels) };
+    let problem = Problem { x, upsampled, weight: weight.numbers(), bias, geometry };
     let (rows, columns) = problem.grid();
     let tiles = batch * rows * columns;
     let threads = rayon::current_num_threads();
     // The same number of blocks for each core; where there are not enough, some of the columns of each.
-    let (blocks, parts) = match tiles.div_ceil(BLOCK) {
-        few if few < threads => (few, threads.div_ceil(few.max(1)).min(out_channels / OUTPUTS)),
+    let (blocks, parts) = match tiles.div_ceil(BLOCK).max(1) {
+        few if few < threads => (few, threads.div_ceil(few).min(out_channels / CHANNELS)),
         many => (many.next_multiple_of(threads), 1),
     };
-    let (block, part) = (tiles.div_ceil(blocks.max(1)), (out_channels / OUTPUTS).div_ceil(parts.max(1)) * OUTPUTS);
+    let (block, part) = (tiles.div_ceil(blocks), (out_channels / CHANNELS).div_ceil(parts) * CHANNELS);
     let mut y = Vec::new();
     let target = Shared::after(&mut y, batch * pixels, out_channels);
-    let next = AtomicUsize::new(0);
-    (0..threads).into_par_iter().with_max_len(1).for_each(|_| {
-        let mut scratch = block::Scratch::default();
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            if number >= blocks * parts {
-                break;
-            }
-            let (first, column) = (number / parts * block, number % parts * part);
-            let tiles = first.min(tiles)..(first + block).min(tiles);
-            let columns = column.min(out_channels)..(column + part).min(out_channels);
-            with_lanes(block::Block { problem: &problem, tiles, columns, scratch: &mut scratch, target });
-        }
+    in_turns(blocks * parts, block::Scratch::default, |scratch, number| {
+        let (first, column) = (number / parts * block, number % parts * part);
+        let tiles = first.min(tiles)..(first + block).min(tiles);
+        let columns = column.min(out_channels)..(column + part).min(out_channels);
+        with_lanes(block::Block { problem: &problem, tiles, columns, scratch, target });
     });
     #[expect(unsafe_code, reason = "the blocks and parts have written every channel of every pixel")]
     unsafe {
