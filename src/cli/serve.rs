@@ -10,7 +10,7 @@ use super::{
     options::{self, Device, LogFlags, Place, flag},
     reload, terminal, welcome,
 };
-use crate::allocator::keep_to_small_pages;
+use crate::allocator::{keep_for_the_next_picture, keep_to_small_pages};
 
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ServeArgs {
@@ -32,6 +32,8 @@ pub(crate) fn run(args: ServeArgs) -> Result<()> {
     let config = args.place.load(flags.clone())?;
     if config.worker.count == WorkerCount::Exactly(0) {
         keep_to_small_pages();
+    } else {
+        keep_for_the_next_picture();
     }
     block_on(async {
         let (log, traces) = Log::start(&config.log, &config.traces)?;

@@ -10,6 +10,7 @@ use super::{
     options::{self, Device, LogFlags, Place},
     reload, terminal, welcome,
 };
+use crate::allocator::keep_for_the_next_picture;
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct WorkerArgs {
@@ -25,6 +26,7 @@ pub(crate) fn run(args: WorkerArgs) -> Result<()> {
     let mut flags = args.device.overrides();
     flags.extend(args.log.overrides());
     let config = args.place.load(flags.clone())?;
+    keep_for_the_next_picture();
     block_on(async {
         let (log, traces) = Log::start(&config.log, &config.traces)?;
         terminal::raise_open_file_limit();

@@ -89,11 +89,20 @@ impl Merged {
         let loras = loras.iter().map(|lora| Lora::open(lora, component, &tensors)).collect::<Result<Vec<_>, _>>()?;
         Ok(Self { base, loras })
     }
+
+    fn changes(&self, name: &str) -> bool {
+        self.loras.iter().any(|lora| lora.layers.contains_key(name))
+    }
 }
 
 impl TensorStore for Merged {
     fn contains(&self, name: &str) -> bool {
         self.base.contains(name)
+    }
+
+    fn dtype(&self, name: &str) -> Option<DType> {
+        // What a change is added to needs all the bits there are.
+        if self.changes(name) { Some(DType::F32) } else { self.base.dtype(name) }
     }
 
     fn read(&self, name: &str, shape: &[usize], dtype: DType) -> Result<Tensor, Error> {
@@ -109,8 +118,7 @@ impl TensorStore for Merged {
     }
 
     fn map(&self, name: &str, shape: &[usize], dtype: DType) -> Result<Option<MappedMatrix>, Error> {
-        let is_changed = self.loras.iter().any(|lora| lora.layers.contains_key(name));
-        if is_changed { Ok(None) } else { self.base.map(name, shape, dtype) }
+        if self.changes(name) { Ok(None) } else { self.base.map(name, shape, dtype) }
     }
 }
 

@@ -65,7 +65,8 @@ const _: () = {
 };
 
 impl Pipeline {
-    /// Loads a model. `dtype` is what the weights are kept in; on the CPU the arithmetic is f32 whatever they are kept in.
+    /// Loads a model. `dtype` is what the weights are kept in. On the CPU the arithmetic is f32 whatever they are kept in, and
+    /// `f32` keeps them in the type that their file has.
     pub fn load(weights: &Weights, device: &Device, dtype: DType) -> Result<Self, Error> {
         Self::load_with(weights, device, dtype, Options::default())
     }

@@ -46,18 +46,14 @@ fn large_products_in_every_order() {
         let kept = |x: Tensor| x.to_dtype(dtype).unwrap();
         // What bf16 is multiplied with is bf16.
         let seen = |x: &Tensor| if dtype == DType::BF16 && multiplies_bf16() { bf16(x) } else { x.clone() };
-        let layer = Linear { weight: kept(random(1, &[550, 2600])).into(), bias: Some(random(2, &[550])) };
+        let layer = Linear::new(kept(random(1, &[550, 2600])), Some(random(2, &[550])));
         let x = random(3, &[1, 70, 2600]);
         let name = format!("large linear, {dtype:?}");
         assert_close(&name, &layer.forward(&x).unwrap(), &reference::linear(&layer, &seen(&x)).unwrap());
         let name = format!("large convolution, {dtype:?}");
         for (height, width, inputs, outputs) in [(9, 21, 500, 300), (70, 70, 40, 70)] {
-            let layer = Convolution {
-                weight: kept(random(1, &[3, 3, inputs, outputs])),
-                bias: random(2, &[outputs]),
-                stride: 1,
-                padding: Padding::same(1),
-            };
+            let layer =
+                Convolution::new(kept(random(1, &[3, 3, inputs, outputs])), random(2, &[outputs]), 1, Padding::same(1));
             let x = random(3, &[1, height, width, inputs]);
             assert_close(&name, &layer.forward(&x).unwrap(), &reference::convolution(&layer, &seen(&x)).unwrap());
         }
@@ -80,7 +76,7 @@ fn products_with_weights_in_f32_keep_all_24_bits() {
     const DEPTH: usize = 96;
     const OUTPUTS: usize = 48;
     let (x, weight) = (random(1, &[1, 64, DEPTH]), random(2, &[OUTPUTS, DEPTH]));
-    let found = values(&Linear { weight: weight.clone().into(), bias: None }.forward(&x).unwrap());
+    let found = values(&Linear::new(weight.clone(), None).forward(&x).unwrap());
     let (x, weight) = (values(&x), values(&weight));
     for (number, found) in found.into_iter().enumerate() {
         let (row, output) = (&x[number / OUTPUTS * DEPTH..][..DEPTH], &weight[number % OUTPUTS * DEPTH..][..DEPTH]);
@@ -89,6 +85,29 @@ fn products_with_weights_in_f32_keep_all_24_bits() {
         // Numbers of 16 bits would be off by 2^-17 of the terms' size at worst.
         let error = (f64::from(found) - sum).abs() / size;
         assert!(error < 2f64.powi(-22), "product {number} is off by 2^{:.1}", error.log2());
+    }
+}
+
+#[test]
+fn weights_of_a_narrower_type_multiply_as_exactly_as_they_are_asked_to() {
+    for dtype in [DType::F16, DType::BF16] {
+        let narrow = |x: Tensor| x.to_dtype(dtype).unwrap();
+        // Sizes for each way of products.
+        for (rows, inputs, outputs) in [(1, 33, 50), (70, 33, 50), (70, 1040, 320)] {
+            let (weight, x) = (narrow(random(1, &[outputs, inputs])), random(3, &[1, rows, inputs]));
+            let wide = Linear::new(weight.to_dtype(DType::F32).unwrap(), Some(random(2, &[outputs])));
+            let layer = Linear { weight: weight.into(), ..wide.clone() };
+            let name = format!("linear {rows} rows, {inputs} to {outputs}, {dtype:?}");
+            assert_eq!(values(&layer.forward(&x).unwrap()), values(&wide.forward(&x).unwrap()), "{name}");
+        }
+        for (size, inputs, outputs, stride) in [(9, 5, 7, 1), (70, 5, 7, 1), (20, 80, 96, 1), (20, 80, 96, 2)] {
+            let (weight, x) = (narrow(random(1, &[3, 3, inputs, outputs])), random(3, &[1, size, size, inputs]));
+            let (wide, bias) = (weight.to_dtype(DType::F32).unwrap(), random(2, &[outputs]));
+            let wide = Convolution::new(wide, bias, stride, Padding::same(1));
+            let layer = Convolution { weight, ..wide.clone() };
+            let name = format!("convolution {size}x{size}, {inputs} to {outputs}, stride {stride}, {dtype:?}");
+            assert_eq!(values(&layer.forward(&x).unwrap()), values(&wide.forward(&x).unwrap()), "{name}");
+        }
     }
 }
 
@@ -107,7 +126,7 @@ fn convolution() {
     ] {
         for dtype in [DType::F32, DType::F16] {
             let weight = random(1, &[3, 3, inputs, outputs]).to_dtype(dtype).unwrap();
-            let layer = Convolution { weight, bias: random(2, &[outputs]), stride, padding };
+            let layer = Convolution::new(weight, random(2, &[outputs]), stride, padding);
             let x = random(3, &[b, h, w, inputs]);
             let name =
                 format!("convolution {b}x{h}x{w}, {inputs} to {outputs}, stride {stride}, {padding:?}, {dtype:?}");
@@ -125,7 +144,7 @@ fn convolution_by_tiles_of_outputs() {
     {
         for dtype in [DType::F32, DType::F16, DType::BF16] {
             let weight = random(1, &[3, 3, inputs, outputs]).to_dtype(dtype).unwrap();
-            let layer = Convolution { weight, bias: random(2, &[outputs]), stride: 1, padding: Padding::same(1) };
+            let layer = Convolution::new(weight, random(2, &[outputs]), 1, Padding::same(1));
             let x = random(3, &[b, h, w, inputs]);
             // What bf16 is multiplied with is bf16.
             let seen = |x: &Tensor| if dtype == DType::BF16 && multiplies_bf16() { bf16(x) } else { x.clone() };
@@ -151,7 +170,7 @@ fn linear_in_every_kept_type() {
         for dtype in [DType::F32, DType::F16, DType::BF16] {
             let weight = random(1, &[outputs, inputs]).to_dtype(dtype).unwrap();
             for bias in [Some(random(2, &[outputs])), None] {
-                let layer = Linear { weight: weight.clone().into(), bias };
+                let layer = Linear::new(weight.clone(), bias);
                 let x = random(3, &[2, rows, inputs]);
                 let name = format!("linear {rows} rows, {inputs} to {outputs}, {dtype:?}");
                 let found = layer.forward(&x).unwrap();
@@ -175,7 +194,7 @@ fn linear_in_eight_bit_integers() {
         for dtype in [DType::F32, DType::F16, DType::BF16] {
             let weight = random(1, &[outputs, inputs]).to_dtype(dtype).unwrap();
             for bias in [Some(random(2, &[outputs])), None] {
-                let layer = Linear { weight: weight.clone().into(), bias: bias.clone() };
+                let layer = Linear::new(weight.clone(), bias.clone());
                 if !has_int8() {
                     assert!(matches!(Int8Linear::of(&layer), Err(Error::NoInt8)));
                     continue;
@@ -204,7 +223,7 @@ fn a_row_that_is_not_finite_stays_so_in_eight_bits() {
     if !has_int8() {
         return;
     }
-    let layer = Int8Linear::of(&Linear { weight: random(1, &[4, 8]).into(), bias: None }).unwrap();
+    let layer = Int8Linear::of(&Linear::new(random(1, &[4, 8]), None)).unwrap();
     for broken in [f32::NAN, f32::INFINITY] {
         let mut numbers = values(&random(2, &[1, 3, 8]));
         numbers[9] = broken;
@@ -283,9 +302,8 @@ fn operations_that_only_move_values_are_exact() {
 
 #[test]
 fn a_layer_refuses_an_input_of_another_width() {
-    let layer = Linear { weight: random(1, &[4, 3]).into(), bias: None };
+    let layer = Linear::new(random(1, &[4, 3]), None);
     assert!(layer.forward(&random(2, &[2, 5])).is_err());
-    let layer =
-        Convolution { weight: random(1, &[3, 3, 2, 4]), bias: random(2, &[4]), stride: 1, padding: Padding::same(1) };
+    let layer = Convolution::new(random(1, &[3, 3, 2, 4]), random(2, &[4]), 1, Padding::same(1));
     assert!(layer.forward(&random(3, &[1, 4, 4, 3])).is_err());
 }

@@ -18,21 +18,21 @@ pub enum Mask {
 /// Attention of `query` `(b, m, heads * d)` over `key` and `value` `(b, n, heads * d)`, scaled by `1 / sqrt(d)`.
 ///
 /// Heads lie side by side in the channels, where the projections left them. The full score matrix of a large picture
-/// would be gigabytes, so queries are taken in blocks, and on a GPU keys as well where its own version applies. `kept` is the type of the weights around it: the result need not be
-/// more exact than what they make of it.
+/// would be gigabytes, so queries are taken in blocks, and on a GPU keys as well where its own version applies. `precision` is the type that the weights around it were asked
+/// for in: the result need not be more exact than what they make of it.
 pub fn attention(
     query: &Tensor,
     key: &Tensor,
     value: &Tensor,
     (heads, mask): (usize, Mask),
-    kept: DType,
+    precision: DType,
 ) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if cuda::has(cuda::Operation::Attention, query) && cuda::attends(query, key, value, heads) {
         return cuda::attention(query, key, value, heads, mask);
     }
     if has_cpu_version(query) {
-        cpu::attention(query, key, value, (heads, mask), kept)
+        cpu::attention(query, key, value, (heads, mask), precision)
     } else {
         reference::attention(query, key, value, heads, mask)
     }

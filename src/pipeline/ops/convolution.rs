@@ -1,6 +1,6 @@
 //! Two-dimensional convolution.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 #[cfg(feature = "cuda")]
 use super::cuda;
@@ -40,9 +40,17 @@ pub struct Convolution {
     pub stride: usize,
     /// Zeros around the input.
     pub padding: Padding,
+    /// The type the weight was asked for in: how exactly it multiplies on the CPU. The weight itself may be of a narrower type,
+    /// if all of its numbers are.
+    pub precision: DType,
 }
 
 impl Convolution {
+    /// A convolution that multiplies as exactly as its weight's type has it, of `(kernel, kernel, in, out)`.
+    pub fn new(weight: Tensor, bias: Tensor, stride: usize, padding: Padding) -> Self {
+        Self { precision: weight.dtype(), weight, bias, stride, padding }
+    }
+
     /// A 3x3 kernel that keeps the size.
     pub fn load(source: &Source<'_>, inputs: usize, outputs: usize) -> Result<Self, Error> {
         Self::load_strided(source, inputs, outputs, 1, Padding::same(1))
@@ -64,7 +72,7 @@ impl Convolution {
             let outputs_first = weight.permute((0, 2, 3, 1))?.contiguous()?.to_device(source.device())?;
             outputs_first.permute((1, 2, 3, 0))?
         };
-        Ok(Self { weight, bias: source.vector("bias", outputs)?, stride, padding })
+        Ok(Self { precision: source.dtype(), ..Self::new(weight, source.vector("bias", outputs)?, stride, padding) })
     }
 
     /// Applies it to `(b, h, w, in)`.

@@ -1,6 +1,6 @@
 //! Matrix products with weights, and look-ups in them.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 #[cfg(feature = "cuda")]
 use super::cuda;
@@ -19,9 +19,18 @@ pub struct Linear {
     pub weight: WeightMatrix,
     /// `(out)`.
     pub bias: Option<Tensor>,
+    /// The type the weight was asked for in: how exactly it multiplies on the CPU. The weight itself may be of a narrower type,
+    /// if all of its numbers are.
+    pub precision: DType,
 }
 
 impl Linear {
+    /// A layer that multiplies as exactly as its weight's type has it.
+    pub fn new(weight: impl Into<WeightMatrix>, bias: Option<Tensor>) -> Self {
+        let weight = weight.into();
+        Self { precision: weight.dtype(), weight, bias }
+    }
+
     /// Loads `weight` and `bias`.
     pub fn load(source: &Source<'_>, inputs: usize, outputs: usize) -> Result<Self, Error> {
         Ok(Self { bias: Some(source.vector("bias", outputs)?), ..Self::load_no_bias(source, inputs, outputs)? })
@@ -29,13 +38,13 @@ impl Linear {
 
     /// Loads `weight` alone.
     pub fn load_no_bias(source: &Source<'_>, inputs: usize, outputs: usize) -> Result<Self, Error> {
-        Ok(Self { weight: source.matrix("weight", &[outputs, inputs])?, bias: None })
+        Ok(Self { weight: source.matrix("weight", &[outputs, inputs])?, bias: None, precision: source.dtype() })
     }
 
     /// Loads a convolution with a 1x1 kernel, which on channels-last activations is nothing but this.
     pub fn load_1x1(source: &Source<'_>, inputs: usize, outputs: usize) -> Result<Self, Error> {
         let weight = source.matrix("weight", &[outputs, inputs, 1, 1])?;
-        Ok(Self { weight, bias: Some(source.vector("bias", outputs)?) })
+        Ok(Self { weight, bias: Some(source.vector("bias", outputs)?), precision: source.dtype() })
     }
 
     /// Applies it.

@@ -28,13 +28,13 @@ pub use resample::{add_channels, concat_channels, upsample_nearest};
 
 use candle_core::{DType, Tensor};
 
-/// Whether the CPU has matrix units (AMX) that this program may use. With them, weights kept in f32 are multiplied with
-/// all 24 bits of every number, those kept in f16 with 16, those kept in bf16 with 8.
+/// Whether the CPU has matrix units (AMX) that this program may use. With them, weights asked for in f32 are multiplied
+/// with all 24 bits of every number, in f16 with 16, in bf16 with 8.
 pub fn has_matrix_units() -> bool {
     cpu::has_matrix_units()
 }
 
-/// Whether the CPU multiplies bf16 numbers faster than f32, in matrix units or in vectors. Then weights kept in bf16 are
+/// Whether the CPU multiplies bf16 numbers faster than f32, in matrix units or in vectors. Then weights asked for in bf16 are
 /// multiplied with 8 bits of every number, and summed up in f32.
 pub fn multiplies_bf16() -> bool {
     cpu::multiplies_bf16()

@@ -12,7 +12,7 @@ use super::{
 /// A linear layer whose weight may be held in eight-bit integers.
 #[derive(Clone, Debug)]
 pub enum Projection {
-    /// As the file has it, in the type that was asked for.
+    /// As the file has it, or in the type that was asked for.
     Plain(Linear),
     /// Quantized.
     Int8(Int8Linear),
@@ -54,10 +54,10 @@ impl Projection {
         }
     }
 
-    /// The type of its weight: how exact what is calculated from its results need be.
-    pub fn kept(&self) -> DType {
+    /// The type its weight was asked for in: how exact what is calculated from its results need be.
+    pub fn precision(&self) -> DType {
         match self {
-            Self::Plain(layer) => layer.weight.dtype(),
+            Self::Plain(layer) => layer.precision,
             // Its eight bits.
             Self::Int8(_) => DType::BF16,
         }

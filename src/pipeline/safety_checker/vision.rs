@@ -107,7 +107,10 @@ impl VisionModel {
         let table = embeddings.at("position_embedding").numbers("weight", &[positions, width])?;
         Ok(Self {
             class_embedding: embeddings.vector("class_embedding", width)?.reshape((1, 1, width))?,
-            patch_embedding: Linear { weight: kernel.to_device(source.device())?.into(), bias: None },
+            patch_embedding: Linear {
+                precision: source.dtype(),
+                ..Linear::new(kernel.to_device(source.device())?, None)
+            },
             position_embedding: Tensor::from_vec(table, (1, positions, width), source.device())?
                 .to_dtype(source.activation_dtype())?,
             // The checkpoint's own spelling.

@@ -184,7 +184,7 @@ impl Attention {
     }
 
     fn forward(&self, x: &Tensor, context: &Attended) -> candle_core::Result<Tensor> {
-        let (heads, kept) = ((self.heads, Mask::None), self.to_q.kept());
-        self.to_out.forward(&attention(&self.to_q.forward(x)?, &context.key, &context.value, heads, kept)?)
+        let (heads, precision) = ((self.heads, Mask::None), self.to_q.precision());
+        self.to_out.forward(&attention(&self.to_q.forward(x)?, &context.key, &context.value, heads, precision)?)
     }
 }

@@ -87,8 +87,7 @@ impl Attention {
         let tokens = self.group_norm.forward(x)?.flatten(1, 2)?; // (b, h * w, c)
         let (query, key, value) =
             (self.to_q.forward(&tokens)?, self.to_k.forward(&tokens)?, self.to_v.forward(&tokens)?);
-        let attended =
-            self.to_out.forward(&attention(&query, &key, &value, (1, Mask::None), self.to_q.weight.dtype())?)?;
+        let attended = self.to_out.forward(&attention(&query, &key, &value, (1, Mask::None), self.to_q.precision)?)?;
         x + attended.reshape(x.shape())?
     }
 }

@@ -17,7 +17,7 @@ use std::{
 use candle_core::{DType, Tensor};
 use memmap2::{Advice, Mmap, UncheckedAdvice};
 use rayon::prelude::*;
-use safetensors::{Dtype, SafeTensors, tensor::Metadata};
+use safetensors::{SafeTensors, tensor::Metadata};
 
 use super::{
     super::error::{Error, WeightsError},
@@ -106,15 +106,10 @@ impl SafetensorsFiles {
             }
             .into());
         }
-        let stored = match info.dtype {
-            Dtype::F16 => Stored::F16,
-            Dtype::BF16 => Stored::BF16,
-            Dtype::F32 => Stored::F32,
-            other => {
-                let (tensor, path) = (name.into(), file.path.clone());
-                return Err(WeightsError::Type { tensor, path, found: format!("{other:?}") }.into());
-            }
-        };
+        let stored = Stored::of(info.dtype).ok_or_else(|| {
+            let (tensor, path) = (name.into(), file.path.clone());
+            WeightsError::Type { tensor, path, found: format!("{:?}", info.dtype) }
+        })?;
         Ok((file, stored, file.start + info.data_offsets.0..file.start + info.data_offsets.1))
     }
 
@@ -187,6 +182,11 @@ impl MappedFile {
 impl TensorStore for SafetensorsFiles {
     fn contains(&self, name: &str) -> bool {
         self.index.contains_key(name)
+    }
+
+    fn dtype(&self, name: &str) -> Option<DType> {
+        let info = self.files[*self.index.get(name)?].metadata.info(name)?;
+        Stored::of(info.dtype).map(Stored::dtype)
     }
 
     fn read(&self, name: &str, shape: &[usize], dtype: DType) -> Result<Tensor, Error> {

@@ -110,11 +110,7 @@ impl MappedMatrix {
 
     /// The type of its numbers.
     pub fn dtype(&self) -> DType {
-        match self.stored {
-            Stored::F16 => DType::F16,
-            Stored::BF16 => DType::BF16,
-            Stored::F32 => DType::F32,
-        }
+        self.stored.dtype()
     }
 
     /// Its numbers, where they are.

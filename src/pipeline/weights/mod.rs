@@ -1,8 +1,9 @@
 //! A model's files: the diffusers folder layout, safetensors whole or in shards, and tensors converted as they are read.
 //!
 //! Files are memory-mapped. On the CPU a linear layer's matrix, which is most of a model, is used where it is if it is of the
-//! type asked for; any other tensor is copied once, straight into the type and to the device it is kept in. What a tensor must be called
-//! and how it must be shaped is said by the networks, through [`Source`]; a file that disagrees is named with the tensor.
+//! type it shall be kept in; any other tensor is copied once, straight into the type and to the device it is kept in. That is the type
+//! asked for, but weights for f32's arithmetic on the CPU stay as their file has them. What a tensor must be called and how it must
+//! be shaped is said by the networks, through [`Source`]; a file that disagrees is named with the tensor.
 
 mod files;
 mod matrix;
@@ -128,6 +129,9 @@ fn file_error(path: &Path, wanted: &'static str, error: &std::io::Error) -> Weig
 pub trait TensorStore {
     /// Whether there is a tensor of this name.
     fn contains(&self, name: &str) -> bool;
+
+    /// The type of a tensor's numbers, if there is one of this name and of a type that weights may have.
+    fn dtype(&self, name: &str) -> Option<DType>;
 
     /// The tensor on the CPU in this type, if it has this shape.
     fn read(&self, name: &str, shape: &[usize], dtype: DType) -> Result<Tensor, Error>;

@@ -3,6 +3,7 @@
 use candle_core::{DType, Device, Result, Tensor};
 use half::{bf16, f16, slice::HalfFloatSliceExt, vec::HalfBitsVecExt as _};
 use rayon::prelude::*;
+use safetensors::Dtype;
 
 /// Numbers a core takes at a time.
 const SHARE: usize = 1 << 18;
@@ -15,6 +16,27 @@ pub(super) enum Stored {
     F16,
     BF16,
     F32,
+}
+
+impl Stored {
+    /// What a file says, if weights may be of that type.
+    pub(super) fn of(dtype: Dtype) -> Option<Self> {
+        match dtype {
+            Dtype::F16 => Some(Self::F16),
+            Dtype::BF16 => Some(Self::BF16),
+            Dtype::F32 => Some(Self::F32),
+            _ => None,
+        }
+    }
+
+    /// The type of tensors that hold the same numbers.
+    pub(super) fn dtype(self) -> DType {
+        match self {
+            Self::F16 => DType::F16,
+            Self::BF16 => DType::BF16,
+            Self::F32 => DType::F32,
+        }
+    }
 }
 
 /// A tensor of `dtype` on the CPU. What is of that type already is copied bit by bit; everything else passes through f32.

@@ -54,7 +54,7 @@ impl<'a> Source<'a> {
 
     /// A matrix or a kernel, on the CPU, in the type weights are kept in.
     pub fn weight(&self, name: &str, shape: &[usize]) -> Result<Tensor, Error> {
-        self.store.read(&self.full_name(name), shape, self.dtype)
+        self.store.read(&self.full_name(name), shape, self.kept_in(name))
     }
 
     /// The matrix of a linear layer, a row for each of the tensor's first dimension, on the device. On the CPU it may stay in
@@ -62,7 +62,7 @@ impl<'a> Source<'a> {
     pub fn matrix(&self, name: &str, shape: &[usize]) -> Result<WeightMatrix, Error> {
         if self.device.is_cpu()
             && !self.in_int8
-            && let Some(mapped) = self.store.map(&self.full_name(name), shape, self.dtype)?
+            && let Some(mapped) = self.store.map(&self.full_name(name), shape, self.kept_in(name))?
         {
             return Ok(mapped.into());
         }
@@ -84,6 +84,22 @@ impl<'a> Source<'a> {
     /// Whether projections are held in eight-bit integers.
     pub fn in_int8(&self) -> bool {
         self.in_int8
+    }
+
+    /// The type weights were asked for in.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The type a weight is kept in. Where f32 is asked for on the CPU, which widens numbers as it multiplies with them, it is
+    /// the file's: a narrower type holds the same numbers in half the memory.
+    fn kept_in(&self, name: &str) -> DType {
+        let stored = if self.device.is_cpu() && self.dtype == DType::F32 {
+            self.store.dtype(&self.full_name(name))
+        } else {
+            None
+        };
+        stored.unwrap_or(self.dtype)
     }
 
     /// The type activations have.

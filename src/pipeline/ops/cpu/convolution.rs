@@ -16,7 +16,7 @@ use super::{
     winograd,
 };
 #[cfg(target_arch = "x86_64")]
-use super::{shared::Start, tiles};
+use super::{number::Number, shared::Start, tiles};
 #[cfg(target_arch = "x86_64")]
 use crate::pipeline::weights::Numbers;
 
@@ -71,11 +71,12 @@ pub(super) fn convolve(x: &[f32], weight: &Weight<'_>, bias: &[f32], geometry: &
     }
     #[cfg(target_arch = "x86_64")]
     if tiles::pay(weight.precision()) {
-        match weight.numbers() {
-            Numbers::F32(weight) => return convolve_on_tiles(x, weight, bias, geometry),
-            Numbers::F16(weight) => return convolve_on_tiles(x, weight, bias, geometry),
-            Numbers::BF16(weight) => return convolve_on_tiles(x, weight, bias, geometry),
-        }
+        let precision = weight.precision();
+        return match weight.numbers() {
+            Numbers::F32(weight) => convolve_on_tiles(x, (weight, precision), bias, geometry),
+            Numbers::F16(weight) => convolve_on_tiles(x, (weight, precision), bias, geometry),
+            Numbers::BF16(weight) => convolve_on_tiles(x, (weight, precision), bias, geometry),
+        };
     }
     let picture = geometry.height * geometry.width * geometry.in_channels;
     let row = geometry.out_width * geometry.out_channels;
@@ -109,7 +110,12 @@ pub(super) fn convolve(x: &[f32], weight: &Weight<'_>, bias: &[f32], geometry: &
 /// The same without padding in f32 and without outputs that are thrown away: rows of tiles begin where rows of the picture
 /// do.
 #[cfg(target_arch = "x86_64")]
-fn convolve_on_tiles<T: tiles::Number>(x: &[f32], weight: &[T], bias: &[f32], geometry: &Geometry) -> Vec<f32> {
+fn convolve_on_tiles<T: Number>(
+    x: &[f32],
+    (weight, precision): (&[T], tiles::Precision),
+    bias: &[f32],
+    geometry: &Geometry,
+) -> Vec<f32> {
     let Geometry { in_channels, out_channels, out_height, out_width, kernel, stride, .. } = *geometry;
     let picture = geometry.height * geometry.width * in_channels;
     let padded_row = geometry.padded_width() * in_channels;
@@ -138,7 +144,7 @@ fn convolve_on_tiles<T: tiles::Number>(x: &[f32], weight: &[T], bias: &[f32], ge
             geometry.width * in_channels,
             (geometry.padded_height(), padded_row),
             (before, before * in_channels),
-            (stride * in_channels, T::PRECISION),
+            (stride * in_channels, precision),
         );
         let start = Start::Bias(bias);
         tiles::Product { left: &left, rows: &rows, segments, right, start }.append_to(&mut y);

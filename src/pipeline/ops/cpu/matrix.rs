@@ -7,7 +7,7 @@ use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
 #[cfg(target_arch = "x86_64")]
-use super::{lanes, shared::Start, tiles};
+use super::{lanes, number::Number, shared::Start, tiles};
 use super::{shared::Shared, values::Weight};
 use crate::pipeline::weights::Numbers;
 
@@ -132,11 +132,12 @@ pub(super) fn linear(
 ) -> Vec<f32> {
     #[cfg(target_arch = "x86_64")]
     if tiles::pay(weight.precision()) && x.len() / inputs >= tiles::FEWEST_ROWS {
-        match weight.numbers() {
-            Numbers::F32(weight) => return linear_on_tiles(x, weight, bias, (inputs, outputs)),
-            Numbers::F16(weight) => return linear_on_tiles(x, weight, bias, (inputs, outputs)),
-            Numbers::BF16(weight) => return linear_on_tiles(x, weight, bias, (inputs, outputs)),
-        }
+        let precision = weight.precision();
+        return match weight.numbers() {
+            Numbers::F32(weight) => linear_on_tiles(x, (weight, precision), bias, (inputs, outputs)),
+            Numbers::F16(weight) => linear_on_tiles(x, (weight, precision), bias, (inputs, outputs)),
+            Numbers::BF16(weight) => linear_on_tiles(x, (weight, precision), bias, (inputs, outputs)),
+        };
     }
     #[cfg(target_arch = "x86_64")]
     if lanes::fits(x.len() / inputs, (inputs, outputs)) {
@@ -230,16 +231,16 @@ fn multiply_half<T: Copy + Sync>(
 }
 
 #[cfg(target_arch = "x86_64")]
-fn linear_on_tiles<T: tiles::Number>(
+fn linear_on_tiles<T: Number>(
     x: &[f32],
-    weight: &[T],
+    (weight, precision): (&[T], tiles::Precision),
     bias: Option<&[f32]>,
     (inputs, outputs): (usize, usize),
 ) -> Vec<f32> {
     let count = x.len() / inputs;
     let mut y = Vec::new();
     tiles::Product {
-        left: &tiles::Pieces::of(x, inputs, T::PRECISION),
+        left: &tiles::Pieces::of(x, inputs, precision),
         rows: &tiles::row_tiles(count, inputs),
         segments: tiles::Segments { count: 1, stride: 0 },
         right: tiles::Right {

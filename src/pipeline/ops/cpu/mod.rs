@@ -16,6 +16,7 @@ mod kernel_order;
 mod lanes;
 mod matrix;
 mod norms;
+mod number;
 mod shared;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
@@ -66,7 +67,7 @@ pub(super) fn linear(layer: &Linear, x: &Tensor) -> Result<Tensor> {
     if x.dim(D::Minus1)? != inputs {
         candle_core::bail!("a linear layer of {inputs} inputs was given {:?}", x.shape());
     }
-    let (x_values, weight) = (Values::of(x)?, Weight::of_linear(&layer.weight)?);
+    let (x_values, weight) = (Values::of(x)?, Weight::of_linear(&layer.weight, layer.precision)?);
     let bias = layer.bias.as_ref().map(Values::of).transpose()?;
     tensor(matrix::linear(&x_values, &weight, bias.as_deref(), (inputs, outputs)), with_last(x, outputs))
 }
@@ -78,7 +79,7 @@ pub(super) fn has_int8() -> bool {
 /// A weight `(out, in)` in eight-bit integers.
 pub(super) fn quantized(weight: &WeightMatrix) -> Result<Int8Weight> {
     let (outputs, inputs) = weight.dims()?;
-    let weight = Weight::of_linear(weight)?;
+    let weight = Weight::of_linear(weight, weight.dtype())?;
     let row = |number: usize| match weight.numbers() {
         Numbers::F32(values) => values[number * inputs..][..inputs].to_vec(),
         Numbers::F16(values) => values[number * inputs..][..inputs].to_f32_vec(),
@@ -100,7 +101,7 @@ pub(super) fn convolution(layer: &Convolution, x: &Tensor) -> Result<Tensor> {
     let (batch, height, width, _) = x.dims4()?;
     let geometry = geometry(layer, x, (height, width))?;
     let shape = (batch, geometry.out_height, geometry.out_width, geometry.out_channels);
-    let (x, weight, bias) = (Values::of(x)?, Weight::of(&layer.weight)?, Values::of(&layer.bias)?);
+    let (x, weight, bias) = (Values::of(x)?, Weight::of(&layer.weight, layer.precision)?, Values::of(&layer.bias)?);
     tensor(convolution::convolve(&x, &weight, &bias, &geometry), shape)
 }
 
@@ -115,7 +116,7 @@ pub(super) fn upsampled_convolution(
         return Ok(None);
     }
     let geometry = geometry(layer, x, (height, width))?;
-    let weight = Weight::of(&layer.weight)?;
+    let weight = Weight::of(&layer.weight, layer.precision)?;
     if !convolution::goes_by_winograd(&weight, &geometry) {
         return Ok(None);
     }
@@ -150,7 +151,7 @@ pub(super) fn taps_first(weight: &Tensor) -> Result<Tensor> {
     let shape = (height, width, inputs, outputs);
     let count = weight.elem_count();
     // Zeros of these types cost nothing before they are written to.
-    match Weight::of(weight)?.numbers() {
+    match Weight::of(weight, weight.dtype())?.numbers() {
         Numbers::F32(values) => {
             Tensor::from_vec(kernel_order::taps_first(values, sizes, vec![0.0; count]), shape, &Device::Cpu)
         }
@@ -191,14 +192,14 @@ pub(super) fn attention(
     key: &Tensor,
     value: &Tensor,
     (heads, mask): (usize, Mask),
-    kept: DType,
+    precision: DType,
 ) -> Result<Tensor> {
     let (batch, queries, channels) = query.dims3()?;
     let keys = key.dim(1)?;
     if key.dims() != [batch, keys, channels] || value.dims() != key.dims() || channels % heads != 0 {
         candle_core::bail!("attention over {:?}, {:?}, {:?} does not fit", query.shape(), key.shape(), value.shape());
     }
-    let geometry = attention::Geometry { batch, queries, keys, heads, head_dim: channels / heads, mask, kept };
+    let geometry = attention::Geometry { batch, queries, keys, heads, head_dim: channels / heads, mask, precision };
     let (query, key, value) = (Values::of(query)?, Values::of(key)?, Values::of(value)?);
     tensor(attention::attend(&query, &key, &value, &geometry), (batch, queries, channels))
 }

@@ -2,12 +2,12 @@
 
 use std::{borrow::Cow, ops::Deref};
 
-use candle_core::{CpuStorage, Result, Storage, StorageRef, Tensor};
-use half::{bf16, f16, slice::HalfFloatSliceExt};
+use candle_core::{CpuStorage, DType, Result, Storage, StorageRef, Tensor};
+use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
 #[cfg(target_arch = "x86_64")]
-use super::tiles::{Number as _, Precision};
+use super::tiles::Precision;
 use crate::pipeline::weights::{Numbers, WeightMatrix};
 
 /// The numbers of a contiguous f32 tensor, readable as a slice.
@@ -42,38 +42,44 @@ impl Deref for Values<'_> {
 }
 
 /// The numbers of a weight, in whichever type it is kept.
-pub(super) enum Weight<'a> {
-    /// Of a tensor.
+pub(super) struct Weight<'a> {
+    place: Place<'a>,
+    /// The type it was asked for in.
+    precision: DType,
+}
+
+enum Place<'a> {
+    /// In a tensor.
     Held { storage: StorageRef<'a>, start: usize, end: usize },
     /// In their file.
     Mapped(Numbers<'a>),
 }
 
 impl<'a> Weight<'a> {
-    pub(super) fn of(tensor: &'a Tensor) -> Result<Self> {
+    pub(super) fn of(tensor: &'a Tensor, precision: DType) -> Result<Self> {
         let (storage, layout) = tensor.storage_and_layout();
         let Some((start, end)) = layout.contiguous_offsets() else {
             candle_core::bail!("the operation needs a contiguous weight, not {layout:?}");
         };
         match &*storage {
             Storage::Cpu(CpuStorage::F32(_) | CpuStorage::F16(_) | CpuStorage::BF16(_)) => {
-                Ok(Self::Held { storage, start, end })
+                Ok(Self { place: Place::Held { storage, start, end }, precision })
             }
             _ => candle_core::bail!("the operation needs a weight of f32, f16 or bf16 on the CPU"),
         }
     }
 
-    pub(super) fn of_linear(weight: &'a WeightMatrix) -> Result<Self> {
+    pub(super) fn of_linear(weight: &'a WeightMatrix, precision: DType) -> Result<Self> {
         match weight {
-            WeightMatrix::Held(tensor) => Self::of(tensor),
-            WeightMatrix::Mapped(matrix) => Ok(Self::Mapped(matrix.numbers())),
+            WeightMatrix::Held(tensor) => Self::of(tensor, precision),
+            WeightMatrix::Mapped(matrix) => Ok(Self { place: Place::Mapped(matrix.numbers()), precision }),
         }
     }
 
     pub(super) fn numbers(&self) -> Numbers<'_> {
-        match self {
-            Self::Mapped(numbers) => *numbers,
-            Self::Held { storage, start, end } => match &**storage {
+        match &self.place {
+            Place::Mapped(numbers) => *numbers,
+            Place::Held { storage, start, end } => match &**storage {
                 Storage::Cpu(CpuStorage::F32(values)) => Numbers::F32(&values[*start..*end]),
                 Storage::Cpu(CpuStorage::F16(values)) => Numbers::F16(&values[*start..*end]),
                 Storage::Cpu(CpuStorage::BF16(values)) => Numbers::BF16(&values[*start..*end]),
@@ -85,10 +91,10 @@ impl<'a> Weight<'a> {
     /// How exactly it is to be multiplied.
     #[cfg(target_arch = "x86_64")]
     pub(super) fn precision(&self) -> Precision {
-        match self.numbers() {
-            Numbers::F32(_) => f32::PRECISION,
-            Numbers::F16(_) => f16::PRECISION,
-            Numbers::BF16(_) => bf16::PRECISION,
+        match self.precision {
+            DType::F32 => Precision::Exact,
+            DType::F16 => Precision::Split,
+            _ => Precision::Bf16,
         }
     }
 

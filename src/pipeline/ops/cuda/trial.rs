@@ -92,7 +92,7 @@ impl Trial<'_> {
     fn convolution(&self) -> Result<Vec<f32>> {
         let trial = |(stride, padding)| {
             let weight = self.random(1, &[16, 3, 3, 24])?.permute((1, 2, 3, 0))?;
-            let layer = Convolution { weight, bias: self.random(2, &[16])?, stride, padding };
+            let layer = Convolution::new(weight, self.random(2, &[16])?, stride, padding);
             let x = self.random(3, &[2, 12, 10, 24])?;
             let plain = Convolution { weight: exact(&layer.weight)?, bias: exact(&layer.bias)?, ..layer };
             off(&super::convolution(&layer, &x)?, &reference::convolution(&plain, &exact(&x)?)?)
@@ -132,7 +132,7 @@ impl Trial<'_> {
             if !super::adds_bias(&x, &weight, &bias) {
                 return Ok(0.0);
             }
-            let plain = Linear { weight: exact(&weight)?.into(), bias: Some(exact(&bias)?) };
+            let plain = Linear::new(exact(&weight)?, Some(exact(&bias)?));
             off(&super::linear(&x, &weight, &bias)?, &reference::linear(&plain, &exact(&x)?)?)
         };
         [(77, 640, 1280), (1, 320, 72), (300, 48, 16)].into_iter().map(trial).collect()

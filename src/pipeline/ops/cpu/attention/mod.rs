@@ -27,8 +27,8 @@ pub(super) struct Geometry {
     pub(super) heads: usize,
     pub(super) head_dim: usize,
     pub(super) mask: Mask,
-    /// The type of the weights around it: more exact than them it need not be.
-    pub(super) kept: DType,
+    /// The type that the weights around it were asked for in: more exact it need not be.
+    pub(super) precision: DType,
 }
 
 /// Attends; all four arrays are `(batch, tokens, heads * head_dim)`.
@@ -36,7 +36,7 @@ pub(super) fn attend(query: &[f32], key: &[f32], value: &[f32], geometry: &Geome
     #[cfg(target_arch = "x86_64")]
     if geometry.mask == Mask::None
         && geometry.queries >= tiles::FEWEST_ROWS
-        && let Some(precision) = on_tiles::precision(geometry.kept)
+        && let Some(precision) = on_tiles::precision(geometry.precision)
     {
         return on_tiles::attend(query, key, value, geometry, precision);
     }

@@ -7,8 +7,8 @@ use pulp::{Simd, WithSimd};
 
 use super::{
     super::{
+        number::Number,
         shared::{Shared, Start},
-        tiles::Number,
         turns::in_turns,
         vectors::{has_avx512, with_lanes},
     },

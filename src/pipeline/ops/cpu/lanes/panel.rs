@@ -7,7 +7,10 @@ use std::{
     ops::Range,
 };
 
-use super::super::tiles::{Number, TILE, transposed};
+use super::super::{
+    number::Number,
+    tiles::{TILE, transposed},
+};
 
 /// How many numbers of a row are asked for before they are needed.
 const AHEAD: usize = 8 * TILE;

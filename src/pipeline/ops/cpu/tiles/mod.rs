@@ -4,8 +4,8 @@
 //! An f32 number is the sum of three bf16 pieces of eight bits each: what is nearest to it, what that leaves, and what both
 //! leave. Of the nine products of two such numbers' pieces the six large ones make a product of f32's own exactness (Henry,
 //! Tang and Heinecke, "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations", 2019), in
-//! less time than f32 arithmetic takes. So weights kept in f32 are multiplied. Two pieces and three products keep 16 bits of
-//! every factor, more than the 11 of the f16 that weights are published in: they serve weights kept in f16. For those kept in
+//! less time than f32 arithmetic takes. So weights asked for in f32 are multiplied. Two pieces and three products keep 16 bits
+//! of every factor, more than the 11 of the f16 that weights are published in: they serve weights asked for in f16. For those in
 //! bf16 one product does, which is what that choice asks for; that one also pays on processors that multiply bf16 numbers in
 //! vectors only (`vectors`).
 //!
@@ -22,7 +22,7 @@ mod vectors;
 
 use std::sync::LazyLock;
 
-pub(super) use panel::{Depth, Number, Order, Panel, Right, transposed};
+pub(super) use panel::{Depth, Order, Panel, Right, transposed};
 pub(super) use pieces::Pieces;
 pub(super) use product::{Product, RowTile, Segments, accumulate, row_tiles};
 

@@ -2,17 +2,15 @@
 
 use std::{
     arch::x86_64::{
-        __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_loadu_si256, _mm512_castsi512_ps, _mm512_cvtepu16_epi32,
-        _mm512_cvtph_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_permutexvar_epi16, _mm512_setzero_si512,
-        _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
-        _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+        __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_loadu_si512, _mm512_permutexvar_epi16, _mm512_setzero_si512,
+        _mm512_shuffle_i32x4, _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
+        _mm512_unpacklo_epi64,
     },
     ops::Range,
 };
 
-use half::{bf16, f16};
-
 use super::{
+    super::number::Number,
     Precision, STEP, TILE,
     aligned::{Aligned, Bits},
     pieces::{pieces_of, zeros},
@@ -45,54 +43,6 @@ pub(in super::super) struct Right<'a, T> {
     pub(in super::super) columns: usize,
     /// Numbers that are summed up.
     pub(in super::super) depth: usize,
-}
-
-/// Types a weight may be kept in.
-pub(in super::super) trait Number: Copy + Sync {
-    const ZERO: Self;
-    /// What it means that a weight is kept in this type.
-    const PRECISION: Precision;
-
-    /// Sixteen numbers in f32.
-    ///
-    /// # Safety
-    /// The processor has AVX-512's F, BW and VL.
-    #[expect(unsafe_code, reason = "a trait's way to have an implementation that needs these instructions")]
-    unsafe fn widened(numbers: &[Self; TILE]) -> __m512;
-}
-
-#[expect(unsafe_code, reason = "loads as many bytes as the array has")]
-impl Number for f32 {
-    const ZERO: Self = 0.0;
-    const PRECISION: Precision = Precision::Exact;
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    unsafe fn widened(numbers: &[Self; TILE]) -> __m512 {
-        unsafe { _mm512_loadu_ps(numbers.as_ptr()) }
-    }
-}
-
-#[expect(unsafe_code, reason = "loads as many bytes as the array has")]
-impl Number for f16 {
-    const ZERO: Self = Self::ZERO;
-    const PRECISION: Precision = Precision::Split;
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    unsafe fn widened(numbers: &[Self; TILE]) -> __m512 {
-        _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(numbers.as_ptr().cast()) })
-    }
-}
-
-#[expect(unsafe_code, reason = "loads as many bytes as the array has")]
-impl Number for bf16 {
-    const ZERO: Self = Self::ZERO;
-    const PRECISION: Precision = Precision::Bf16;
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    unsafe fn widened(numbers: &[Self; TILE]) -> __m512 {
-        let bits = _mm512_cvtepu16_epi32(unsafe { _mm256_loadu_si256(numbers.as_ptr().cast()) });
-        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
-    }
 }
 
 /// Some depth of a right operand: segments of one length that follow each other.

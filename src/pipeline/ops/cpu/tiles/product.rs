@@ -5,10 +5,13 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{
-    super::shared::{Shared, Start},
+    super::{
+        number::Number,
+        shared::{Shared, Start},
+    },
     Precision, STEP, TILE, Units,
     kernel::{Call, Tiles, multiply_bf16, multiply_exact, multiply_split},
-    panel::{COLUMNS, Depth, Number, Panel, Right},
+    panel::{COLUMNS, Depth, Panel, Right},
     pieces::Pieces,
     units, vectors,
 };

@@ -28,8 +28,6 @@ pub(super) struct Scratch {
     kernel: Vec<f32>,
     /// `(places, tiles, WIDTH)`.
     products: Vec<f32>,
-    /// A row of each tap of the weight, in f32.
-    taps: Vec<f32>,
     /// Pixels outside of the picture.
     zeros: Vec<f32>,
 }
@@ -64,8 +62,7 @@ impl WithSimd for Block<'_> {
             let columns = first..(first + WIDTH).min(columns.end);
             for part in 0..parts {
                 let inputs = part * depth..(part * depth + depth).min(channels);
-                let Scratch { kernel, taps, .. } = &mut *scratch;
-                kernel::transform(simd, problem, inputs.clone(), columns.clone(), (kernel, taps));
+                kernel::transform(simd, problem, inputs.clone(), columns.clone(), &mut scratch.kernel);
                 tiles.multiply(simd, part, inputs.len(), columns.len(), scratch);
             }
             tiles.write(simd, columns, &scratch.products, target);

@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-use half::slice::HalfFloatSliceExt;
 use pulp::Simd;
 
 use super::{
     super::{
         convolution::Geometry,
-        lanes::{self, load, store},
+        lanes::{self, store},
+        number::{Number, widened},
     },
     Problem,
     block::{DEPTH, WIDTH},
@@ -16,28 +16,40 @@ use super::{
 };
 use crate::pipeline::weights::Numbers;
 
-/// These inputs of these outputs of the weight to what tiles are multiplied with, `(places, panels, depth, columns)`. `taps` is
-/// memory for a row of each tap in f32.
+/// These inputs of these outputs of the weight to what tiles are multiplied with, `(places, panels, depth, columns)`.
 #[inline(always)]
 pub(super) fn transform<S: Simd>(
     simd: S,
     problem: &Problem<'_>,
     inputs: Range<usize>,
     outputs: Range<usize>,
-    (kernel, taps): (&mut Vec<f32>, &mut Vec<f32>),
+    kernel: &mut Vec<f32>,
+) {
+    match problem.weight {
+        Numbers::F32(weight) => transform_from(simd, weight, problem, (inputs, outputs), kernel),
+        Numbers::F16(weight) => transform_from(simd, weight, problem, (inputs, outputs), kernel),
+        Numbers::BF16(weight) => transform_from(simd, weight, problem, (inputs, outputs), kernel),
+    }
+}
+
+#[inline(always)]
+fn transform_from<S: Simd, T: Number>(
+    simd: S,
+    weight: &[T],
+    problem: &Problem<'_>,
+    (inputs, outputs): (Range<usize>, Range<usize>),
+    kernel: &mut Vec<f32>,
 ) {
     let Geometry { in_channels, out_channels, .. } = *problem.geometry;
     let (lanes, panel) = (S::F32_LANES, lanes::columns::<S>());
     let (depth, width) = (inputs.len(), outputs.len());
     kernel.resize(PLACES * DEPTH * WIDTH, 0.0);
-    taps.resize(KERNEL * KERNEL * WIDTH, 0.0);
     for (number, input) in inputs.enumerate() {
-        let place = |tap: usize| (tap * in_channels + input) * out_channels + outputs.start;
-        let rows = rows_of_taps(problem.weight, place, width, taps);
         for column in (0..width).step_by(lanes) {
             let mut taps = [[simd.splat_f32s(0.0); KERNEL]; KERNEL];
-            for (tap, row) in taps.as_flattened_mut().iter_mut().zip(rows) {
-                *tap = load::<S>(row, column);
+            for (number, tap) in taps.as_flattened_mut().iter_mut().enumerate() {
+                let place = (number * in_channels + input) * out_channels + outputs.start + column;
+                *tap = widened::<S, T>(&weight[place..]);
             }
             let offset = (column / panel * depth + number) * panel + column % panel;
             for (i, row) in transforms::kernel(simd, taps).into_iter().enumerate() {
@@ -49,21 +61,4 @@ pub(super) fn transform<S: Simd>(
             }
         }
     }
-}
-
-/// `width` numbers of each tap, where they are or converted into `taps`.
-#[inline(always)]
-fn rows_of_taps<'a>(
-    weight: Numbers<'a>,
-    place: impl Fn(usize) -> usize,
-    width: usize,
-    taps: &'a mut [f32],
-) -> [&'a [f32]; KERNEL * KERNEL] {
-    let wide = taps.chunks_exact_mut(WIDTH).map(|row| &mut row[..width]).enumerate();
-    match weight {
-        Numbers::F32(weight) => return std::array::from_fn(|tap| &weight[place(tap)..][..width]),
-        Numbers::F16(weight) => wide.for_each(|(tap, row)| weight[place(tap)..][..width].convert_to_f32_slice(row)),
-        Numbers::BF16(weight) => wide.for_each(|(tap, row)| weight[place(tap)..][..width].convert_to_f32_slice(row)),
-    }
-    std::array::from_fn(|tap| &taps[tap * WIDTH..][..width])
 }

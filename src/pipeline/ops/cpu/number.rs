@@ -1,0 +1,92 @@
+//! The types that weights are kept in, and their numbers in f32.
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{
+    __m512, _mm256_loadu_si256, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_loadu_ps,
+    _mm512_slli_epi32,
+};
+
+use half::{bf16, f16, slice::HalfFloatSliceExt};
+use pulp::Simd;
+
+use super::lanes::{MOST_LANES, load};
+
+/// Types a weight may be kept in.
+pub(super) trait Number: Copy + Sync {
+    const ZERO: Self;
+
+    /// Numbers in f32, as many as there is room for.
+    fn widen(numbers: &[Self], wide: &mut [f32]);
+
+    /// Sixteen numbers in f32.
+    ///
+    /// # Safety
+    /// The processor has AVX-512's F, BW and VL.
+    #[cfg(target_arch = "x86_64")]
+    #[expect(unsafe_code, reason = "a trait's way to have an implementation that needs these instructions")]
+    unsafe fn widened(numbers: &[Self; MOST_LANES]) -> __m512;
+}
+
+impl Number for f32 {
+    const ZERO: Self = 0.0;
+
+    #[inline(always)]
+    fn widen(numbers: &[Self], wide: &mut [f32]) {
+        wide.copy_from_slice(numbers);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[expect(unsafe_code, reason = "loads as many bytes as the array has")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn widened(numbers: &[Self; MOST_LANES]) -> __m512 {
+        unsafe { _mm512_loadu_ps(numbers.as_ptr()) }
+    }
+}
+
+impl Number for f16 {
+    const ZERO: Self = Self::ZERO;
+
+    #[inline(always)]
+    fn widen(numbers: &[Self], wide: &mut [f32]) {
+        numbers.convert_to_f32_slice(wide);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[expect(unsafe_code, reason = "loads as many bytes as the array has")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn widened(numbers: &[Self; MOST_LANES]) -> __m512 {
+        _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(numbers.as_ptr().cast()) })
+    }
+}
+
+impl Number for bf16 {
+    const ZERO: Self = Self::ZERO;
+
+    #[inline(always)]
+    fn widen(numbers: &[Self], wide: &mut [f32]) {
+        numbers.convert_to_f32_slice(wide);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[expect(unsafe_code, reason = "loads as many bytes as the array has")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn widened(numbers: &[Self; MOST_LANES]) -> __m512 {
+        let bits = _mm512_cvtepu16_epi32(unsafe { _mm256_loadu_si256(numbers.as_ptr().cast()) });
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
+    }
+}
+
+/// A vector of the first of these numbers.
+#[inline(always)]
+pub(super) fn widened<S: Simd, T: Number>(numbers: &[T]) -> S::f32s {
+    #[cfg(target_arch = "x86_64")]
+    if S::F32_LANES == MOST_LANES
+        && let Some(numbers) = numbers.first_chunk()
+    {
+        #[expect(unsafe_code, reason = "vectors as wide as these are AVX-512's, whatever they are called")]
+        return unsafe { std::mem::transmute_copy(&T::widened(numbers)) };
+    }
+    let mut wide = [0.0; MOST_LANES];
+    T::widen(&numbers[..S::F32_LANES], &mut wide[..S::F32_LANES]);
+    load::<S>(&wide, 0)
+}
