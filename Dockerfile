@@ -21,7 +21,7 @@ WORKDIR /src
 FROM rust AS build
 # The dependencies first, with a program that does nothing: this layer stays until one of these two files changes.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir --parents src benches && echo 'fn main() {}' | tee src/main.rs benches/long_polls.rs benches/service.rs && touch src/lib.rs \
+RUN mkdir --parents src benches && echo 'fn main() {}' | tee src/main.rs benches/long_polls.rs benches/operations.rs benches/service.rs && touch src/lib.rs \
     && cargo build --release --locked --bin fourstep
 COPY . .
 # The commit is told, because the build has no git: --build-arg COMMIT=$(git rev-parse --short HEAD)
@@ -60,7 +60,7 @@ ENV RUSTUP_HOME=/usr/local/rustup CARGO_HOME=/usr/local/cargo PATH=/usr/local/ca
     CUDA_COMPUTE_CAP=${CUDA_COMPUTE_CAP}
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir --parents src benches && echo 'fn main() {}' | tee src/main.rs benches/long_polls.rs benches/service.rs && touch src/lib.rs \
+RUN mkdir --parents src benches && echo 'fn main() {}' | tee src/main.rs benches/long_polls.rs benches/operations.rs benches/service.rs && touch src/lib.rs \
     && cargo build --release --locked --features cuda --bin fourstep
 COPY . .
 ARG COMMIT=

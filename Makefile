@@ -31,13 +31,15 @@ check:
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 
-# With MODEL=DIR also the pipeline, with the weights in DIR; with PEERS=DIR beside diffusers, from that Python environment.
+# With MODEL=DIR also the pipeline, with the weights in DIR, beside the SDXL that comes with candle; with PEERS=DIR also beside
+# diffusers, from that Python environment.
 bench: ## Measure the service on this machine
 	@tools/set-up
 	cargo bench --locked --bench service
 ifdef MODEL
 	cargo build --release --locked --bin fourstep
-	python3 benches/pipeline.py $(MODEL) $(if $(PEERS),--peers $(PEERS))
+	cargo build --release --locked --manifest-path benches/candle/Cargo.toml --target-dir target/candle
+	python3 benches/pipeline.py $(MODEL) --candle target/candle/release/fourstep-candle-peer $(if $(PEERS),--peers $(PEERS))
 endif
 
 # Where there is a GPU; OUT=DIR takes what was measured. See benches/gpu.sh.

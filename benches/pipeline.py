@@ -1,9 +1,9 @@
-"""pipeline.py WEIGHTS [--device cuda:0] [--peers DIR] [--compile] [--sizes 512,1024] [--dtypes f32,f16] [--runs 3] [--fourstep PROGRAM]
+"""pipeline.py WEIGHTS [--device cuda:0] [--peers DIR] [--candle PROGRAM] [--compile] [--sizes 512,1024] [--dtypes f32,f16] [--runs 3] [--fourstep PROGRAM]
 
 SDXL on this machine's CPU or GPU, ours and diffusers' in one run, as one table. WEIGHTS is a model in the diffusers folder
 layout; `tools/full_size.py` makes one that costs what the real one does; kept in f32 it takes 14 GB here and 18 in
-diffusers. DIR is a Python environment with diffusers; without it the table has our figures alone. `benches/README.md`
-keeps results.
+diffusers. DIR is a Python environment with diffusers, PROGRAM what `benches/candle` builds: the SDXL that comes with candle. Without
+DIR the table has no ratios. `benches/README.md` keeps results.
 """
 import argparse
 import json
@@ -64,6 +64,12 @@ def diffusers(environment, weights, size, dtype, device, runs, *how):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def candle(program, weights, size):
+    """One picture of candle's own SDXL, which takes minutes."""
+    command = [program, weights, str(size), "1"]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+
+
 def processor(device):
     if device != "cpu":
         query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
@@ -115,6 +121,7 @@ def main():
     parser.add_argument("weights")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--peers", help="a Python environment with diffusers")
+    parser.add_argument("--candle", metavar="PROGRAM", help="candle's own SDXL, on a CPU")
     parser.add_argument("--compile", action="store_true", help="diffusers a second time, through torch.compile")
     parser.add_argument("--sizes", default="512")
     parser.add_argument("--dtypes", default="f32,f16")
@@ -135,6 +142,8 @@ def main():
             if arguments.compile:
                 peer = diffusers(arguments.peers, *measured, dtype, device, arguments.runs, "compile")
                 columns[f"diffusers {dtype}, compiled"] = peer
+        if arguments.candle:
+            columns["candle f32"] = candle(arguments.candle, *measured)
         for dtype in arguments.dtypes.split(","):
             columns[f"ours, {dtype}"] = ours(arguments.fourstep, *measured, dtype, device, arguments.runs)
         table(size, columns, peak)
