@@ -2,8 +2,8 @@
 //!
 //! A picture on the CPU takes thousands of short-lived buffers of up to hundreds of megabytes. The system's allocator
 //! gives each back and has the kernel clear it again for the next; jemalloc keeps them for ten seconds, and for minutes where
-//! pictures are drawn. In pages of two megabytes matrix products are faster, since their operands are read at many places at once (`benches/README.md` has the
-//! figures).
+//! pictures are drawn. In pages of two megabytes matrix products are faster, since their operands are read at many places at
+//! once (`benches/README.md` has the figures).
 
 #[cfg(target_os = "linux")]
 use std::{
@@ -23,8 +23,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 #[used]
 static OPTIONS: &CStr = c"thp:always,oversize_threshold:0,background_thread:true";
 
-/// Has memory that was given back stay at hand for five minutes, where pictures are drawn on the CPU: a call of the UNet may take
-/// half a minute, and of the largest buffers a picture needs each only once.
+/// Has memory that was given back stay at hand for five minutes, where pictures are drawn and memory is not to be saved: a
+/// call of the UNet may take half a minute, and the largest buffers are needed once a picture.
 pub(crate) fn keep_for_the_next_picture() {
     #[cfg(target_os = "linux")]
     {

@@ -159,7 +159,9 @@ const MAX_SIZE_FROM_IMAGE: u32 = 1280;
 /// Draws.
 pub(crate) fn run(args: GenerateArgs) -> Result<()> {
     let started = Instant::now();
-    keep_for_the_next_picture();
+    if !args.low_memory {
+        keep_for_the_next_picture();
+    }
     // A misspelled path is found before the model is loaded, not after it has drawn.
     let format = output_format(&args)?;
     let start = args.image.as_deref().map(read_image).transpose()?;

@@ -32,7 +32,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<()> {
     let config = args.place.load(flags.clone())?;
     if config.worker.count == WorkerCount::Exactly(0) {
         keep_to_small_pages();
-    } else {
+    } else if !config.worker.low_memory {
         keep_for_the_next_picture();
     }
     block_on(async {

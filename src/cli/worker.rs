@@ -26,7 +26,9 @@ pub(crate) fn run(args: WorkerArgs) -> Result<()> {
     let mut flags = args.device.overrides();
     flags.extend(args.log.overrides());
     let config = args.place.load(flags.clone())?;
-    keep_for_the_next_picture();
+    if !config.worker.low_memory {
+        keep_for_the_next_picture();
+    }
     block_on(async {
         let (log, traces) = Log::start(&config.log, &config.traces)?;
         terminal::raise_open_file_limit();

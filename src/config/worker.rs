@@ -40,7 +40,7 @@ pub enum DeviceChoice {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum DtypeChoice {
-    /// `F16` on a GPU, `F32` on a CPU.
+    /// `F16` on a GPU and on a CPU with matrix units, `F32` on another.
     Auto,
     /// 32-bit floating point.
     F32,

@@ -66,7 +66,7 @@ const _: () = {
 
 impl Pipeline {
     /// Loads a model. `dtype` is what the weights are kept in. On the CPU the arithmetic is f32 whatever they are kept in, and
-    /// `f32` keeps them in the type that their file has.
+    /// `f32` keeps them in the type that their file has, but for those that a LoRA changes.
     pub fn load(weights: &Weights, device: &Device, dtype: DType) -> Result<Self, Error> {
         Self::load_with(weights, device, dtype, Options::default())
     }

@@ -10,7 +10,7 @@ pub struct Options {
     /// memory is then that of a tile; the picture changes a little.
     pub vae_tile: Option<usize>,
     /// Holds the linear layers of the UNet's transformers in eight-bit integers, which a CPU that has them multiplies
-    /// several times as fast as f32, and which take a quarter of the memory. The picture changes.
+    /// several times as fast as f32, and which take half of what f16 does. The picture changes.
     pub int8: bool,
     /// Has a GPU do the UNet's operations one by one in every call. Else it records them for a size of picture that comes
     /// again, and does them all at once, with memory for their activations beside what it needs anyway; never with

@@ -18,7 +18,7 @@ use serde_json::json;
 
 const STEPS: usize = 4;
 const DTYPE: DType = DType::F32;
-/// Tokens of a prompt, of a beginning, some words, and ends.
+/// Tokens of a prompt: a beginning, some words, and ends.
 const TOKENS: usize = 77;
 
 struct Model {

@@ -18,8 +18,8 @@ pub enum Mask {
 /// Attention of `query` `(b, m, heads * d)` over `key` and `value` `(b, n, heads * d)`, scaled by `1 / sqrt(d)`.
 ///
 /// Heads lie side by side in the channels, where the projections left them. The full score matrix of a large picture
-/// would be gigabytes, so queries are taken in blocks, and on a GPU keys as well where its own version applies. `precision` is the type that the weights around it were asked
-/// for in: the result need not be more exact than what they make of it.
+/// would be gigabytes, so queries are taken in blocks, and on a GPU keys as well where its own version applies. `precision`
+/// is the type that the weights around it were asked for in: the result need not be more exact than what they make of it.
 pub fn attention(
     query: &Tensor,
     key: &Tensor,

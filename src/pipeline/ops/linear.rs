@@ -19,8 +19,8 @@ pub struct Linear {
     pub weight: WeightMatrix,
     /// `(out)`.
     pub bias: Option<Tensor>,
-    /// The type the weight was asked for in: how exactly it multiplies on the CPU. The weight itself may be of a narrower type,
-    /// if all of its numbers are.
+    /// The type the weight was asked for in: how exactly it multiplies on the CPU. The weight itself may be kept in a
+    /// narrower type that holds all of its numbers.
     pub precision: DType,
 }
 

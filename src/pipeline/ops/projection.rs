@@ -12,7 +12,7 @@ use super::{
 /// A linear layer whose weight may be held in eight-bit integers.
 #[derive(Clone, Debug)]
 pub enum Projection {
-    /// As the file has it, or in the type that was asked for.
+    /// In the type that its file has, or the one that was asked for.
     Plain(Linear),
     /// Quantized.
     Int8(Int8Linear),

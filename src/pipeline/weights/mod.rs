@@ -1,9 +1,9 @@
 //! A model's files: the diffusers folder layout, safetensors whole or in shards, and tensors converted as they are read.
 //!
-//! Files are memory-mapped. On the CPU a linear layer's matrix, which is most of a model, is used where it is if it is of the
-//! type it shall be kept in; any other tensor is copied once, straight into the type and to the device it is kept in. That is the type
-//! asked for, but weights for f32's arithmetic on the CPU stay as their file has them. What a tensor must be called and how it must
-//! be shaped is said by the networks, through [`Source`]; a file that disagrees is named with the tensor.
+//! Files are memory-mapped. On the CPU a linear layer's matrix, which is most of a model, is used where it is if it is of
+//! the type it shall be kept in; any other tensor is copied once, straight into that type and to its device. It is the type
+//! asked for, but weights for f32's arithmetic on the CPU stay as their file has them. What a tensor must be called and how
+//! it must be shaped is said by the networks, through [`Source`]; a file that disagrees is named with the tensor.
 
 mod files;
 mod matrix;

@@ -28,13 +28,13 @@ pub struct SdxlOptions {
     pub loras: Vec<LoraFile>,
     /// Where the tensors live.
     pub device: Device,
-    /// What the weights are kept in.
+    /// The type that weights are asked for in.
     pub dtype: DType,
     /// What is saved of memory.
     pub options: Options,
 }
 
-/// What weights are best kept in on this device: half precision where it is the faster one.
+/// What weights are best asked for in on this device: half precision where it is the faster one.
 pub fn best_dtype(device: &Device) -> DType {
     if device.is_cpu() && !ops::has_matrix_units() { DType::F32 } else { DType::F16 }
 }

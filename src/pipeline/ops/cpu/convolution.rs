@@ -56,7 +56,7 @@ impl Geometry {
 
 /// Whether the arithmetic of `winograd`, which is f32's, is the fastest that is exact enough for the weight.
 pub(super) fn goes_by_winograd(weight: &Weight<'_>, geometry: &Geometry) -> bool {
-    // Matrix units multiply what is kept in less than f32 faster than that saves.
+    // Matrix units multiply what is asked for in less than f32 faster than that saves.
     #[cfg(target_arch = "x86_64")]
     if weight.precision() != tiles::Precision::Exact && tiles::pay(weight.precision()) {
         return false;

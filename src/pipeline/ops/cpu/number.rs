@@ -1,6 +1,8 @@
 //! The types that weights are kept in, and their numbers in f32.
 
 #[cfg(target_arch = "x86_64")]
+use std::any::TypeId;
+#[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{
     __m512, _mm256_loadu_si256, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_loadu_ps,
     _mm512_slli_epi32,
@@ -76,14 +78,14 @@ impl Number for bf16 {
     }
 }
 
-/// A vector of the first of these numbers.
+/// A vector of the first of these numbers, of a processor that has such vectors.
 #[inline(always)]
-pub(super) fn widened<S: Simd, T: Number>(numbers: &[T]) -> S::f32s {
+pub(super) fn widened<S: Simd, T: Number>(_: S, numbers: &[T]) -> S::f32s {
     #[cfg(target_arch = "x86_64")]
-    if S::F32_LANES == MOST_LANES
+    if TypeId::of::<S>() == TypeId::of::<pulp::x86::V4>()
         && let Some(numbers) = numbers.first_chunk()
     {
-        #[expect(unsafe_code, reason = "vectors as wide as these are AVX-512's, whatever they are called")]
+        #[expect(unsafe_code, reason = "whoever has a `V4` has AVX-512, and this is its vector")]
         return unsafe { std::mem::transmute_copy(&T::widened(numbers)) };
     }
     let mut wide = [0.0; MOST_LANES];

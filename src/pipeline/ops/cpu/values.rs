@@ -45,6 +45,7 @@ impl Deref for Values<'_> {
 pub(super) struct Weight<'a> {
     place: Place<'a>,
     /// The type it was asked for in.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "all is multiplied in f32"))]
     precision: DType,
 }
 
@@ -92,9 +93,9 @@ impl<'a> Weight<'a> {
     #[cfg(target_arch = "x86_64")]
     pub(super) fn precision(&self) -> Precision {
         match self.precision {
-            DType::F32 => Precision::Exact,
+            DType::BF16 => Precision::Bf16,
             DType::F16 => Precision::Split,
-            _ => Precision::Bf16,
+            _ => Precision::Exact,
         }
     }
 

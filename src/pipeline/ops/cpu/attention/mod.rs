@@ -28,6 +28,7 @@ pub(super) struct Geometry {
     pub(super) head_dim: usize,
     pub(super) mask: Mask,
     /// The type that the weights around it were asked for in: more exact it need not be.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "all is multiplied in f32"))]
     pub(super) precision: DType,
 }
 

@@ -53,8 +53,8 @@ pub(super) fn attend(query: &[f32], key: &[f32], value: &[f32], geometry: &Geome
     y
 }
 
-/// How exactly to multiply among weights that were asked for in this type, if that pays here. Where it costs little, bf16's sums are taken of
-/// more than it asks for: scores go through an exponential.
+/// How exactly to multiply among weights that were asked for in this type, if that pays here. Where it costs little,
+/// bf16's sums are taken of more than it asks for: scores go through an exponential.
 pub(super) fn precision(asked: DType) -> Option<Precision> {
     let wanted = match asked {
         DType::F32 => Precision::Exact,

@@ -49,7 +49,7 @@ fn transform_from<S: Simd, T: Number>(
             let mut taps = [[simd.splat_f32s(0.0); KERNEL]; KERNEL];
             for (number, tap) in taps.as_flattened_mut().iter_mut().enumerate() {
                 let place = (number * in_channels + input) * out_channels + outputs.start + column;
-                *tap = widened::<S, T>(&weight[place..]);
+                *tap = widened(simd, &weight[place..]);
             }
             let offset = (column / panel * depth + number) * panel + column % panel;
             for (i, row) in transforms::kernel(simd, taps).into_iter().enumerate() {
