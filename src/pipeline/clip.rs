@@ -59,8 +59,8 @@ impl EncoderLayer {
         let x = self.layer_norm1.forward(hidden)?;
         let (query, key, value) = (self.q_proj.forward(&x)?, self.k_proj.forward(&x)?, self.v_proj.forward(&x)?);
         let attended = attention(&query, &key, &value, (self.heads, mask), DType::F32)?;
-        let hidden = (hidden + self.out_proj.forward(&attended)?)?;
-        let x = self.fc1.forward(&self.layer_norm2.forward(&hidden)?)?;
+        let (hidden, x) = self.layer_norm2.forward_residual(&self.out_proj.forward(&attended)?, hidden)?;
+        let x = self.fc1.forward(&x)?;
         Ok((hidden + self.fc2.forward(&self.hidden_act.forward(&x)?)?)?)
     }
 }

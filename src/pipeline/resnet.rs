@@ -52,10 +52,10 @@ impl ResnetBlock {
         if let (Some(projection), Some(time)) = (&self.time_emb_proj, time) {
             hidden = add_channels(&hidden, &projection.forward(time)?)?;
         }
-        let hidden = self.conv2.forward(&self.norm2.forward_silu(&hidden)?)?;
+        hidden = self.norm2.forward_silu(&hidden)?;
         match &self.conv_shortcut {
-            Some(shortcut) => shortcut.forward(x)? + hidden,
-            None => x + hidden,
+            Some(shortcut) => self.conv2.forward_residual(&hidden, &shortcut.forward(x)?),
+            None => self.conv2.forward_residual(&hidden, x),
         }
     }
 }

@@ -16,6 +16,15 @@ static Memory<T> read(size_t count) {
   return memory;
 }
 
+// Rows of `row` numbers that are `stride` apart, up to the last one's end.
+template <typename T>
+static Memory<T> read(size_t rows, size_t row, size_t stride) {
+  const auto numbers = read<T>(rows * row);
+  Memory<T> memory((rows - 1) * stride + row);
+  for (size_t i = 0; i < numbers.size; i++) memory.data[i / row * stride + i % row] = numbers.data[i];
+  return memory;
+}
+
 template <typename T>
 static int write(const Memory<T> &memory) {
   std::vector<float> values(memory.size);
@@ -26,13 +35,16 @@ static int write(const Memory<T> &memory) {
 template <typename T, typename Kernel>
 static int attention_of(Kernel kernel, unsigned rows, const std::vector<unsigned> &sizes) {
   const unsigned batch = sizes[0], queries = sizes[1], keys = sizes[2], heads = sizes[3], width = sizes[4], causal = sizes[5];
-  const size_t channels = heads * width;
-  auto query = read<T>(batch * queries * channels), key = read<T>(batch * keys * channels), value = read<T>(key.size);
-  Memory<T> out(query.size);
+  // Rows are further apart than they are long, each of the three otherwise; what is between them is not a number.
+  const unsigned channels = heads * width;
+  auto query = read<T>(batch * queries, channels, channels + 8), key = read<T>(batch * keys, channels, channels + 16);
+  auto value = read<T>(batch * keys, channels, channels + 24);
+  Memory<T> out(batch * queries * channels);
   const float scale = 1 / std::sqrt((float)width) * 1.44269504f;
   const unsigned block = WARPS * rows * 16;
   launch({(queries + block - 1) / block, heads, batch}, WARPS * 32, [&] {
-    kernel(query.data, key.data, value.data, out.data, queries, keys, width, scale, causal);
+    kernel(query.data, key.data, value.data, out.data, queries, keys, width, channels + 8, channels + 16, channels + 24, scale,
+           causal);
   });
   return write(out);
 }
@@ -61,6 +73,15 @@ int main(int count, char **arguments) {
     launch({rows, 1, 1}, THREADS, [&] { layer_norm_f32(x.data, weight.data, bias.data, y.data, channels, 1e-5f); });
     return write(y);
   }
+  if (name == "residual_layer_norm") {
+    const unsigned rows = sizes[0], channels = sizes[1];
+    auto x = read((size_t)rows * channels), residual = read(x.size), weight = read(channels), bias = read(channels);
+    Memory<float> both(2 * x.size);
+    launch({rows, 1, 1}, THREADS, [&] {
+      residual_layer_norm_f32(x.data, residual.data, weight.data, bias.data, both.data, both.data + x.size, channels, 1e-5f);
+    });
+    return write(both);
+  }
   if (name == "geglu") {
     const unsigned rows = sizes[0], inner = sizes[1];
     auto x = read((size_t)rows * 2 * inner);
@@ -72,6 +93,12 @@ int main(int count, char **arguments) {
     const unsigned rows = sizes[0], channels = sizes[1];
     auto y = read((size_t)rows * channels), bias = read(channels);
     launch({3, 1, 1}, THREADS, [&] { add_bias_f32(y.data, bias.data, y.size, channels); });
+    return write(y);
+  }
+  if (name == "add_bias_and_residual") {
+    const unsigned rows = sizes[0], channels = sizes[1];
+    auto y = read((size_t)rows * channels), bias = read(channels), residual = read(y.size);
+    launch({3, 1, 1}, THREADS, [&] { add_bias_and_residual_f32(y.data, bias.data, residual.data, y.size, channels); });
     return write(y);
   }
   if (name == "attention_64_f16") return attention_of<__half>(attention_64_f16, 2, sizes);

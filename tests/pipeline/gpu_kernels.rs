@@ -94,6 +94,12 @@ fn layer_norm_of_rows() {
         let x = random(3, &[rows, channels]);
         let found = run("layer_norm", &[rows, channels], &[&x, &layer.weight, &layer.bias], x.dims());
         assert_close(&format!("layer norm {rows} x {channels}"), &found, &reference::layer_norm(&layer, &x).unwrap());
+        let residual = random(4, x.dims());
+        let operands = [&x, &residual, &layer.weight, &layer.bias];
+        let both = run("residual_layer_norm", &[rows, channels], &operands, &[2, rows, channels]);
+        let (sum, y) = reference::residual_layer_norm(&layer, &x, &residual).unwrap();
+        assert_close(&format!("sum {rows} x {channels}"), &both.get(0).unwrap(), &sum);
+        assert_close(&format!("layer norm of a sum {rows} x {channels}"), &both.get(1).unwrap(), &y);
     }
 }
 
@@ -101,8 +107,11 @@ fn layer_norm_of_rows() {
 fn gates_and_biases() {
     let x = (random(1, &[37, 2 * 50]) * 2.0).unwrap();
     assert_close("GEGLU", &run("geglu", &[37, 50], &[&x], &[37, 50]), &reference::geglu(&x).unwrap());
-    let bias = random(2, &[100]);
-    assert_close("bias", &run("add_bias", &[37, 100], &[&x, &bias], &[37, 100]), &x.broadcast_add(&bias).unwrap());
+    let (bias, residual) = (random(2, &[100]), random(3, &[37, 100]));
+    let expected = x.broadcast_add(&bias).unwrap();
+    assert_close("bias", &run("add_bias", &[37, 100], &[&x, &bias], &[37, 100]), &expected);
+    let found = run("add_bias_and_residual", &[37, 100], &[&x, &bias, &residual], &[37, 100]);
+    assert_close("bias and residual", &found, &(expected + residual).unwrap());
 }
 
 /// How far attention is from the plain operation of the same numbers, as a share of the largest. `size` is what queries are

@@ -1,13 +1,16 @@
 //! The CPU's versions of the operations against the plain ones, over shapes that reach every path.
 
+use std::collections::HashMap;
+
 use candle_core::{DType, Device, Tensor};
 use fourstep::pipeline::{
     Error,
     noise::TorchCudaRng,
     ops::{
-        Activation, Convolution, GroupNorm, Int8Linear, LayerNorm, Linear, Mask, Padding, add_channels, attention,
-        concat_channels, geglu, has_int8, has_matrix_units, multiplies_bf16, reference, upsample_nearest,
+        Activation, Convolution, GroupNorm, Int8Linear, LayerNorm, Linear, Mask, Padding, Projections, add_channels,
+        attention, concat_channels, geglu, has_int8, has_matrix_units, multiplies_bf16, reference, upsample_nearest,
     },
+    weights::{Source, TensorStore},
 };
 
 use crate::support::{assert_close, relative_error};
@@ -136,7 +139,11 @@ fn convolution() {
             let x = random(3, &[b, h, w, inputs]);
             let name =
                 format!("convolution {b}x{h}x{w}, {inputs} to {outputs}, stride {stride}, {padding:?}, {dtype:?}");
-            assert_close(&name, &layer.forward(&x).unwrap(), &reference::convolution(&layer, &x).unwrap());
+            let expected = reference::convolution(&layer, &x).unwrap();
+            assert_close(&name, &layer.forward(&x).unwrap(), &expected);
+            let residual = random(4, expected.dims());
+            let found = layer.forward_residual(&x, &residual).unwrap();
+            assert_close(&format!("{name}, with a residual"), &found, &(expected + residual).unwrap());
         }
     }
 }
@@ -155,7 +162,11 @@ fn convolution_by_tiles_of_outputs() {
             // What bf16 is multiplied with is bf16.
             let seen = |x: &Tensor| if dtype == DType::BF16 && multiplies_bf16() { bf16(x) } else { x.clone() };
             let name = format!("convolution {b}x{h}x{w}, {inputs} to {outputs}, {dtype:?}");
-            assert_close(&name, &layer.forward(&x).unwrap(), &reference::convolution(&layer, &seen(&x)).unwrap());
+            let expected = reference::convolution(&layer, &seen(&x)).unwrap();
+            assert_close(&name, &layer.forward(&x).unwrap(), &expected);
+            let residual = random(4, expected.dims());
+            let found = layer.forward_residual(&x, &residual).unwrap();
+            assert_close(&format!("{name}, with a residual"), &found, &(expected + residual).unwrap());
             for (height, width) in [(2 * h, 2 * w), (2 * h - 1, 2 * w)] {
                 let found = layer.forward_upsampled(&x, height, width).unwrap();
                 let enlarged = reference::upsample_nearest(&seen(&x), height, width).unwrap();
@@ -258,6 +269,11 @@ fn layer_norm() {
     let layer = LayerNorm { weight: random(1, &[48]), bias: random(2, &[48]), eps: 1e-5 };
     let x = (random(3, &[2, 77, 48]) * 5.0).unwrap();
     assert_close("layer norm", &layer.forward(&x).unwrap(), &reference::layer_norm(&layer, &x).unwrap());
+    let residual = random(4, x.dims());
+    let (sum, y) = layer.forward_residual(&x, &residual).unwrap();
+    let (expected_sum, expected) = reference::residual_layer_norm(&layer, &x, &residual).unwrap();
+    assert_close("sum", &sum, &expected_sum);
+    assert_close("layer norm of a sum", &y, &expected);
 }
 
 #[test]
@@ -266,6 +282,9 @@ fn attention_with_and_without_a_mask() {
         (1, 1, 1, 1, 4, Mask::None),
         (2, 300, 77, 3, 24, Mask::None),
         (2, 77, 77, 4, 40, Mask::Causal),
+        // Several blocks of keys, and parts of the queries.
+        (1, 1030, 1030, 1, 20, Mask::Causal),
+        (1, 1500, 600, 2, 160, Mask::None),
         (1, 400, 400, 1, 32, Mask::None),
     ] {
         let query = (random(1, &[b, queries, width]) * 3.0).unwrap();
@@ -274,6 +293,70 @@ fn attention_with_and_without_a_mask() {
         let expected = reference::attention(&query, &key, &value, heads, mask).unwrap();
         for kept in [DType::F32, DType::F16] {
             assert_close(&name, &attention(&query, &key, &value, (heads, mask), kept).unwrap(), &expected);
+        }
+    }
+}
+
+#[test]
+fn attention_of_rows_that_are_further_apart_than_they_are_long() {
+    // One token of one picture, which has no next; a few; enough for each way of products.
+    for (b, tokens, heads, channels) in [(1, 1, 1, 8), (2, 1, 2, 8), (2, 9, 2, 24), (2, 77, 2, 64)] {
+        let all = random(1, &[b, tokens, 3 * channels]).chunk(3, 2).unwrap();
+        let [query, key, value] = &all[..] else { panic!("three") };
+        for mask in [Mask::None, Mask::Causal] {
+            let expected = reference::attention(query, key, value, heads, mask).unwrap();
+            for kept in [DType::F32, DType::F16] {
+                let found = attention(query, key, value, (heads, mask), kept).unwrap();
+                assert_close(&format!("{b} x {tokens} of {channels}, {mask:?}, {kept:?}"), &found, &expected);
+            }
+        }
+    }
+    let token = random(1, &[8]).unsqueeze(0).unwrap().unsqueeze(0).unwrap();
+    let found = attention(&token, &token, &token, (1, Mask::None), DType::F32).unwrap();
+    assert_close("a token that looks at itself", &found, &token);
+}
+
+/// Weights by name, in memory.
+struct Stored(HashMap<&'static str, Tensor>);
+
+impl TensorStore for Stored {
+    fn contains(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    fn dtype(&self, name: &str) -> Option<DType> {
+        self.0.get(name).map(Tensor::dtype)
+    }
+
+    fn read(&self, name: &str, _: &[usize], dtype: DType) -> Result<Tensor, Error> {
+        Ok(self.0[name].to_dtype(dtype)?)
+    }
+}
+
+#[test]
+fn projections_together_are_as_each_by_itself() {
+    let names = ["to_q.weight", "to_k.weight", "to_v.weight"];
+    let weights: Vec<_> = (1..4).map(|seed| random(seed, &[33, 70])).collect();
+    let x = random(4, &[2, 9, 70]);
+    for narrow in [0, 2, 3] {
+        // Some in f16: as where a LoRA changed the others.
+        let kept = |number| if number < narrow { DType::F16 } else { DType::F32 };
+        let weights = weights.iter().enumerate().map(|(number, weight)| weight.to_dtype(kept(number)).unwrap());
+        let store = Stored(names.into_iter().zip(weights).collect());
+        let source = Source::new(&store, &Device::Cpu, DType::F32);
+        let projections =
+            |source: &Source<'_>| Projections::load(source, &["to_q", "to_k", "to_v"], 70, 33).unwrap().forward(&x);
+        let each = projections(&source).unwrap();
+        for (name, found) in names.iter().zip(&each) {
+            let expected = reference::linear(&Linear::new(store.0[name].to_dtype(DType::F32).unwrap(), None), &x);
+            assert_close(name, found, &expected.unwrap());
+        }
+        if has_int8() {
+            let together = projections(&source.clone().quantized()).unwrap();
+            for (name, found) in names.iter().zip(&together) {
+                let alone = Int8Linear::of(&Linear::new(store.0[name].clone(), None)).unwrap().forward(&x).unwrap();
+                assert_eq!(values(found), values(&alone), "{name}");
+            }
         }
     }
 }
@@ -312,4 +395,16 @@ fn a_layer_refuses_an_input_of_another_width() {
     assert!(layer.forward(&random(2, &[2, 5])).is_err());
     let layer = Convolution::new(random(1, &[3, 3, 2, 4]), random(2, &[4]), 1, Padding::same(1));
     assert!(layer.forward(&random(3, &[1, 4, 4, 3])).is_err());
+    let x = random(3, &[1, 4, 4, 2]);
+    assert!(layer.forward_residual(&x, &random(4, &[1, 4, 4, 4])).is_ok());
+    assert!(layer.forward_residual(&x, &random(4, &[1, 4, 1, 4])).is_err());
+    for (other, channels) in [(&[1, 4, 1, 2], &[1, 3]), (&[2, 4, 4, 2], &[2, 2])] {
+        assert!(concat_channels(&x, &random(4, other)).is_err());
+        assert!(add_channels(&x, &random(4, channels)).is_err());
+    }
+    assert!(geglu(&random(4, &[2, 5])).is_err());
+    let (query, keys) = (random(1, &[1, 4, 8]), random(2, &[1, 0, 8]));
+    assert!(attention(&query, &keys, &keys, (2, Mask::None), DType::F32).is_err());
+    let norm = LayerNorm { weight: random(1, &[2]), bias: random(2, &[2]), eps: 1e-5 };
+    assert!(norm.forward_residual(&x, &random(4, &[1, 4, 1, 2])).is_err());
 }

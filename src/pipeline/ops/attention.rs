@@ -17,8 +17,9 @@ pub enum Mask {
 
 /// Attention of `query` `(b, m, heads * d)` over `key` and `value` `(b, n, heads * d)`, scaled by `1 / sqrt(d)`.
 ///
-/// Heads lie side by side in the channels, where the projections left them. The full score matrix of a large picture
-/// would be gigabytes, so queries are taken in blocks, and on a GPU keys as well where its own version applies. `precision`
+/// Heads lie side by side in the channels, where the projections left them; rows may be further apart than they are long. The
+/// full score matrix of a large picture would be gigabytes, so queries are taken in blocks, and keys as well but for the plain
+/// version. `precision`
 /// is the type that the weights around it were asked for in: the result need not be more exact than what they make of it.
 pub fn attention(
     query: &Tensor,

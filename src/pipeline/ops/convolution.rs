@@ -77,11 +77,27 @@ impl Convolution {
 
     /// Applies it to `(b, h, w, in)`.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        self.apply(x, None)
+    }
+
+    /// Applies it to `(b, h, w, in)` and adds `residual`, of the result's shape.
+    pub fn forward_residual(&self, x: &Tensor, residual: &Tensor) -> candle_core::Result<Tensor> {
+        self.apply(x, Some(residual))
+    }
+
+    fn apply(&self, x: &Tensor, residual: Option<&Tensor>) -> candle_core::Result<Tensor> {
         #[cfg(feature = "cuda")]
         if cuda::has(cuda::Operation::Convolution, x) {
-            return cuda::convolution(self, x);
+            return cuda::convolution(self, x, residual);
         }
-        if has_cpu_version(x) { cpu::convolution(self, x) } else { reference::convolution(self, x) }
+        if has_cpu_version(x) {
+            return cpu::convolution(self, x, residual);
+        }
+        let y = reference::convolution(self, x)?;
+        match residual {
+            Some(residual) => y + residual,
+            None => Ok(y),
+        }
     }
 
     /// Applies it to `(b, h, w, in)` enlarged to this height and width as [`upsample_nearest`] does.

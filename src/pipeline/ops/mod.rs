@@ -23,7 +23,7 @@ pub use attention::{Mask, attention};
 pub use convolution::{Convolution, Padding};
 pub use linear::{Embedding, Linear};
 pub use normalization::{GroupNorm, LayerNorm};
-pub use projection::{Int8Linear, Projection};
+pub use projection::{Int8Linear, Projection, Projections};
 pub use resample::{add_channels, concat_channels, upsample_nearest};
 
 use candle_core::{DType, Tensor};

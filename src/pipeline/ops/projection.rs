@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use candle_core::{DType, Tensor};
+use candle_core::{D, DType, Tensor};
 
 use super::{
     super::{error::Error, weights::Source},
@@ -16,6 +16,21 @@ pub enum Projection {
     Plain(Linear),
     /// Quantized.
     Int8(Int8Linear),
+}
+
+/// Linear layers without a bias, all of the same input and of the same number of outputs.
+#[derive(Clone, Debug)]
+pub enum Projections {
+    /// As one layer, their outputs side by side. So the input is quantized once, and a GPU is given one product to calculate.
+    Together {
+        /// All of them.
+        layer: Projection,
+        /// How many they are.
+        count: usize,
+    },
+    /// Each by itself. The CPU's cores multiply with a part of a weight each, so that one large weight is no faster than three
+    /// small ones, and these can stay in their file.
+    Each(Vec<Projection>),
 }
 
 /// A linear layer in eight-bit integers: each output's weights have a scale of their own, and so has, anew each time, every
@@ -60,6 +75,32 @@ impl Projection {
             Self::Plain(layer) => layer.precision,
             // Its eight bits.
             Self::Int8(_) => DType::BF16,
+        }
+    }
+}
+
+impl Projections {
+    /// Loads the `weight` of each name.
+    pub fn load(source: &Source<'_>, names: &[&str], inputs: usize, outputs: usize) -> Result<Self, Error> {
+        if source.device().is_cpu() && !source.in_int8() {
+            let layer = |name| Projection::load_no_bias(&source.at(name), inputs, outputs);
+            return Ok(Self::Each(names.iter().map(layer).collect::<Result<_, _>>()?));
+        }
+        let weight = |name| source.at(name).matrix("weight", &[outputs, inputs])?.to_tensor().map_err(Error::from);
+        let mut weights = names.iter().map(weight).collect::<Result<Vec<_>, _>>()?;
+        // What a LoRA changes is f32, whatever its neighbours are.
+        if weights.iter().any(|weight| weight.dtype() != weights[0].dtype()) {
+            weights = weights.iter().map(|weight| weight.to_dtype(DType::F32)).collect::<Result<_, _>>()?;
+        }
+        let all = Linear { precision: source.dtype(), ..Linear::new(Tensor::cat(&weights, 0)?, None) };
+        Ok(Self::Together { layer: Projection::held(source, all)?, count: names.len() })
+    }
+
+    /// Applies them to `(..., inputs)`: `(..., outputs)` of each, rows of which may be further apart than they are long.
+    pub fn forward(&self, x: &Tensor) -> candle_core::Result<Vec<Tensor>> {
+        match self {
+            Self::Together { layer, count } => layer.forward(x)?.chunk(*count, D::Minus1),
+            Self::Each(layers) => layers.iter().map(|layer| layer.forward(x)).collect(),
         }
     }
 }

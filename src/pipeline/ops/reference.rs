@@ -38,6 +38,13 @@ pub fn layer_norm(layer: &LayerNorm, x: &Tensor) -> Result<Tensor> {
     candle_nn::ops::layer_norm_slow(x, &layer.weight, &layer.bias, layer.eps as f32)
 }
 
+/// [`LayerNorm::forward_residual`].
+pub fn residual_layer_norm(layer: &LayerNorm, x: &Tensor, residual: &Tensor) -> Result<(Tensor, Tensor)> {
+    let sum = (x + residual)?;
+    let y = layer_norm(layer, &sum)?;
+    Ok((sum, y))
+}
+
 /// [`Activation::forward`].
 pub fn activation(activation: Activation, x: &Tensor) -> Result<Tensor> {
     match activation {

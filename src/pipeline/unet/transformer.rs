@@ -12,7 +12,7 @@ use super::graphs;
 use super::{
     super::{
         error::Error,
-        ops::{GroupNorm, LayerNorm, Mask, Projection, attention, geglu},
+        ops::{GroupNorm, LayerNorm, Mask, Projection, Projections, attention, geglu},
         weights::Source,
     },
     UNetConfig,
@@ -74,12 +74,15 @@ impl Transformer {
     /// `(b, h, w, c)` in and out. Takes one of `text` for each block.
     pub(super) fn forward(&self, x: &Tensor, text: &mut Iter<'_, Attended>) -> candle_core::Result<Tensor> {
         let mut hidden = self.proj_in.forward(&self.norm.forward(x)?)?.flatten(1, 2)?; // (b, h * w, c)
+        let mut update = None;
         for block in &self.transformer_blocks {
             let Some(text) = text.next() else {
                 candle_core::bail!("there are more blocks than texts were prepared for")
             };
-            hidden = block.forward(&hidden, text)?;
+            let (sum, next) = block.forward(hidden, update.as_ref(), text)?;
+            (hidden, update) = (sum, Some(next));
         }
+        let hidden = update.map_or(Ok(hidden.clone()), |update| hidden + update)?;
         x + self.proj_out.forward(&hidden)?.reshape(x.shape())?
     }
 }
@@ -87,9 +90,9 @@ impl Transformer {
 /// Self-attention, cross-attention and a gated MLP, each behind a layer norm and beside a residual connection.
 struct TransformerBlock {
     norm1: LayerNorm,
-    attn1: Attention,
+    attn1: SelfAttention,
     norm2: LayerNorm,
-    attn2: Attention,
+    attn2: CrossAttention,
     norm3: LayerNorm,
     ff_in: Projection,
     ff_out: Projection,
@@ -101,26 +104,39 @@ impl TransformerBlock {
         let inner = 4 * channels;
         Ok(Self {
             norm1: norm("norm1")?,
-            attn1: Attention::load(&source.at("attn1"), &source.at("attn1"), (channels, channels), heads)?,
+            attn1: SelfAttention::load(&source.at("attn1"), channels, heads)?,
             norm2: norm("norm2")?,
-            // A text is looked at once for all calls, and its channels differ too much in size for one scale a row.
-            attn2: Attention::load(&source.at("attn2"), &source.at("attn2").as_kept(), (channels, text), heads)?,
+            attn2: CrossAttention::load(&source.at("attn2"), channels, text, heads)?,
             norm3: norm("norm3")?,
             ff_in: Projection::load(&source.at("ff.net.0.proj"), channels, 2 * inner)?,
             ff_out: Projection::load(&source.at("ff.net.2"), inner, channels)?,
         })
     }
 
-    fn forward(&self, hidden: &Tensor, text: &Attended) -> candle_core::Result<Tensor> {
-        let x = self.norm1.forward(hidden)?;
-        let hidden = (hidden + self.attn1.forward(&x, &self.attn1.attend_to(&x)?)?)?;
-        let hidden = (&hidden + self.attn2.forward(&self.norm2.forward(&hidden)?, text)?)?;
-        let gated = geglu(&self.ff_in.forward(&self.norm3.forward(&hidden)?)?)?;
-        hidden + self.ff_out.forward(&gated)?
+    /// Takes and gives a sum in two parts, for each norm adds up what it normalizes: `(b, h * w, c)` and what the block before
+    /// adds to it.
+    fn forward(
+        &self,
+        hidden: Tensor,
+        update: Option<&Tensor>,
+        text: &Attended,
+    ) -> candle_core::Result<(Tensor, Tensor)> {
+        let (hidden, x) = match update {
+            Some(update) => self.norm1.forward_residual(update, &hidden)?,
+            None => {
+                let x = self.norm1.forward(&hidden)?;
+                (hidden, x)
+            }
+        };
+        let update = self.attn1.forward(&x)?;
+        let (hidden, x) = self.norm2.forward_residual(&update, &hidden)?;
+        let update = self.attn2.forward(&x, text)?;
+        let (hidden, x) = self.norm3.forward_residual(&update, &hidden)?;
+        Ok((hidden, self.ff_out.forward(&geglu(&self.ff_in.forward(&x)?)?)?))
     }
 }
 
-/// What is looked at: keys and values of every token, both `(b, tokens, c)`.
+/// What a text is to those who look at it: keys and values of every token, both `(b, tokens, c)`.
 #[derive(Clone)]
 pub(super) struct Attended {
     key: Tensor,
@@ -153,8 +169,33 @@ impl Attended {
     }
 }
 
-/// diffusers: `models/attention_processor.py`, `Attention`.
-struct Attention {
+/// Tokens look at each other. diffusers: `models/attention_processor.py`, `Attention` with its projections fused.
+struct SelfAttention {
+    to_qkv: Projections,
+    to_out: Projection,
+    heads: usize,
+}
+
+impl SelfAttention {
+    fn load(source: &Source<'_>, channels: usize, heads: usize) -> Result<Self, Error> {
+        Ok(Self {
+            to_qkv: Projections::load(source, &["to_q", "to_k", "to_v"], channels, channels)?,
+            to_out: Projection::load(&source.at("to_out.0"), channels, channels)?,
+            heads,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        let [query, key, value] = &self.to_qkv.forward(x)?[..] else {
+            candle_core::bail!("self-attention has three projections")
+        };
+        let attended = attention(query, key, value, (self.heads, Mask::None), self.to_out.precision())?;
+        self.to_out.forward(&attended)
+    }
+}
+
+/// Tokens look at a text. diffusers: `models/attention_processor.py`, `Attention`.
+struct CrossAttention {
     to_q: Projection,
     to_k: Projection,
     to_v: Projection,
@@ -162,29 +203,25 @@ struct Attention {
     heads: usize,
 }
 
-impl Attention {
-    /// What is looked at comes from layers of `attended`.
-    fn load(
-        source: &Source<'_>,
-        attended: &Source<'_>,
-        (channels, context): (usize, usize),
-        heads: usize,
-    ) -> Result<Self, Error> {
+impl CrossAttention {
+    fn load(source: &Source<'_>, channels: usize, text: usize, heads: usize) -> Result<Self, Error> {
+        // A text is looked at once for all calls, and its channels differ too much in size for one scale a row.
+        let of_text = source.clone().as_kept();
         Ok(Self {
             to_q: Projection::load_no_bias(&source.at("to_q"), channels, channels)?,
-            to_k: Projection::load_no_bias(&attended.at("to_k"), context, channels)?,
-            to_v: Projection::load_no_bias(&attended.at("to_v"), context, channels)?,
+            to_k: Projection::load_no_bias(&of_text.at("to_k"), text, channels)?,
+            to_v: Projection::load_no_bias(&of_text.at("to_v"), text, channels)?,
             to_out: Projection::load(&source.at("to_out.0"), channels, channels)?,
             heads,
         })
     }
 
-    fn attend_to(&self, context: &Tensor) -> candle_core::Result<Attended> {
-        Ok(Attended { key: self.to_k.forward(context)?, value: self.to_v.forward(context)? })
+    fn attend_to(&self, text: &Tensor) -> candle_core::Result<Attended> {
+        Ok(Attended { key: self.to_k.forward(text)?, value: self.to_v.forward(text)? })
     }
 
-    fn forward(&self, x: &Tensor, context: &Attended) -> candle_core::Result<Tensor> {
-        let (heads, precision) = ((self.heads, Mask::None), self.to_q.precision());
-        self.to_out.forward(&attention(&self.to_q.forward(x)?, &context.key, &context.value, heads, precision)?)
+    fn forward(&self, x: &Tensor, text: &Attended) -> candle_core::Result<Tensor> {
+        let (query, heads) = (self.to_q.forward(x)?, (self.heads, Mask::None));
+        self.to_out.forward(&attention(&query, &text.key, &text.value, heads, self.to_q.precision())?)
     }
 }

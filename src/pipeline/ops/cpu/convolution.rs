@@ -16,12 +16,15 @@ use super::{
     winograd,
 };
 #[cfg(target_arch = "x86_64")]
-use super::{number::Number, shared::Start, tiles};
+use super::{lanes::Rows, number::Number, shared::Start, tiles};
 #[cfg(target_arch = "x86_64")]
 use crate::pipeline::weights::Numbers;
 
 /// Positions up to which a picture is one product that all cores share, so that a large weight is packed once.
 const WHOLE: usize = 4096;
+/// Numbers that a core adds a residual to at a time.
+#[cfg(target_arch = "x86_64")]
+const CHUNK: usize = 1 << 14;
 /// Positions a band has at least, so that packing the weight is a small part of its work.
 const BAND: usize = 768;
 
@@ -54,6 +57,36 @@ impl Geometry {
     }
 }
 
+/// What is added to the sums.
+#[derive(Clone, Copy)]
+pub(super) struct Added<'a> {
+    /// A number for each channel.
+    pub(super) bias: &'a [f32],
+    /// A number for each of the result.
+    pub(super) residual: Option<&'a [f32]>,
+}
+
+impl Added<'_> {
+    /// What is added to some numbers of the result.
+    fn to(self, numbers: Range<usize>) -> Self {
+        Self { residual: self.residual.map(|residual| &residual[numbers]), ..self }
+    }
+
+    /// Adds it to whole pixels.
+    fn add(self, y: &mut [f32]) {
+        for pixel in y.chunks_mut(self.bias.len()) {
+            pixel.iter_mut().zip(self.bias).for_each(|(value, bias)| *value += bias);
+        }
+        self.add_residual(y);
+    }
+
+    /// Adds what is not the bias.
+    fn add_residual(self, y: &mut [f32]) {
+        let residual = self.residual.unwrap_or_default();
+        y.iter_mut().zip(residual).for_each(|(value, residual)| *value += residual);
+    }
+}
+
 /// Whether the arithmetic of `winograd`, which is f32's, is the fastest that is exact enough for the weight.
 pub(super) fn goes_by_winograd(weight: &Weight<'_>, geometry: &Geometry) -> bool {
     // Matrix units multiply what is asked for in less than f32 faster than that saves.
@@ -65,30 +98,32 @@ pub(super) fn goes_by_winograd(weight: &Weight<'_>, geometry: &Geometry) -> bool
 }
 
 /// Convolves each picture of a batch. The weight is `(kernel, kernel, in, out)`.
-pub(super) fn convolve(x: &[f32], weight: &Weight<'_>, bias: &[f32], geometry: &Geometry) -> Vec<f32> {
+pub(super) fn convolve(x: &[f32], weight: &Weight<'_>, added: Added<'_>, geometry: &Geometry) -> Vec<f32> {
     if goes_by_winograd(weight, geometry) {
-        return winograd::convolve(x, weight, bias, geometry, false);
+        return winograd::convolve(x, weight, added, geometry, false);
     }
     #[cfg(target_arch = "x86_64")]
     if tiles::pay(weight.precision()) {
         let precision = weight.precision();
         return match weight.numbers() {
-            Numbers::F32(weight) => convolve_on_tiles(x, (weight, precision), bias, geometry),
-            Numbers::F16(weight) => convolve_on_tiles(x, (weight, precision), bias, geometry),
-            Numbers::BF16(weight) => convolve_on_tiles(x, (weight, precision), bias, geometry),
+            Numbers::F32(weight) => convolve_on_tiles(x, (weight, precision), added, geometry),
+            Numbers::F16(weight) => convolve_on_tiles(x, (weight, precision), added, geometry),
+            Numbers::BF16(weight) => convolve_on_tiles(x, (weight, precision), added, geometry),
         };
     }
     let picture = geometry.height * geometry.width * geometry.in_channels;
     let row = geometry.out_width * geometry.out_channels;
-    let mut y = vec![0.0; x.len() / picture * geometry.out_height * row];
-    let pictures = x.chunks(picture).zip(y.chunks_mut(geometry.out_height * row));
+    let of_result = geometry.out_height * row;
+    let mut y = vec![0.0; x.len() / picture * of_result];
+    let pictures = x.chunks(picture).zip(y.chunks_mut(of_result)).enumerate();
+    let pictures = pictures.map(|(number, (x, y))| (x, y, added.to(number * of_result..(number + 1) * of_result)));
     if geometry.out_height * geometry.padded_width() <= WHOLE {
         let multiply = |kernel_row, target: Target<'_>, left: Matrix<'_>, sizes| {
             let numbers = weight.numbers();
             let part = numbers.part(geometry.weights_of(kernel_row));
             multiply_by_weight(target, left, (part, Order::Inputs), sizes);
         };
-        pictures.for_each(|(x, y)| band(&pad(x, geometry), bias, geometry, (0, y), multiply));
+        pictures.for_each(|(x, y, added)| band(&pad(x, geometry), added, geometry, (0, y), multiply));
     } else {
         // All bands meet all of it.
         let weight = &*weight.to_f32();
@@ -97,10 +132,11 @@ pub(super) fn convolve(x: &[f32], weight: &Weight<'_>, bias: &[f32], geometry: &
             multiply(target, left, right, sizes, Parallelism::None);
         };
         let rows = BAND.div_ceil(geometry.padded_width());
-        for (x, y) in pictures {
+        for (x, y, added) in pictures {
             let padded = pad(x, geometry);
             y.par_chunks_mut(rows * row).enumerate().for_each(|(number, y)| {
-                band(&padded, bias, geometry, (number * rows, y), multiply);
+                let first = number * rows * row;
+                band(&padded, added.to(first..first + y.len()), geometry, (number * rows, y), multiply);
             });
         }
     }
@@ -113,7 +149,7 @@ pub(super) fn convolve(x: &[f32], weight: &Weight<'_>, bias: &[f32], geometry: &
 fn convolve_on_tiles<T: Number>(
     x: &[f32],
     (weight, precision): (&[T], tiles::Precision),
-    bias: &[f32],
+    added: Added<'_>,
     geometry: &Geometry,
 ) -> Vec<f32> {
     let Geometry { in_channels, out_channels, out_height, out_width, kernel, stride, .. } = *geometry;
@@ -139,15 +175,21 @@ fn convolve_on_tiles<T: Number>(
     let before = geometry.padding.before;
     let mut y = Vec::with_capacity(x.len() / picture * out_height * out_width * out_channels);
     for x in x.chunks(picture) {
+        let row = geometry.width * in_channels;
         let left = tiles::Pieces::padded(
-            x,
-            geometry.width * in_channels,
+            Rows { values: x, stride: row },
+            row,
             (geometry.padded_height(), padded_row),
             (before, before * in_channels),
             (stride * in_channels, precision),
         );
-        let start = Start::Bias(bias);
+        let start = Start::Bias(added.bias);
         tiles::Product { left: &left, rows: &rows, segments, right, start }.append_to(&mut y);
+    }
+    if added.residual.is_some() {
+        y.par_chunks_mut(CHUNK).enumerate().for_each(|(number, y)| {
+            added.to(number * CHUNK..number * CHUNK + y.len()).add_residual(y);
+        });
     }
     y
 }
@@ -168,7 +210,7 @@ fn pad(x: &[f32], geometry: &Geometry) -> Vec<f32> {
 /// The output rows from `first` on that fit into `y`. `multiply` makes the product with a row of the kernel.
 fn band(
     padded: &[f32],
-    bias: &[f32],
+    added: Added<'_>,
     geometry: &Geometry,
     (first, y): (usize, &mut [f32]),
     multiply: impl Fn(usize, Target<'_>, Matrix<'_>, (usize, usize, usize)),
@@ -201,7 +243,5 @@ fn band(
             product(y, (first + number) * stride, out_width);
         }
     }
-    for pixel in y.chunks_mut(out_channels) {
-        pixel.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
-    }
+    added.add(y);
 }

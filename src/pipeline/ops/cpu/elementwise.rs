@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::{
     super::{Activation, resample::nearest_source},
+    shared::written,
     vectors::vectorized,
 };
 
@@ -69,22 +70,30 @@ pub(super) fn activation(activation: Activation, x: &[f32]) -> Vec<f32> {
 
 #[inline(always)]
 fn map(x: &[f32], function: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
-    let mut y = vec![0.0; x.len()];
-    y.par_chunks_mut(CHUNK)
-        .zip(x.par_chunks(CHUNK))
-        .for_each(|(y, x)| vectorized(|| y.iter_mut().zip(x).for_each(|(y, &x)| *y = function(x))));
-    y
+    #[expect(unsafe_code, reason = "every number is written")]
+    unsafe {
+        written(x.len(), |y| {
+            y.par_chunks_mut(CHUNK)
+                .zip(x.par_chunks(CHUNK))
+                .for_each(|(y, x)| vectorized(|| y.iter_mut().zip(x).for_each(|(y, &x)| _ = y.write(function(x)))));
+        })
+    }
 }
 
 pub(super) fn geglu(x: &[f32], inner: usize) -> Vec<f32> {
-    let mut y = vec![0.0; x.len() / 2];
-    y.par_chunks_mut(inner).zip(x.par_chunks(2 * inner)).with_min_len(8).for_each(|(y, x)| {
-        let (value, gate) = x.split_at(inner);
-        vectorized(|| {
-            y.iter_mut().zip(value.iter().zip(gate)).for_each(|(y, (value, &gate))| *y = value * gelu(gate));
-        });
-    });
-    y
+    assert!(x.len().is_multiple_of(2 * inner), "a row without halves");
+    #[expect(unsafe_code, reason = "every number is written")]
+    unsafe {
+        written(x.len() / 2, |y| {
+            y.par_chunks_mut(inner).zip(x.par_chunks(2 * inner)).with_min_len(8).for_each(|(y, x)| {
+                let (value, gate) = x.split_at(inner);
+                vectorized(|| {
+                    let numbers = y.iter_mut().zip(value.iter().zip(gate));
+                    numbers.for_each(|(y, (value, &gate))| _ = y.write(value * gelu(gate)));
+                });
+            });
+        })
+    }
 }
 
 pub(super) fn upsample_nearest(
@@ -106,24 +115,34 @@ pub(super) fn upsample_nearest(
 }
 
 pub(super) fn concat_channels(a: &[f32], b: &[f32], (first, second): (usize, usize)) -> Vec<f32> {
-    let mut y = vec![0.0; a.len() + b.len()];
-    let pixels = a.par_chunks(first).zip(b.par_chunks(second));
-    y.par_chunks_mut(first + second).zip(pixels).with_min_len(64).for_each(|(y, (a, b))| {
-        y[..first].copy_from_slice(a);
-        y[first..].copy_from_slice(b);
-    });
-    y
+    let pixels = a.len() / first;
+    assert!(a.len() == pixels * first && b.len() == pixels * second, "pictures of different sizes");
+    #[expect(unsafe_code, reason = "every pixel is written, its first part by the one and its last by the other")]
+    unsafe {
+        written(a.len() + b.len(), |y| {
+            let pixels = a.par_chunks(first).zip(b.par_chunks(second));
+            y.par_chunks_mut(first + second).zip(pixels).with_min_len(64).for_each(|(y, (a, b))| {
+                let (from_a, from_b) = y.split_at_mut(first);
+                from_a.iter_mut().zip(a).chain(from_b.iter_mut().zip(b)).for_each(|(y, number)| _ = y.write(*number));
+            });
+        })
+    }
 }
 
 pub(super) fn add_channels(x: &[f32], channels: &[f32], batch: usize, count: usize) -> Vec<f32> {
     let picture = x.len() / batch;
-    let mut y = x.to_vec();
-    for (y, channels) in y.chunks_mut(picture).zip(channels.chunks(count)) {
-        y.par_chunks_mut(count)
-            .with_min_len(64)
-            .for_each(|y| y.iter_mut().zip(channels).for_each(|(y, channel)| *y += channel));
+    let is_whole = x.len() == batch * picture && picture.is_multiple_of(count);
+    assert!(is_whole && channels.len() == batch * count, "a number for each channel of each picture");
+    #[expect(unsafe_code, reason = "every pixel of every picture is written")]
+    unsafe {
+        written(x.len(), |y| {
+            for ((y, x), channels) in y.chunks_mut(picture).zip(x.chunks(picture)).zip(channels.chunks(count)) {
+                y.par_chunks_mut(count).zip(x.par_chunks(count)).with_min_len(64).for_each(|(y, x)| {
+                    y.iter_mut().zip(x.iter().zip(channels)).for_each(|(y, (x, channel))| _ = y.write(x + channel));
+                });
+            }
+        })
     }
-    y
 }
 
 #[cfg(test)]

@@ -5,14 +5,19 @@
 //! found each time. Sums are exact. The instruction takes unsigned numbers from the left, so 128 is added to them, and what
 //! that adds to a sum, 128 times that of the weight's numbers, is taken off again.
 
-use std::arch::x86_64::{
-    __m128i, __m512, __m512i, _mm_storeu_si128, _mm512_add_epi32, _mm512_add_ps, _mm512_cvtepi32_epi8,
-    _mm512_cvtepi32_ps, _mm512_cvtps_epi32, _mm512_dpbusd_epi32, _mm512_load_si512, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
-    _mm512_storeu_ps, _mm512_sub_epi32,
+use std::{
+    arch::x86_64::{
+        __m128i, __m512, __m512i, _mm_storeu_si128, _mm512_add_epi32, _mm512_add_ps, _mm512_cvtepi32_epi8,
+        _mm512_cvtepi32_ps, _mm512_cvtps_epi32, _mm512_dpbusd_epi32, _mm512_load_si512, _mm512_loadu_ps,
+        _mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+        _mm512_storeu_ps, _mm512_sub_epi32,
+    },
+    mem::MaybeUninit,
 };
 
 use rayon::prelude::*;
+
+use super::shared::written;
 
 /// Outputs whose sums are calculated at once: two vectors.
 const COLUMNS: usize = 2 * LANES;
@@ -87,26 +92,30 @@ impl Weight {
         if let Some(bias) = bias {
             padded_bias[..self.outputs].copy_from_slice(bias);
         }
-        let mut y = vec![0.0; rows.count * self.outputs];
         let share = rows.count.div_ceil(rayon::current_num_threads());
         let chunk = (RESIDENT / rows.stride).min(share).next_multiple_of(ROWS);
-        y.par_chunks_mut(chunk * self.outputs).enumerate().for_each(|(number, y)| {
-            for block in 0..self.scales.len() / COLUMNS {
-                for (group, y) in y.chunks_mut(ROWS * self.outputs).enumerate() {
-                    let first = number * chunk + group * ROWS;
-                    let mut sums = [[0.0; COLUMNS]; ROWS];
-                    #[expect(unsafe_code, reason = "the processor has these instructions, as was asked above")]
-                    unsafe {
-                        self.multiply_block(&rows, first, block, &padded_bias, &mut sums);
-                    }
-                    let columns = block * COLUMNS..((block + 1) * COLUMNS).min(self.outputs);
-                    for (y, sums) in y.chunks_mut(self.outputs).zip(&sums) {
-                        y[columns.clone()].copy_from_slice(&sums[..columns.len()]);
+        let multiply = |y: &mut [MaybeUninit<f32>]| {
+            y.par_chunks_mut(chunk * self.outputs).enumerate().for_each(|(number, y)| {
+                for block in 0..self.scales.len() / COLUMNS {
+                    for (group, y) in y.chunks_mut(ROWS * self.outputs).enumerate() {
+                        let first = number * chunk + group * ROWS;
+                        let mut sums = [[0.0; COLUMNS]; ROWS];
+                        #[expect(unsafe_code, reason = "the processor has these instructions, as was asked above")]
+                        unsafe {
+                            self.multiply_block(&rows, first, block, &padded_bias, &mut sums);
+                        }
+                        let columns = block * COLUMNS..((block + 1) * COLUMNS).min(self.outputs);
+                        for (y, sums) in y.chunks_mut(self.outputs).zip(&sums) {
+                            y[columns.clone()].write_copy_of_slice(&sums[..columns.len()]);
+                        }
                     }
                 }
-            }
-        });
-        y
+            });
+        };
+        #[expect(unsafe_code, reason = "every block of every row's outputs is written")]
+        unsafe {
+            written(rows.count * self.outputs, multiply)
+        }
     }
 
     /// Eight rows from `first` on times a block of outputs.

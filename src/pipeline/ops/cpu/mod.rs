@@ -1,6 +1,6 @@
-//! The operations for f32 activations on the CPU: loops over slices, spread over cores by rayon. Matrix products
-//! go to the processor's matrix units where it has any (`tiles`), linear layers on others with AVX-512 to `lanes`, all else to
-//! `gemm`; convolutions in f32's arithmetic are made fewer products by `winograd`.
+//! The operations for f32 activations on the CPU: loops over slices, spread over cores by rayon. Matrix products go to the
+//! processor's matrix units where it has any and they pay (`tiles`); others go to `lanes`, those of attention and, with AVX-512,
+//! of linear layers, or else to `gemm`; convolutions in f32's arithmetic are made fewer products by `winograd`.
 //!
 //! This file unwraps tensors into slices and wraps results; the arithmetic is in the files beside it.
 
@@ -31,7 +31,7 @@ use half::{bf16, f16, slice::HalfFloatSliceExt, vec::HalfBitsVecExt};
 pub(super) use int8::Weight as Int8Weight;
 
 use super::{Activation, Convolution, GroupNorm, LayerNorm, Linear, Mask};
-use values::{Values, Weight};
+use values::{RowsOf, Values, Weight};
 
 use crate::pipeline::weights::{Numbers, WeightMatrix};
 
@@ -97,12 +97,19 @@ pub(super) fn int8_linear(weight: &Int8Weight, bias: Option<&Tensor>, x: &Tensor
     tensor(weight.multiply(&Values::of(x)?, bias.as_deref()), with_last(x, outputs))
 }
 
-pub(super) fn convolution(layer: &Convolution, x: &Tensor) -> Result<Tensor> {
+pub(super) fn convolution(layer: &Convolution, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
     let (batch, height, width, _) = x.dims4()?;
     let geometry = geometry(layer, x, (height, width))?;
     let shape = (batch, geometry.out_height, geometry.out_width, geometry.out_channels);
+    if let Some(residual) = residual
+        && residual.dims4()? != shape
+    {
+        candle_core::bail!("a residual of {:?} for {shape:?}", residual.shape());
+    }
     let (x, weight, bias) = (Values::of(x)?, Weight::of(&layer.weight, layer.precision)?, Values::of(&layer.bias)?);
-    tensor(convolution::convolve(&x, &weight, &bias, &geometry), shape)
+    let residual = residual.map(Values::of).transpose()?;
+    let added = convolution::Added { bias: &bias, residual: residual.as_deref() };
+    tensor(convolution::convolve(&x, &weight, added, &geometry), shape)
 }
 
 /// The convolution of `x` enlarged to this size by repeating pixels, if that can be had for less than both.
@@ -121,7 +128,8 @@ pub(super) fn upsampled_convolution(
         return Ok(None);
     }
     let (x, bias) = (Values::of(x)?, Values::of(&layer.bias)?);
-    tensor(winograd::convolve(&x, &weight, &bias, &geometry, true), (batch, height, width, geometry.out_channels))
+    let added = convolution::Added { bias: &bias, residual: None };
+    tensor(winograd::convolve(&x, &weight, added, &geometry, true), (batch, height, width, geometry.out_channels))
         .map(Some)
 }
 
@@ -178,12 +186,26 @@ pub(super) fn layer_norm(layer: &LayerNorm, x: &Tensor) -> Result<Tensor> {
     tensor(norms::layer_norm(&Values::of(x)?, &affine), x.shape())
 }
 
+pub(super) fn residual_layer_norm(layer: &LayerNorm, x: &Tensor, residual: &Tensor) -> Result<(Tensor, Tensor)> {
+    if residual.shape() != x.shape() {
+        candle_core::bail!("a residual of {:?} for {:?}", residual.shape(), x.shape());
+    }
+    let (weight, bias) = (Values::of(&layer.weight)?, Values::of(&layer.bias)?);
+    let affine = norms::Affine { weight: &weight, bias: &bias, eps: layer.eps };
+    let (sum, y) = norms::residual_layer_norm(&Values::of(x)?, &Values::of(residual)?, &affine);
+    Ok((tensor(sum, x.shape())?, tensor(y, x.shape())?))
+}
+
 pub(super) fn activation(activation: Activation, x: &Tensor) -> Result<Tensor> {
     tensor(elementwise::activation(activation, &Values::of(x)?), x.shape())
 }
 
 pub(super) fn geglu(x: &Tensor) -> Result<Tensor> {
-    let inner = x.dim(D::Minus1)? / 2;
+    let width = x.dim(D::Minus1)?;
+    if !width.is_multiple_of(2) {
+        candle_core::bail!("rows of {:?} have no halves", x.shape());
+    }
+    let inner = width / 2;
     tensor(elementwise::geglu(&Values::of(x)?, inner), with_last(x, inner))
 }
 
@@ -196,12 +218,13 @@ pub(super) fn attention(
 ) -> Result<Tensor> {
     let (batch, queries, channels) = query.dims3()?;
     let keys = key.dim(1)?;
-    if key.dims() != [batch, keys, channels] || value.dims() != key.dims() || channels % heads != 0 {
+    let is_empty = batch * queries * keys * channels * heads == 0;
+    if is_empty || key.dims() != [batch, keys, channels] || value.dims() != key.dims() || channels % heads != 0 {
         candle_core::bail!("attention over {:?}, {:?}, {:?} does not fit", query.shape(), key.shape(), value.shape());
     }
     let geometry = attention::Geometry { batch, queries, keys, heads, head_dim: channels / heads, mask, precision };
-    let (query, key, value) = (Values::of(query)?, Values::of(key)?, Values::of(value)?);
-    tensor(attention::attend(&query, &key, &value, &geometry), (batch, queries, channels))
+    let (query, key, value) = (RowsOf::of(query)?, RowsOf::of(key)?, RowsOf::of(value)?);
+    tensor(attention::attend(query.rows(), key.rows(), value.rows(), &geometry), (batch, queries, channels))
 }
 
 pub(super) fn upsample_nearest(x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
@@ -212,11 +235,17 @@ pub(super) fn upsample_nearest(x: &Tensor, height: usize, width: usize) -> Resul
 
 pub(super) fn concat_channels(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let (first, second) = (a.dim(D::Minus1)?, b.dim(D::Minus1)?);
+    if with_last(a, second) != b.dims() {
+        candle_core::bail!("pictures of {:?} and {:?} are not of one size", a.shape(), b.shape());
+    }
     let values = elementwise::concat_channels(&Values::of(a)?, &Values::of(b)?, (first, second));
     tensor(values, with_last(a, first + second))
 }
 
 pub(super) fn add_channels(x: &Tensor, channels: &Tensor) -> Result<Tensor> {
-    let (_, count) = channels.dims2()?;
+    let (pictures, count) = channels.dims2()?;
+    if (pictures, count) != (x.dim(0)?, x.dim(D::Minus1)?) {
+        candle_core::bail!("numbers {:?} for the channels of {:?}", channels.shape(), x.shape());
+    }
     tensor(elementwise::add_channels(&Values::of(x)?, &Values::of(channels)?, x.dim(0)?, count), x.shape())
 }

@@ -1,8 +1,10 @@
 //! Group norm and layer norm, with statistics in f64: a picture is a long sum.
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
-use super::{elementwise::silu, vectors::vectorized};
+use super::{elementwise::silu, shared::written, vectors::vectorized};
 
 /// Pixels a core takes at a time.
 const ROWS: usize = 256;
@@ -14,32 +16,42 @@ pub(super) struct Affine<'a> {
     pub(super) eps: f64,
 }
 
+impl Affine<'_> {
+    fn channels(&self) -> usize {
+        assert!(self.weight.len() == self.bias.len(), "a norm's weight and bias are of different lengths");
+        self.weight.len()
+    }
+}
+
 /// Normalizes groups of channels over each of `batch` pictures.
 pub(super) fn group_norm(x: &[f32], batch: usize, groups: usize, affine: &Affine<'_>, then_silu: bool) -> Vec<f32> {
-    let channels = affine.weight.len();
+    let channels = affine.channels();
     let picture = x.len() / batch;
-    let mut y = vec![0.0; x.len()];
-    for (x, y) in x.chunks(picture).zip(y.chunks_mut(picture)) {
-        let (scale, shift) = scale_and_shift(x, groups, affine);
-        y.par_chunks_mut(ROWS * channels).zip(x.par_chunks(ROWS * channels)).for_each(|(y, x)| {
-            vectorized(|| {
-                for (y, x) in y.chunks_mut(channels).zip(x.chunks(channels)) {
-                    for (((y, x), scale), shift) in y.iter_mut().zip(x).zip(&scale).zip(&shift) {
-                        *y = x * scale + shift;
-                    }
-                    if then_silu {
-                        y.iter_mut().for_each(|y| *y = silu(*y));
-                    }
-                }
-            });
-        });
+    #[expect(unsafe_code, reason = "every channel of every pixel is written")]
+    unsafe {
+        written(x.len(), |y| {
+            for (x, y) in x.chunks(picture).zip(y.chunks_mut(picture)) {
+                let (scale, shift) = scale_and_shift(x, groups, affine);
+                y.par_chunks_mut(ROWS * channels).zip(x.par_chunks(ROWS * channels)).for_each(|(y, x)| {
+                    vectorized(|| {
+                        for (y, x) in y.chunks_mut(channels).zip(x.chunks(channels)) {
+                            let numbers = y.iter_mut().zip(x).zip(&scale).zip(&shift);
+                            if then_silu {
+                                numbers.for_each(|(((y, x), scale), shift)| _ = y.write(silu(x * scale + shift)));
+                            } else {
+                                numbers.for_each(|(((y, x), scale), shift)| _ = y.write(x * scale + shift));
+                            }
+                        }
+                    });
+                });
+            }
+        })
     }
-    y
 }
 
 /// The whole norm as one multiplication and one addition a channel.
 fn scale_and_shift(x: &[f32], groups: usize, affine: &Affine<'_>) -> (Vec<f32>, Vec<f32>) {
-    let channels = affine.weight.len();
+    let channels = affine.channels();
     let sums = x
         .par_chunks(ROWS * channels)
         .map(|x| {
@@ -82,20 +94,52 @@ fn scale_and_shift(x: &[f32], groups: usize, affine: &Affine<'_>) -> (Vec<f32>, 
 
 /// Normalizes each row.
 pub(super) fn layer_norm(x: &[f32], affine: &Affine<'_>) -> Vec<f32> {
-    let channels = affine.weight.len();
-    let mut y = vec![0.0; x.len()];
-    y.par_chunks_mut(channels).zip(x.par_chunks(channels)).with_min_len(32).for_each(|(y, x)| {
-        vectorized(|| {
-            let count = channels as f64;
-            let mean = sum(x, f64::from) / count;
-            let variance = sum(x, |x| (f64::from(x) - mean) * (f64::from(x) - mean)) / count;
-            let (mean, deviation) = (mean as f32, (1.0 / (variance + affine.eps).sqrt()) as f32);
-            for (((y, x), weight), bias) in y.iter_mut().zip(x).zip(affine.weight).zip(affine.bias) {
-                *y = (x - mean) * deviation * weight + bias;
-            }
-        });
-    });
-    y
+    let channels = affine.channels();
+    #[expect(unsafe_code, reason = "every row is written")]
+    unsafe {
+        written(x.len(), |y| {
+            y.par_chunks_mut(channels).zip(x.par_chunks(channels)).with_min_len(32).for_each(|(y, x)| {
+                vectorized(|| normalize(x, affine, y));
+            });
+        })
+    }
+}
+
+/// Adds two and normalizes each row of the sum: gives the sum and its rows normalized.
+pub(super) fn residual_layer_norm(x: &[f32], residual: &[f32], affine: &Affine<'_>) -> (Vec<f32>, Vec<f32>) {
+    let channels = affine.channels();
+    assert!(x.len() == residual.len(), "a residual of another size");
+    let terms = x.par_chunks(channels).zip(residual.par_chunks(channels));
+    let mut y = Vec::new();
+    #[expect(unsafe_code, reason = "every row is written")]
+    let sums = unsafe {
+        written(x.len(), |sums| {
+            y = written(x.len(), |y| {
+                let results = sums.par_chunks_mut(channels).zip(y.par_chunks_mut(channels));
+                let row = || vec![0.0; channels];
+                results.zip(terms).with_min_len(32).for_each_init(row, |row, ((sums, y), (x, residual))| {
+                    vectorized(|| {
+                        let terms = row.iter_mut().zip(sums).zip(x.iter().zip(residual));
+                        terms.for_each(|((number, sum), (x, residual))| *number = *sum.write(x + residual));
+                        normalize(row, affine, y);
+                    });
+                });
+            });
+        })
+    };
+    (sums, y)
+}
+
+/// Normalizes a row.
+#[inline(always)]
+fn normalize(x: &[f32], affine: &Affine<'_>, y: &mut [MaybeUninit<f32>]) {
+    let count = x.len() as f64;
+    let mean = sum(x, f64::from) / count;
+    let variance = sum(x, |x| (f64::from(x) - mean) * (f64::from(x) - mean)) / count;
+    let (mean, deviation) = (mean as f32, (1.0 / (variance + affine.eps).sqrt()) as f32);
+    for (((y, x), weight), bias) in y.iter_mut().zip(x).zip(affine.weight).zip(affine.bias) {
+        y.write((x - mean) * deviation * weight + bias);
+    }
 }
 
 /// A sum in eight parts, which vectors can make at once.

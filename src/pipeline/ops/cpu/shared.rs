@@ -1,4 +1,6 @@
-//! Where products go: memory that several cores write to at once.
+//! Where results go: memory that several cores write to at once.
+
+use std::mem::MaybeUninit;
 
 use bytemuck::Pod;
 
@@ -54,4 +56,19 @@ impl Shared {
         );
         unsafe { self.values.add(row * self.row_stride + column).cast::<T>().write_unaligned(numbers) }
     }
+}
+
+/// A vector of `len` numbers that `write` is handed before they are anything: to make them zeros first would be one core's
+/// work, and as much as many an operation's own.
+///
+/// # Safety
+/// `write` writes every number.
+#[expect(unsafe_code, reason = "whoever calls it has seen to it that all is written")]
+pub(super) unsafe fn written(len: usize, write: impl FnOnce(&mut [MaybeUninit<f32>])) -> Vec<f32> {
+    let mut numbers = Vec::with_capacity(len);
+    write(&mut numbers.spare_capacity_mut()[..len]);
+    unsafe {
+        numbers.set_len(len);
+    }
+    numbers
 }

@@ -6,6 +6,7 @@ use candle_core::{CpuStorage, DType, Result, Storage, StorageRef, Tensor};
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
+use super::lanes::Rows;
 #[cfg(target_arch = "x86_64")]
 use super::tiles::Precision;
 use crate::pipeline::weights::{Numbers, WeightMatrix};
@@ -27,6 +28,41 @@ impl<'a> Values<'a> {
             Storage::Cpu(CpuStorage::F32(_)) => Ok(Self { storage, start, end }),
             _ => candle_core::bail!("the operation needs f32 on the CPU"),
         }
+    }
+}
+
+/// The rows of an f32 tensor, which may be further apart than they are long.
+pub(super) struct RowsOf<'a> {
+    values: Values<'a>,
+    stride: usize,
+}
+
+impl<'a> RowsOf<'a> {
+    /// Of a tensor `(b, rows, columns)`, the rows of all of which are equally far apart.
+    pub(super) fn of(tensor: &'a Tensor) -> Result<Self> {
+        let (storage, layout) = tensor.storage_and_layout();
+        let (&[batch, rows, columns], &[of_batch, stride, 1]) = (layout.dims(), layout.stride()) else {
+            candle_core::bail!("the operation needs rows, not {layout:?}");
+        };
+        // What has no next has a stride that means nothing.
+        let stride = match (batch, rows) {
+            (1, 1) => columns,
+            (_, 1) => of_batch,
+            _ => stride,
+        };
+        if stride < columns || (batch > 1 && of_batch != rows * stride) {
+            candle_core::bail!("the operation needs rows that are equally far apart, not {layout:?}");
+        }
+        let start = layout.start_offset();
+        let end = start + (batch * rows).saturating_sub(1) * stride + columns;
+        match &*storage {
+            Storage::Cpu(CpuStorage::F32(_)) => Ok(Self { values: Values { storage, start, end }, stride }),
+            _ => candle_core::bail!("the operation needs f32 on the CPU"),
+        }
+    }
+
+    pub(super) fn rows(&self) -> Rows<'_> {
+        Rows { values: &self.values, stride: self.stride }
     }
 }
 

@@ -11,10 +11,13 @@ namespace {
 
 // Block (part, head, picture) has WARPS warps, each with ROWS times 16 queries, which it goes through all keys with, KEYS at a
 // time. A head is `width` numbers wide, a multiple of 8 and not more than WIDTH; heads lie side by side in a token's channels.
-// `scale` is what scores are multiplied with to be powers of two. With `causal`, a query sees the keys of its own place and before.
+// Tokens of the output follow each other, those of the other three are a stride apart, a multiple of 8, through all pictures.
+// `scale` is what scores are multiplied with to be powers of two. With `causal`, a query sees the keys of its own place and
+// before.
 template <typename T, unsigned WIDTH, unsigned ROWS, unsigned KEYS>
 __device__ void attention(const T *query, const T *key, const T *value, T *out, unsigned queries, unsigned keys,
-                          unsigned width, float scale, int causal) {
+                          unsigned width, unsigned query_stride, unsigned key_stride, unsigned value_stride, float scale,
+                          int causal) {
   // Eight more than the width put the eight rows of a matrix into different banks.
   __shared__ __align__(16) T shared_keys[2][KEYS][WIDTH + 8];
   __shared__ __align__(16) T shared_values[2][KEYS][WIDTH + 8];
@@ -23,9 +26,9 @@ __device__ void attention(const T *query, const T *key, const T *value, T *out, 
   const unsigned lane = threadIdx.x % 32, row = lane / 4, column = lane % 4 * 2;
   const unsigned block_start = blockIdx.x * WARPS * ROWS * 16, start = block_start + threadIdx.x / 32 * ROWS * 16;
   const size_t head = blockIdx.y * width;
-  query += (size_t)blockIdx.z * queries * channels + head;
-  key += (size_t)blockIdx.z * keys * channels + head;
-  value += (size_t)blockIdx.z * keys * channels + head;
+  query += (size_t)blockIdx.z * queries * query_stride + head;
+  key += (size_t)blockIdx.z * keys * key_stride + head;
+  value += (size_t)blockIdx.z * keys * value_stride + head;
   out += (size_t)blockIdx.z * queries * channels + head;
 
   // Keys that any query of the block sees.
@@ -37,9 +40,10 @@ __device__ void attention(const T *query, const T *key, const T *value, T *out, 
     for (unsigned i = threadIdx.x; i < KEYS * WIDTH / 8; i += WARPS * 32) {
       const unsigned token = i / (WIDTH / 8), channel = i % (WIDTH / 8) * 8;
       const bool inside = first + token < keys && channel < width;
-      const size_t at = inside ? (size_t)(first + token) * channels + channel : 0;
-      cp_async(&shared_keys[buffer][token][channel], key + at, inside ? 16 : 0);
-      cp_async(&shared_values[buffer][token][channel], value + at, inside ? 16 : 0);
+      const size_t row = inside ? first + token : 0;
+      const unsigned at = inside ? channel : 0;
+      cp_async(&shared_keys[buffer][token][channel], key + row * key_stride + at, inside ? 16 : 0);
+      cp_async(&shared_values[buffer][token][channel], value + row * value_stride + at, inside ? 16 : 0);
     }
   };
   load(0, 0);
@@ -53,7 +57,7 @@ __device__ void attention(const T *query, const T *key, const T *value, T *out, 
       for (unsigned i = 0; i < 4; i++) {
         const unsigned token = start + m * 16 + row + i % 2 * 8, channel = k * 16 + column + i / 2 * 8;
         const bool inside = token < queries && channel < width;
-        q[m][k][i] = inside ? *reinterpret_cast<const unsigned *>(query + (size_t)token * channels + channel) : 0;
+        q[m][k][i] = inside ? *reinterpret_cast<const unsigned *>(query + (size_t)token * query_stride + channel) : 0;
       }
 
   // Of the two rows that a thread has a part of in each 16: the largest score so far, and its part of the sum of weights.
@@ -181,8 +185,10 @@ __device__ void attention(const T *query, const T *key, const T *value, T *out, 
 #define ATTENTION(T, NAME, WIDTH, ROWS, KEYS)                                                                              \
   extern "C" __global__ void __launch_bounds__(WARPS * 32)                                                                 \
       attention_##WIDTH##_##NAME(const T *query, const T *key, const T *value, T *out, unsigned queries, unsigned keys,    \
-                                 unsigned width, float scale, int causal) {                                                \
-    attention<T, WIDTH, ROWS, KEYS>(query, key, value, out, queries, keys, width, scale, causal);                          \
+                                 unsigned width, unsigned query_stride, unsigned key_stride, unsigned value_stride,        \
+                                 float scale, int causal) {                                                                \
+    attention<T, WIDTH, ROWS, KEYS>(query, key, value, out, queries, keys, width, query_stride, key_stride, value_stride,  \
+                                    scale, causal);                                                                        \
   }
 
 ATTENTION(__half, f16, 64, 2, 64)

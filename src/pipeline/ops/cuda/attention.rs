@@ -1,18 +1,17 @@
 //! Attention on tensor cores, which keeps no scores.
 
 use candle_core::{
-    CudaStorage, DType, Result, Shape, Tensor,
+    CudaStorage, DType, Layout, Result, Shape, Tensor,
     backend::BackendStorage as _,
     cuda_backend::{
         WrapErr as _,
-        cudarc::driver::{LaunchConfig, PushKernelArg as _},
+        cudarc::driver::{CudaView, LaunchConfig, PushKernelArg as _},
     },
 };
 
 use super::{
     super::Mask,
-    contiguous,
-    launch::{ATTENTION, Number, Operand, kernel_of, operation_on_three, result, room, view},
+    launch::{ATTENTION, Number, Operand, kernel_of, operation_on_three, result, room},
 };
 
 /// Numbers that a thread reads at once: heads begin and end with such a group.
@@ -35,7 +34,11 @@ const VARIANTS: [Variant; 2] = [
 /// Whether there is a kernel for these: numbers of 16 bits, and heads neither too wide nor of an odd width.
 pub(in super::super) fn attends(query: &Tensor, key: &Tensor, value: &Tensor, heads: usize) -> bool {
     let width = query.dim(2).unwrap_or(0) / heads.max(1);
-    let is_aligned = |x: &Tensor| !x.is_contiguous() || x.layout().start_offset() % GROUP == 0;
+    let is_aligned = |x: &Tensor| match rows(x.layout()) {
+        Some(rows) => rows.start % GROUP == 0 && rows.stride % GROUP == 0,
+        // Then it is copied.
+        None => true,
+    };
     matches!(query.dtype(), DType::F16 | DType::BF16)
         && width % GROUP == 0
         && variant(width).is_some()
@@ -46,6 +49,38 @@ fn variant(width: usize) -> Option<&'static Variant> {
     VARIANTS.iter().find(|variant| width > 0 && width <= variant.width)
 }
 
+/// Where rows are that may be further apart than they are long.
+struct Rows {
+    start: usize,
+    stride: usize,
+}
+
+/// The rows of `(b, rows, columns)`, if all are equally far apart.
+fn rows(layout: &Layout) -> Option<Rows> {
+    let (&[batch, rows, columns], &[of_batch, stride, 1]) = (layout.dims(), layout.stride()) else { return None };
+    // What has no next has a stride that means nothing.
+    let stride = match (batch, rows) {
+        (1, 1) => columns,
+        (_, 1) => of_batch,
+        _ => stride,
+    };
+    let fit = stride >= columns && (batch == 1 || of_batch == rows * stride);
+    fit.then_some(Rows { start: layout.start_offset(), stride })
+}
+
+/// Rows that are equally far apart, which those of most already are.
+fn in_rows(x: &Tensor) -> Result<Tensor> {
+    if rows(x.layout()).is_some() { Ok(x.clone()) } else { x.contiguous() }
+}
+
+/// The numbers from the first row on, and how far apart rows are.
+fn view_of_rows<'a, T: Number>((storage, layout): Operand<'a>) -> Result<(CudaView<'a, T>, u32)> {
+    let Some(Rows { start, stride }) = rows(layout) else {
+        candle_core::bail!("rows of {layout:?} are not equally far apart");
+    };
+    Ok((storage.as_cuda_slice::<T>()?.slice(start..), stride as u32))
+}
+
 /// As [`super::super::attention()`].
 pub(in super::super) fn attention(
     query: &Tensor,
@@ -54,7 +89,7 @@ pub(in super::super) fn attention(
     heads: usize,
     mask: Mask,
 ) -> Result<Tensor> {
-    contiguous(query)?.apply_op3_no_bwd(&contiguous(key)?, &contiguous(value)?, &AttentionOp { heads, mask })
+    in_rows(query)?.apply_op3_no_bwd(&in_rows(key)?, &in_rows(value)?, &AttentionOp { heads, mask })
 }
 
 struct AttentionOp {
@@ -77,9 +112,9 @@ impl AttentionOp {
         let device = query.0.device();
         let y = room::<T>(device, batch * queries * channels)?;
         let kernel = kernel_of::<T>(&ATTENTION, device, variant.name)?;
-        let (query_view, key, value) =
-            (view::<T>(query.0, query.1)?, view::<T>(key.0, key.1)?, view::<T>(value.0, value.1)?);
-        let sizes = [queries as u32, keys as u32, width as u32];
+        let (query_view, query_stride) = view_of_rows::<T>(query)?;
+        let ((key, key_stride), (value, value_stride)) = (view_of_rows::<T>(key)?, view_of_rows::<T>(value)?);
+        let sizes = [queries as u32, keys as u32, width as u32, query_stride, key_stride, value_stride];
         // Exponentials are powers of two there.
         let scale = std::f32::consts::LOG2_E / (width as f32).sqrt();
         let causal = i32::from(self.mask == Mask::Causal);

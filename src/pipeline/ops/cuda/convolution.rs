@@ -21,7 +21,7 @@ use candle_core::{
 use super::{
     super::{Convolution, Padding},
     contiguous,
-    launch::{Number, Operand, blocks_for, kernel, operation_on_three, result, room, view},
+    launch::{Number, Operand, blocks_for, kernel, on_gpu, operation_on_three, result, room, view},
 };
 
 /// cuDNN's numbers of a picture: pictures, channels, rows, columns.
@@ -50,7 +50,7 @@ struct Geometry {
     padding: i32,
 }
 
-pub(in super::super) fn convolution(layer: &Convolution, x: &Tensor) -> Result<Tensor> {
+pub(in super::super) fn convolution(layer: &Convolution, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
     let Padding { before, after } = layer.padding;
     // cuDNN pads both sides alike.
     let (x, padding) = if before == after {
@@ -60,12 +60,14 @@ pub(in super::super) fn convolution(layer: &Convolution, x: &Tensor) -> Result<T
     };
     // The order weights are kept in on a GPU: this changes nothing in memory.
     let filter = contiguous(&layer.weight.permute((3, 0, 1, 2))?)?.to_dtype(x.dtype())?; // (out, k, k, in)
-    x.apply_op3_no_bwd(&filter, &layer.bias, &ConvolutionOp { stride: layer.stride, padding })
+    let op = ConvolutionOp { stride: layer.stride, padding, residual: residual.map(contiguous).transpose()? };
+    x.apply_op3_no_bwd(&filter, &layer.bias, &op)
 }
 
 struct ConvolutionOp {
     stride: usize,
     padding: usize,
+    residual: Option<Tensor>,
 }
 
 impl ConvolutionOp {
@@ -102,14 +104,26 @@ impl ConvolutionOp {
 
         let bias = view::<T>(bias.0, bias.1)?;
         let (count, channels) = (y.len(), outputs as u32);
-        let kernel = kernel::<T>(device, "add_bias")?;
+        let shape = (pictures, height, width, outputs);
+        let residual = self.residual.as_ref().map(Tensor::storage_and_layout);
+        let residual = match &residual {
+            Some((storage, layout)) if layout.shape().dims4()? == shape => Some(view::<T>(on_gpu(storage)?, layout)?),
+            Some((_, layout)) => candle_core::bail!("a residual of {:?} for {shape:?}", layout.shape()),
+            None => None,
+        };
+        let name = if residual.is_some() { "add_bias_and_residual" } else { "add_bias" };
+        let kernel = kernel::<T>(device, name)?;
         let mut arguments = kernel.builder();
-        arguments.arg(&y).arg(&bias).arg(&count).arg(&channels);
+        arguments.arg(&y).arg(&bias);
+        if let Some(residual) = &residual {
+            arguments.arg(residual);
+        }
+        arguments.arg(&count).arg(&channels);
         #[expect(unsafe_code, reason = "the arguments are the kernel's, and as large as the sizes say")]
         unsafe {
             arguments.launch(blocks_for(count)).w()?;
         }
-        Ok(result(y, x.0, (pictures, height, width, outputs)))
+        Ok(result(y, x.0, shape))
     }
 }
 

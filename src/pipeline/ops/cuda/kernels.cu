@@ -86,6 +86,13 @@ __device__ void group_norm_apply(const T *x, const float *means, const float *sq
   }
 }
 
+// Adds a residual: a block for each row, of which a thread writes what it reads in `layer_norm`.
+template <typename T>
+__device__ void add_row(const T *x, const T *residual, T *sum, unsigned channels) {
+  const size_t row = (size_t)blockIdx.x * channels;
+  for (unsigned i = threadIdx.x; i < channels; i += blockDim.x) keep(sum + row + i, wide(x[row + i]) + wide(residual[row + i]));
+}
+
 // Layer norm: a block for each row.
 template <typename T>
 __device__ void layer_norm(const T *x, const T *weight, const T *bias, T *y, unsigned channels, float eps, float *shared) {
@@ -114,11 +121,11 @@ __device__ void geglu(const T *x, T *y, size_t count, unsigned inner) {
   }
 }
 
-// Adds a number to each channel, in place.
+// Adds a number to each channel and, where there is one, a residual, in place.
 template <typename T>
-__device__ void add_bias(T *y, const T *bias, size_t count, unsigned channels) {
+__device__ void add_bias(T *y, const T *bias, const T *residual, size_t count, unsigned channels) {
   for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += (size_t)gridDim.x * blockDim.x)
-    keep(y + i, wide(y[i]) + wide(bias[i % channels]));
+    keep(y + i, wide(y[i]) + wide(bias[i % channels]) + (residual ? wide(residual[i]) : 0));
 }
 
 }  // namespace
@@ -141,9 +148,19 @@ __device__ void add_bias(T *y, const T *bias, size_t count, unsigned channels) {
     __shared__ float shared[THREADS];                                                                                      \
     layer_norm(x, weight, bias, y, channels, eps, shared);                                                                 \
   }                                                                                                                        \
+  extern "C" __global__ void residual_layer_norm_##NAME(const T *x, const T *residual, const T *weight, const T *bias,     \
+                                                        T *sum, T *y, unsigned channels, float eps) {                      \
+    __shared__ float shared[THREADS];                                                                                      \
+    add_row(x, residual, sum, channels);                                                                                   \
+    layer_norm(sum, weight, bias, y, channels, eps, shared);                                                               \
+  }                                                                                                                        \
   extern "C" __global__ void geglu_##NAME(const T *x, T *y, size_t count, unsigned inner) { geglu(x, y, count, inner); }   \
   extern "C" __global__ void add_bias_##NAME(T *y, const T *bias, size_t count, unsigned channels) {                       \
-    add_bias(y, bias, count, channels);                                                                                    \
+    add_bias(y, bias, (const T *)nullptr, count, channels);                                                                \
+  }                                                                                                                        \
+  extern "C" __global__ void add_bias_and_residual_##NAME(T *y, const T *bias, const T *residual, size_t count,            \
+                                                          unsigned channels) {                                             \
+    add_bias(y, bias, residual, count, channels);                                                                          \
   }
 
 KERNELS(float, f32)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::{
-    CpuStorage, CudaDevice, CudaStorage, Layout, Result, Shape,
+    CpuStorage, CudaDevice, CudaStorage, Layout, Result, Shape, Storage,
     backend::BackendStorage as _,
     cuda_backend::{
         CudaDType, WrapErr as _,
@@ -74,6 +74,14 @@ pub(super) fn view<'a, T: Number>(storage: &'a CudaStorage, layout: &Layout) -> 
         candle_core::bail!("the operation needs a contiguous tensor, not {layout:?}");
     };
     Ok(storage.as_cuda_slice::<T>()?.slice(start..end))
+}
+
+/// A GPU's part of a tensor that an operation brings along beside its operands.
+pub(super) fn on_gpu(storage: &Storage) -> Result<&CudaStorage> {
+    match storage {
+        Storage::Cuda(storage) => Ok(storage),
+        _ => candle_core::bail!("the tensor is not on the GPU"),
+    }
 }
 
 /// Room for so many numbers.

@@ -16,7 +16,7 @@ use candle_core::{DType, Result, Tensor};
 pub(super) use attention::{attends, attention};
 pub(super) use convolution::convolution;
 pub(super) use linear::{adds_bias, linear};
-pub(super) use norms::{geglu, group_norm, layer_norm};
+pub(super) use norms::{geglu, group_norm, layer_norm, residual_layer_norm};
 pub(super) use trial::Operation;
 
 /// Whether this operation has a version of the GPU's own for this activation, and it is right.

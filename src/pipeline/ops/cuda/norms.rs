@@ -10,7 +10,7 @@ use half::{bf16, f16};
 use super::{
     super::{GroupNorm, LayerNorm},
     contiguous,
-    launch::{Number, Operand, blocks, blocks_for, kernel, not_here, operation_on_three, result, room, view},
+    launch::{Number, Operand, blocks, blocks_for, kernel, not_here, on_gpu, operation_on_three, result, room, view},
 };
 
 /// Pixels a block looks at, about: small enough that all of a GPU has something to do, large enough to be worth a block.
@@ -25,6 +25,16 @@ pub(in super::super) fn group_norm(layer: &GroupNorm, x: &Tensor, silu: bool) ->
 
 pub(in super::super) fn layer_norm(layer: &LayerNorm, x: &Tensor) -> Result<Tensor> {
     contiguous(x)?.apply_op3_no_bwd(&layer.weight, &layer.bias, &LayerNormOp { eps: layer.eps as f32 })
+}
+
+pub(in super::super) fn residual_layer_norm(
+    layer: &LayerNorm,
+    x: &Tensor,
+    residual: &Tensor,
+) -> Result<(Tensor, Tensor)> {
+    let op = ResidualLayerNormOp { residual: contiguous(residual)?, eps: layer.eps as f32 };
+    let both = contiguous(x)?.apply_op3_no_bwd(&layer.weight, &layer.bias, &op)?; // (2, ..., c)
+    Ok((both.get(1)?, both.get(0)?))
 }
 
 pub(in super::super) fn geglu(x: &Tensor) -> Result<Tensor> {
@@ -105,6 +115,38 @@ impl LayerNormOp {
     }
 }
 
+/// Gives one tensor, as operations do: the sum's norm and, behind it, the sum. What comes first is where cuBLASLt can take it
+/// from.
+struct ResidualLayerNormOp {
+    residual: Tensor,
+    eps: f32,
+}
+
+impl ResidualLayerNormOp {
+    fn run<T: Number>(&self, x: Operand<'_>, weight: Operand<'_>, bias: Operand<'_>) -> Result<(CudaStorage, Shape)> {
+        let (device, shape) = (x.0.device(), x.1.shape());
+        if self.residual.shape() != shape {
+            candle_core::bail!("a residual of {:?} for {shape:?}", self.residual.shape());
+        }
+        let (channels, count) = (shape.dim(D::Minus1)?, shape.elem_count());
+        let both = room::<T>(device, 2 * count)?;
+        let (y, sum) = (both.slice(..count), both.slice(count..));
+        let (x_view, weight, bias) = (view::<T>(x.0, x.1)?, view::<T>(weight.0, weight.1)?, view::<T>(bias.0, bias.1)?);
+        let (storage, layout) = self.residual.storage_and_layout();
+        let residual = view::<T>(on_gpu(&storage)?, layout)?;
+        let kernel = kernel::<T>(device, "residual_layer_norm")?;
+        let width = channels as u32;
+        let mut arguments = kernel.builder();
+        arguments.arg(&x_view).arg(&residual).arg(&weight).arg(&bias).arg(&sum).arg(&y).arg(&width).arg(&self.eps);
+        #[expect(unsafe_code, reason = "the arguments are the kernel's, and as large as the sizes say")]
+        unsafe {
+            arguments.launch(blocks((count / channels) as u32, 1, 1)).w()?;
+        }
+        let dims: Vec<usize> = [2].iter().chain(shape.dims()).copied().collect();
+        Ok(result(both, x.0, dims))
+    }
+}
+
 struct GegluOp;
 
 fn run_geglu<T: Number>(x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
@@ -128,6 +170,7 @@ fn run_geglu<T: Number>(x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage
 
 operation_on_three!(GroupNormOp, "group_norm");
 operation_on_three!(LayerNormOp, "layer_norm");
+operation_on_three!(ResidualLayerNormOp, "residual_layer_norm");
 
 impl CustomOp1 for GegluOp {
     fn name(&self) -> &'static str {

@@ -95,9 +95,17 @@ impl Trial<'_> {
             let layer = Convolution::new(weight, self.random(2, &[16])?, stride, padding);
             let x = self.random(3, &[2, 12, 10, 24])?;
             let plain = Convolution { weight: exact(&layer.weight)?, bias: exact(&layer.bias)?, ..layer };
-            off(&super::convolution(&layer, &x)?, &reference::convolution(&plain, &exact(&x)?)?)
+            let expected = reference::convolution(&plain, &exact(&x)?)?;
+            // A residual that is left out must show beside sums of so many.
+            let residual = (self.random(4, expected.dims())? * 50.0)?;
+            let with_residual = (&expected + exact(&residual)?)?;
+            Ok([
+                off(&super::convolution(&layer, &x, None)?, &expected)?,
+                off(&super::convolution(&layer, &x, Some(&residual))?, &with_residual)?,
+            ])
         };
-        [(1, Padding::same(1)), (2, Padding::same(1)), (2, Padding::AFTER)].into_iter().map(trial).collect()
+        let geometries = [(1, Padding::same(1)), (2, Padding::same(1)), (2, Padding::AFTER)];
+        Ok(geometries.into_iter().map(trial).collect::<Result<Vec<_>>>()?.concat())
     }
 
     fn group_norm(&self) -> Result<Vec<f32>> {
@@ -115,7 +123,14 @@ impl Trial<'_> {
         let layer = LayerNorm { weight: self.random(1, &[640])?, bias: self.random(2, &[640])?, eps: 1e-5 };
         let x = self.random(3, &[2, 77, 640])?;
         let plain = LayerNorm { weight: exact(&layer.weight)?, bias: exact(&layer.bias)?, ..layer };
-        Ok(vec![off(&super::layer_norm(&layer, &x)?, &reference::layer_norm(&plain, &exact(&x)?)?)?])
+        let residual = self.random(4, x.dims())?;
+        let (sum, y) = super::residual_layer_norm(&layer, &x, &residual)?;
+        let (expected_sum, expected) = reference::residual_layer_norm(&plain, &exact(&x)?, &exact(&residual)?)?;
+        Ok(vec![
+            off(&super::layer_norm(&layer, &x)?, &reference::layer_norm(&plain, &exact(&x)?)?)?,
+            off(&sum, &expected_sum)?,
+            off(&y, &expected)?,
+        ])
     }
 
     fn geglu(&self) -> Result<Vec<f32>> {
@@ -141,7 +156,10 @@ impl Trial<'_> {
     /// Of numbers of 16 bits; there is no other.
     fn attention(&self) -> Result<Vec<f32>> {
         let trial = |(queries, keys, heads, width, mask)| {
-            let random = |seed, tokens| self.random(seed, &[2, tokens, heads * width]);
+            // Rows that are further apart than they are long, each of the three otherwise.
+            let random = |seed: u64, tokens| {
+                self.random(seed, &[2, tokens, heads * width + 8 * seed as usize])?.narrow(2, 8, heads * width)
+            };
             let (query, key, value) = (random(1, queries)?, random(2, keys)?, random(3, keys)?);
             if !super::attends(&query, &key, &value, heads) {
                 return Ok(0.0);

@@ -1,20 +1,20 @@
 //! Attention by matrix units: blocks of queries over blocks of keys, so that the scores stay in the cache however many keys
 //! there are.
-//!
-//! The softmax goes along: with each block of keys come a new largest score and a new sum, and what was summed up before is
-//! scaled to them (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018).
+
+use std::ops::Range;
 
 use candle_core::DType;
 use rayon::prelude::*;
 
 use super::{
     super::{
-        elementwise::exp,
+        lanes::Rows,
         shared::Start,
         tiles::{Depth, Order, Panel, Pieces, Precision, Right, Units, accumulate, pay, row_tiles, units},
         vectors::vectorized,
     },
     Geometry,
+    softmax::Softmax,
 };
 
 /// Queries and keys in a block.
@@ -29,17 +29,24 @@ struct Block {
 }
 
 /// As [`super::attend`], without a mask.
-pub(super) fn attend(query: &[f32], key: &[f32], value: &[f32], geometry: &Geometry, precision: Precision) -> Vec<f32> {
+pub(super) fn attend(
+    query: Rows<'_>,
+    key: Rows<'_>,
+    value: Rows<'_>,
+    geometry: &Geometry,
+    precision: Precision,
+) -> Vec<f32> {
     let Geometry { batch, queries, keys, heads, head_dim, .. } = *geometry;
     let channels = heads * head_dim;
-    let mut y = vec![0.0; query.len()];
-    for batch in 0..batch {
-        let of_batch = |tokens: usize| batch * tokens * channels..(batch + 1) * tokens * channels;
-        let (key, value) = (&key[of_batch(keys)], &value[of_batch(keys)]);
+    let mut y = vec![0.0; batch * queries * channels];
+    for (batch, y) in y.chunks_mut(queries * channels).enumerate() {
+        let of_batch = |tokens| batch * tokens..(batch + 1) * tokens;
+        let (key, value) = (part(key, of_batch(keys), channels), part(value, of_batch(keys), channels));
         let heads: Vec<Vec<Block>> =
             (0..heads).into_par_iter().map(|head| blocks(key, value, geometry, (head * head_dim, precision))).collect();
-        let query = Pieces::of(&query[of_batch(queries)], channels, precision);
-        y[of_batch(queries)].par_chunks_mut(QUERIES * channels).enumerate().for_each(|(number, y)| {
+        let query = part(query, of_batch(queries), channels);
+        let query = Pieces::padded(query, channels, (queries, channels), (0, 0), (channels, precision));
+        y.par_chunks_mut(QUERIES * channels).enumerate().for_each(|(number, y)| {
             let mut space = Space::new(head_dim, precision);
             for (head, blocks) in heads.iter().enumerate() {
                 let first = number * QUERIES * channels + head * head_dim;
@@ -51,6 +58,11 @@ pub(super) fn attend(query: &[f32], key: &[f32], value: &[f32], geometry: &Geome
         });
     }
     y
+}
+
+/// Some rows of which so many numbers count.
+fn part(x: Rows<'_>, rows: Range<usize>, row: usize) -> Rows<'_> {
+    Rows { values: &x.values[rows.start * x.stride..(rows.end - 1) * x.stride + row], ..x }
 }
 
 /// How exactly to multiply among weights that were asked for in this type, if that pays here. Where it costs little,
@@ -65,16 +77,22 @@ pub(super) fn precision(asked: DType) -> Option<Precision> {
 }
 
 /// A head's keys and values, which are `offset` numbers from the beginning of each token.
-fn blocks(key: &[f32], value: &[f32], geometry: &Geometry, (offset, precision): (usize, Precision)) -> Vec<Block> {
-    let channels = geometry.heads * geometry.head_dim;
+fn blocks<'a>(
+    key: Rows<'a>,
+    value: Rows<'a>,
+    geometry: &Geometry,
+    (offset, precision): (usize, Precision),
+) -> Vec<Block> {
     let block = |first: usize| {
         let count = KEYS.min(geometry.keys - first);
         let mut block = Block { keys: Panel::new(precision), values: Panel::new(precision), count };
-        let from = first * channels + offset;
-        let (width, row_stride) = (geometry.head_dim, channels);
-        let keys = Right { values: &key[from..], order: Order::Outputs, row_stride, columns: count, depth: width };
+        let width = geometry.head_dim;
+        let from = |x: Rows<'a>| (&x.values[first * x.stride + offset..], x.stride);
+        let (values, row_stride) = from(key);
+        let keys = Right { values, order: Order::Outputs, row_stride, columns: count, depth: width };
         block.keys.pack(&keys, Depth::whole(0..width), 0..count);
-        let values = Right { values: &value[from..], order: Order::Depths, row_stride, columns: width, depth: count };
+        let (values, row_stride) = from(value);
+        let values = Right { values, order: Order::Depths, row_stride, columns: width, depth: count };
         block.values.pack(&values, Depth::whole(0..count), 0..width);
         block
     };
@@ -113,7 +131,7 @@ impl Space {
         let of_weights = row_tiles(queries, KEYS);
         let scores = &mut self.scores[..queries * KEYS];
         let sums = &mut self.sums[..queries * head_dim];
-        let mut rows = vec![Row { largest: f32::NEG_INFINITY, total: 0.0 }; queries];
+        let mut rows = vec![Softmax::EMPTY; queries];
         for (number, block) in blocks.iter().enumerate() {
             accumulate(query, &of_queries, first, &block.keys, Start::Zero, (scores, KEYS));
             vectorized(|| {
@@ -130,44 +148,9 @@ impl Space {
             accumulate(&self.weights, &of_weights, 0, &block.values, start, (sums, head_dim));
         }
         for (row, sums) in rows.iter().zip(sums.chunks_mut(head_dim)) {
-            let inverse = 1.0 / row.total;
+            let inverse = row.inverse();
             sums.iter_mut().for_each(|sum| *sum *= inverse);
         }
         sums
-    }
-}
-
-/// The softmax of one query so far.
-#[derive(Clone, Copy)]
-struct Row {
-    largest: f32,
-    total: f32,
-}
-
-impl Row {
-    /// Makes weights of a block's scores and returns what earlier sums are to be multiplied with.
-    #[inline(always)]
-    fn take(&mut self, scores: &mut [f32], scale: f32) -> f32 {
-        let (lanes, rest) = scores.as_chunks::<16>();
-        let mut largest = [self.largest; 16];
-        lanes.iter().for_each(|lane| largest.iter_mut().zip(lane).for_each(|(largest, x)| *largest = largest.max(*x)));
-        let largest = largest.iter().chain(rest).copied().fold(self.largest, f32::max);
-        let shrinks = exp(scale * (self.largest - largest));
-        let (lanes, rest) = scores.as_chunks_mut::<16>();
-        let mut totals = [0.0f32; 16];
-        for lane in lanes {
-            for (x, total) in lane.iter_mut().zip(&mut totals) {
-                *x = exp(scale * (*x - largest));
-                *total += *x;
-            }
-        }
-        let mut total = totals.iter().sum::<f32>();
-        for x in rest {
-            *x = exp(scale * (*x - largest));
-            total += *x;
-        }
-        self.total = self.total * shrinks + total;
-        self.largest = largest;
-        shrinks
     }
 }

@@ -9,6 +9,7 @@ use std::arch::x86_64::{
 use rayon::prelude::*;
 
 use super::{
+    super::lanes::Rows,
     MOST_PIECES, Precision, STEP, TILE,
     aligned::{Aligned, Bits, NONE},
 };
@@ -39,10 +40,10 @@ impl Pieces {
         pieces
     }
 
-    /// Splits rows of a picture into one with room around it: each `row` of `x` goes to `padded.1` numbers into a row of
-    /// `padded.0`, below as many rows of zeros as `above`.
+    /// Splits rows of a picture into one with room around it: each of `x`, of `row` numbers, goes to `left` numbers into a row
+    /// of `padded_row`, below as many rows of zeros as `above`.
     pub(in super::super) fn padded(
-        x: &[f32],
+        x: Rows<'_>,
         row: usize,
         (rows, padded_row): (usize, usize),
         (above, left): (usize, usize),
@@ -51,10 +52,10 @@ impl Pieces {
         let mut pieces = Self::with_room(rows * padded_row, row_stride, precision);
         let mut parts = pieces.parts(padded_row);
         parts.truncate(rows);
-        let written = above..above + x.len() / row;
+        let written = above..above + x.values.len().div_ceil(x.stride);
         parts.into_par_iter().with_min_len(8).enumerate().for_each(|(number, mut parts)| {
             if written.contains(&number) {
-                let x = &x[(number - above) * row..][..row];
+                let x = &x.values[(number - above) * x.stride..][..row];
                 parts.iter_mut().filter(|part| !part.is_empty()).for_each(|part| {
                     part[..left].fill(NONE);
                     part[left + row..].fill(NONE);

@@ -171,7 +171,7 @@ impl Tiles<'_> {
         }
     }
 
-    /// The products' sums with the bias, to where they belong.
+    /// The products' sums with what is added to them, to where they belong.
     #[inline(always)]
     fn write<S: Simd>(&self, simd: S, columns: Range<usize>, products: &[f32], target: Shared) {
         let tiles = self.range.len();
@@ -184,16 +184,21 @@ impl Tiles<'_> {
                         *sum = load::<S>(products, (place * tiles + tile) * WIDTH + column);
                     }
                 }
-                let bias = load::<S>(self.problem.bias, columns.start + column);
+                let bias = load::<S>(self.problem.added.bias, columns.start + column);
                 for (i, outputs) in transforms::output(simd, sums).into_iter().enumerate() {
                     for (j, output) in outputs.into_iter().enumerate() {
                         let (row, pixel) = (first_row + i, first_column + j);
                         // A tile may reach over the edge.
                         if row < rows.end && pixel < self.problem.geometry.width {
-                            let (pixel, sum) = (row * self.problem.geometry.width + pixel, simd.add_f32s(output, bias));
+                            let (pixel, channel) = (row * self.problem.geometry.width + pixel, columns.start + column);
+                            let mut sum = simd.add_f32s(output, bias);
+                            if let Some(residual) = self.problem.added.residual {
+                                let residual = load::<S>(residual, pixel * target.row_stride + channel);
+                                sum = simd.add_f32s(sum, residual);
+                            }
                             #[expect(unsafe_code, reason = "these channels of this pixel are this block's alone")]
                             unsafe {
-                                target.write(pixel, columns.start + column, sum);
+                                target.write(pixel, channel, sum);
                             }
                         }
                     }
@@ -207,7 +212,10 @@ impl Tiles<'_> {
 mod tests {
     use pulp::Scalar;
 
-    use super::{super::transforms::KERNEL, *};
+    use super::{
+        super::{super::convolution::Added, transforms::KERNEL},
+        *,
+    };
     use crate::pipeline::{ops::Padding, weights::Numbers};
 
     const SIZE: (usize, usize) = (5, 6);
@@ -249,12 +257,13 @@ mod tests {
     #[test]
     fn vectors_of_every_width_convolve_alike() {
         let (x, bias) = (numbers(SIZE.0 * SIZE.1 * INPUTS, 1), numbers(OUTPUTS, 3));
+        let residual = numbers(SIZE.0 * SIZE.1 * OUTPUTS, 4);
         let weight = numbers(KERNEL * KERNEL * INPUTS * OUTPUTS, 2);
         let problem = Problem {
             x: &x,
             upsampled: false,
             weight: Numbers::F32(&weight),
-            bias: &bias,
+            added: Added { bias: &bias, residual: Some(&residual) },
             geometry: &Geometry {
                 height: SIZE.0,
                 width: SIZE.1,
@@ -273,7 +282,8 @@ mod tests {
             found.extend(pulp::x86::V3::try_new().map(|simd| ("AVX2", convolved(simd, &problem))));
             found.extend(pulp::x86::V4::try_new().map(|simd| ("AVX-512", convolved(simd, &problem))));
         }
-        let expected = plainly(&x, &weight, &bias);
+        let mut expected = plainly(&x, &weight, &bias);
+        expected.iter_mut().zip(&residual).for_each(|(sum, residual)| *sum += residual);
         let largest = expected.iter().fold(0.0f32, |largest, number| largest.max(number.abs()));
         for (name, found) in found {
             for (place, (found, expected)) in found.iter().zip(&expected).enumerate() {

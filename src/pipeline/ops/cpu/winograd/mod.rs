@@ -16,7 +16,12 @@ mod kernel;
 mod transforms;
 
 use super::{
-    super::Padding, convolution::Geometry, lanes::MOST_LANES, shared::Shared, turns::in_turns, values::Weight,
+    super::Padding,
+    convolution::{Added, Geometry},
+    lanes::MOST_LANES,
+    shared::Shared,
+    turns::in_turns,
+    values::Weight,
     vectors::with_lanes,
 };
 use crate::pipeline::weights::Numbers;
@@ -34,7 +39,7 @@ struct Problem<'a> {
     upsampled: bool,
     /// `(3, 3, in, out)`.
     weight: Numbers<'a>,
-    bias: &'a [f32],
+    added: Added<'a>,
     geometry: &'a Geometry,
 }
 
@@ -62,12 +67,18 @@ pub(super) fn fits(geometry: &Geometry) -> bool {
 
 /// Convolves each picture of a batch, or each one upsampled twice, to the size in `geometry`. The weight is
 /// `(3, 3, in, out)`.
-pub(super) fn convolve(x: &[f32], weight: &Weight<'_>, bias: &[f32], geometry: &Geometry, upsampled: bool) -> Vec<f32> {
+pub(super) fn convolve(
+    x: &[f32],
+    weight: &Weight<'_>,
+    added: Added<'_>,
+    geometry: &Geometry,
+    upsampled: bool,
+) -> Vec<f32> {
     assert!(fits(geometry), "a convolution of another kind");
     let Geometry { height, width, in_channels, out_channels, .. } = *geometry;
     let pixels = height * width;
     let batch = if upsampled { 4 * x.len() / (pixels * in_channels) } else { x.len() / (pixels * in_channels) };
-    let problem = Problem { x, upsampled, weight: weight.numbers(), bias, geometry };
+    let problem = Problem { x, upsampled, weight: weight.numbers(), added, geometry };
     let (rows, columns) = problem.grid();
     let tiles = batch * rows * columns;
     let threads = rayon::current_num_threads();
