@@ -1,5 +1,5 @@
-//! The operations that decide how long a picture takes on the CPU, one by one, in the sizes they have at 512 x 512: what each
-//! reaches. `cargo bench --bench operations` prints the table; `benches/README.md` keeps results.
+//! The operations that decide how long a picture takes on the CPU, one by one, in the sizes they have at 512 x 512, and
+//! attention in those at 1024 x 1024, too: what each reaches. `cargo bench --bench operations` prints the table; `benches/README.md` keeps results.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 use std::{hint::black_box, time::Instant};
@@ -81,6 +81,8 @@ fn main() -> Result<()> {
     attend(256, 256, 20, 64)?;
     attend(1024, 1024, 10, 64)?;
     attend(1024, 77, 10, 64)?;
+    attend(4096, 4096, 10, 64)?;
+    attend(4096, 77, 10, 64)?;
     attend(4096, 4096, 1, 512)?;
     let (x, weight, bias) = (random(&[1, 64, 64, 320])?, random(&[320])?, random(&[320])?);
     let norm = GroupNorm { weight, bias, groups: 32, eps: 1e-5 };
@@ -88,6 +90,9 @@ fn main() -> Result<()> {
     let (x, weight, bias) = (random(&[1, 1024, 640])?, random(&[640])?, random(&[640])?);
     let norm = LayerNorm { weight, bias, eps: 1e-5 };
     measure("layer norm, 1024 x 640", 0, || norm.forward(&x))?;
-    let x = random(&[1, 256, 10240])?;
-    measure("GEGLU, 256 x 2 x 5120", 0, || geglu(&x))
+    for rows in [256, 1024] {
+        let x = random(&[1, rows, 10240])?;
+        measure(&format!("GEGLU, {rows} x 2 x 5120"), 0, || geglu(&x))?;
+    }
+    Ok(())
 }

@@ -82,7 +82,9 @@ impl Transformer {
             let (sum, next) = block.forward(hidden, update.as_ref(), text)?;
             (hidden, update) = (sum, Some(next));
         }
-        let hidden = update.map_or(Ok(hidden.clone()), |update| hidden + update)?;
+        if let Some(update) = update {
+            hidden = (hidden + update)?;
+        }
         x + self.proj_out.forward(&hidden)?.reshape(x.shape())?
     }
 }

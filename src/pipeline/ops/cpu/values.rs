@@ -6,9 +6,9 @@ use candle_core::{CpuStorage, DType, Result, Storage, StorageRef, Tensor};
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
-use super::lanes::Rows;
 #[cfg(target_arch = "x86_64")]
 use super::tiles::Precision;
+use super::{super::attention::row_stride, lanes::Rows};
 use crate::pipeline::weights::{Numbers, WeightMatrix};
 
 /// The numbers of a contiguous f32 tensor, readable as a slice.
@@ -41,18 +41,10 @@ impl<'a> RowsOf<'a> {
     /// Of a tensor `(b, rows, columns)`, the rows of all of which are equally far apart.
     pub(super) fn of(tensor: &'a Tensor) -> Result<Self> {
         let (storage, layout) = tensor.storage_and_layout();
-        let (&[batch, rows, columns], &[of_batch, stride, 1]) = (layout.dims(), layout.stride()) else {
-            candle_core::bail!("the operation needs rows, not {layout:?}");
-        };
-        // What has no next has a stride that means nothing.
-        let stride = match (batch, rows) {
-            (1, 1) => columns,
-            (_, 1) => of_batch,
-            _ => stride,
-        };
-        if stride < columns || (batch > 1 && of_batch != rows * stride) {
+        let (batch, rows, columns) = layout.shape().dims3()?;
+        let Some(stride) = row_stride(layout) else {
             candle_core::bail!("the operation needs rows that are equally far apart, not {layout:?}");
-        }
+        };
         let start = layout.start_offset();
         let end = start + (batch * rows).saturating_sub(1) * stride + columns;
         match &*storage {

@@ -1,7 +1,7 @@
 //! Attention on tensor cores, which keeps no scores.
 
 use candle_core::{
-    CudaStorage, DType, Layout, Result, Shape, Tensor,
+    CudaStorage, DType, Result, Shape, Tensor,
     backend::BackendStorage as _,
     cuda_backend::{
         WrapErr as _,
@@ -10,7 +10,7 @@ use candle_core::{
 };
 
 use super::{
-    super::Mask,
+    super::{Mask, attention::row_stride},
     launch::{ATTENTION, Number, Operand, kernel_of, operation_on_three, result, room},
 };
 
@@ -34,8 +34,8 @@ const VARIANTS: [Variant; 2] = [
 /// Whether there is a kernel for these: numbers of 16 bits, and heads neither too wide nor of an odd width.
 pub(in super::super) fn attends(query: &Tensor, key: &Tensor, value: &Tensor, heads: usize) -> bool {
     let width = query.dim(2).unwrap_or(0) / heads.max(1);
-    let is_aligned = |x: &Tensor| match rows(x.layout()) {
-        Some(rows) => rows.start % GROUP == 0 && rows.stride % GROUP == 0,
+    let is_aligned = |x: &Tensor| match row_stride(x.layout()) {
+        Some(stride) => x.layout().start_offset() % GROUP == 0 && stride % GROUP == 0,
         // Then it is copied.
         None => true,
     };
@@ -49,36 +49,17 @@ fn variant(width: usize) -> Option<&'static Variant> {
     VARIANTS.iter().find(|variant| width > 0 && width <= variant.width)
 }
 
-/// Where rows are that may be further apart than they are long.
-struct Rows {
-    start: usize,
-    stride: usize,
-}
-
-/// The rows of `(b, rows, columns)`, if all are equally far apart.
-fn rows(layout: &Layout) -> Option<Rows> {
-    let (&[batch, rows, columns], &[of_batch, stride, 1]) = (layout.dims(), layout.stride()) else { return None };
-    // What has no next has a stride that means nothing.
-    let stride = match (batch, rows) {
-        (1, 1) => columns,
-        (_, 1) => of_batch,
-        _ => stride,
-    };
-    let fit = stride >= columns && (batch == 1 || of_batch == rows * stride);
-    fit.then_some(Rows { start: layout.start_offset(), stride })
-}
-
 /// Rows that are equally far apart, which those of most already are.
 fn in_rows(x: &Tensor) -> Result<Tensor> {
-    if rows(x.layout()).is_some() { Ok(x.clone()) } else { x.contiguous() }
+    if row_stride(x.layout()).is_some() { Ok(x.clone()) } else { x.contiguous() }
 }
 
 /// The numbers from the first row on, and how far apart rows are.
 fn view_of_rows<'a, T: Number>((storage, layout): Operand<'a>) -> Result<(CudaView<'a, T>, u32)> {
-    let Some(Rows { start, stride }) = rows(layout) else {
+    let Some(stride) = row_stride(layout) else {
         candle_core::bail!("rows of {layout:?} are not equally far apart");
     };
-    Ok((storage.as_cuda_slice::<T>()?.slice(start..), stride as u32))
+    Ok((storage.as_cuda_slice::<T>()?.slice(layout.start_offset()..), stride as u32))
 }
 
 /// As [`super::super::attention()`].

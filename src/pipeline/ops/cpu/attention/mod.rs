@@ -7,10 +7,9 @@ mod softmax;
 
 use candle_core::DType;
 
-use super::super::Mask;
-use super::lanes::Rows;
 #[cfg(target_arch = "x86_64")]
 use super::tiles;
+use super::{super::Mask, lanes::Rows};
 
 /// Sizes of one attention.
 pub(super) struct Geometry {

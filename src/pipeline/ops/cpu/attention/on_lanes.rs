@@ -113,7 +113,7 @@ impl WithSimd for Part<'_> {
             return;
         }
         let Geometry { keys, head_dim, .. } = *self.geometry;
-        let (width, count) = (head_dim.next_multiple_of(columns::<S>()), self.queries.len());
+        let (width, count) = (self.width(columns::<S>()), self.queries.len());
         let block = (BLOCK / width).clamp(columns::<S>(), KEYS) / columns::<S>() * columns::<S>();
         self.scratch.keys.resize(block * head_dim, 0.0);
         self.scratch.values.resize(block * width, 0.0);
@@ -134,6 +134,11 @@ impl WithSimd for Part<'_> {
 }
 
 impl Part<'_> {
+    /// Columns of a query's sums: the head's, in whole panels.
+    fn width(&self, columns: usize) -> usize {
+        self.geometry.head_dim.next_multiple_of(columns)
+    }
+
     /// Panels of so many keys; those that are not there are zero.
     #[inline(always)]
     fn pack_keys(&mut self, columns: usize, block: Range<usize>) {
@@ -170,8 +175,8 @@ impl Part<'_> {
     fn attend<S: Simd>(&mut self, simd: S, queries: Range<usize>, block: Range<usize>) {
         let Geometry { head_dim, mask, .. } = *self.geometry;
         let columns = columns::<S>();
+        let (count, width) = (queries.len(), self.width(columns));
         let Scratch { keys, values, scores, sums, softmax } = &mut *self.scratch;
-        let (count, width) = (queries.len(), head_dim.next_multiple_of(columns));
         let stride = block.len().next_multiple_of(columns);
         let left = self.query.from(self.queries.start + queries.start);
         let matrix = Shared::of(scores, stride);
@@ -212,7 +217,7 @@ impl Part<'_> {
     fn write<S: Simd>(&self, simd: S) {
         let Tokens { first, offset, .. } = self.query;
         let head_dim = self.geometry.head_dim;
-        let width = head_dim.next_multiple_of(columns::<S>());
+        let width = self.width(columns::<S>());
         let in_vectors = head_dim / S::F32_LANES * S::F32_LANES;
         let sums = self.scratch.sums.chunks_exact(width);
         for ((query, sums), softmax) in self.queries.clone().zip(sums).zip(&self.scratch.softmax) {
