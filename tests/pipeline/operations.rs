@@ -28,10 +28,18 @@ fn values(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// The same tests in processes that make no use of what the machine has: of matrix units, and then of bf16 at all.
+fn has_avx512() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_x86_feature_detected!("avx512f");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// The same tests in processes that make no use of what the machine has: of matrix units, then of bf16 at all, then of vectors
+/// of sixteen.
 #[test]
 fn operations_on_lesser_processors() {
-    let lesser = [("avx512_bf16", has_matrix_units()), ("avx512", multiplies_bf16())];
+    let lesser = [("avx512_bf16", has_matrix_units()), ("avx512", multiplies_bf16()), ("avx2", has_avx512())];
     for (most, _) in lesser.into_iter().filter(|(_, is_less)| *is_less) {
         let tests = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["operations::", "stages::", "--skip", "operations_on_lesser_processors"])
@@ -240,13 +248,16 @@ fn a_row_that_is_not_finite_stays_so_in_eight_bits() {
     if !has_int8() {
         return;
     }
-    let layer = Int8Linear::of(&Linear::new(random(1, &[4, 8]), None)).unwrap();
-    for broken in [f32::NAN, f32::INFINITY] {
-        let mut numbers = values(&random(2, &[1, 3, 8]));
-        numbers[9] = broken;
-        let y = values(&layer.forward(&Tensor::from_vec(numbers, (1, 3, 8), &Device::Cpu).unwrap()).unwrap());
-        assert!(y[4..8].iter().all(|y| !y.is_finite()), "the failure is seen");
-        assert!(y[..4].iter().chain(&y[8..]).all(|y| y.is_finite()), "and is its row's");
+    let layer = Int8Linear::of(&Linear::new(random(1, &[4, 40]), None)).unwrap();
+    for broken in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        // Among those that are looked at sixteen at a time, and after them.
+        for place in [41, 75] {
+            let mut numbers = values(&random(2, &[1, 3, 40]));
+            numbers[place] = broken;
+            let y = values(&layer.forward(&Tensor::from_vec(numbers, (1, 3, 40), &Device::Cpu).unwrap()).unwrap());
+            assert!(y[4..8].iter().all(|y| !y.is_finite()), "the failure is seen");
+            assert!(y[..4].iter().chain(&y[8..]).all(|y| y.is_finite()), "and is its row's");
+        }
     }
 }
 

@@ -1,11 +1,11 @@
 //! The types that weights are kept in, and their numbers in f32.
 
-#[cfg(target_arch = "x86_64")]
 use std::any::TypeId;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{
-    __m512, _mm256_loadu_si256, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_loadu_ps,
-    _mm512_slli_epi32,
+    __m256, __m512, _mm_loadu_si128, _mm256_castsi256_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_loadu_ps,
+    _mm256_loadu_si256, _mm256_slli_epi32, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps,
+    _mm512_loadu_ps, _mm512_slli_epi32,
 };
 
 use half::{bf16, f16, slice::HalfFloatSliceExt};
@@ -14,7 +14,7 @@ use pulp::Simd;
 use super::lanes::{MOST_LANES, load};
 
 /// Types a weight may be kept in.
-pub(super) trait Number: Copy + Sync {
+pub(super) trait Number: Copy + Sync + 'static {
     const ZERO: Self;
 
     /// Numbers in f32, as many as there is room for.
@@ -27,6 +27,14 @@ pub(super) trait Number: Copy + Sync {
     #[cfg(target_arch = "x86_64")]
     #[expect(unsafe_code, reason = "a trait's way to have an implementation that needs these instructions")]
     unsafe fn widened(numbers: &[Self; MOST_LANES]) -> __m512;
+
+    /// Eight numbers in f32.
+    ///
+    /// # Safety
+    /// The processor has AVX2 and F16C.
+    #[cfg(target_arch = "x86_64")]
+    #[expect(unsafe_code, reason = "as above")]
+    unsafe fn eight_widened(numbers: &[Self; 8]) -> __m256;
 }
 
 impl Number for f32 {
@@ -43,6 +51,13 @@ impl Number for f32 {
     unsafe fn widened(numbers: &[Self; MOST_LANES]) -> __m512 {
         unsafe { _mm512_loadu_ps(numbers.as_ptr()) }
     }
+
+    #[cfg(target_arch = "x86_64")]
+    #[expect(unsafe_code, reason = "loads as many bytes as the array has")]
+    #[target_feature(enable = "avx2,f16c")]
+    unsafe fn eight_widened(numbers: &[Self; 8]) -> __m256 {
+        unsafe { _mm256_loadu_ps(numbers.as_ptr()) }
+    }
 }
 
 impl Number for f16 {
@@ -58,6 +73,13 @@ impl Number for f16 {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn widened(numbers: &[Self; MOST_LANES]) -> __m512 {
         _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(numbers.as_ptr().cast()) })
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[expect(unsafe_code, reason = "loads as many bytes as the array has")]
+    #[target_feature(enable = "avx2,f16c")]
+    unsafe fn eight_widened(numbers: &[Self; 8]) -> __m256 {
+        _mm256_cvtph_ps(unsafe { _mm_loadu_si128(numbers.as_ptr().cast()) })
     }
 }
 
@@ -76,16 +98,30 @@ impl Number for bf16 {
         let bits = _mm512_cvtepu16_epi32(unsafe { _mm256_loadu_si256(numbers.as_ptr().cast()) });
         _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
     }
+
+    #[cfg(target_arch = "x86_64")]
+    #[expect(unsafe_code, reason = "loads as many bytes as the array has")]
+    #[target_feature(enable = "avx2,f16c")]
+    unsafe fn eight_widened(numbers: &[Self; 8]) -> __m256 {
+        let bits = _mm256_cvtepu16_epi32(unsafe { _mm_loadu_si128(numbers.as_ptr().cast()) });
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
+    }
+}
+
+/// Whether [`widened`] has a vector's numbers from memory to registers at once: from f32 always, from others only with AVX-512.
+#[inline(always)]
+pub(super) fn widens_in_registers<S: Simd, T: Number>() -> bool {
+    TypeId::of::<T>() == TypeId::of::<f32>() || S::F32_LANES == MOST_LANES
 }
 
 /// A vector of the first of these numbers, of a processor that has such vectors.
 #[inline(always)]
 pub(super) fn widened<S: Simd, T: Number>(_: S, numbers: &[T]) -> S::f32s {
     #[cfg(target_arch = "x86_64")]
-    if TypeId::of::<S>() == TypeId::of::<pulp::x86::V4>()
+    if S::F32_LANES == MOST_LANES
         && let Some(numbers) = numbers.first_chunk()
     {
-        #[expect(unsafe_code, reason = "whoever has a `V4` has AVX-512, and this is its vector")]
+        #[expect(unsafe_code, reason = "vectors of sixteen are AVX-512's, and this is one")]
         return unsafe { std::mem::transmute_copy(&T::widened(numbers)) };
     }
     let mut wide = [0.0; MOST_LANES];

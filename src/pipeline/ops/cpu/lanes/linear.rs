@@ -1,5 +1,5 @@
-//! Linear layers on processors with AVX-512: each core packs some outputs of the weight, in whichever type it is kept, and
-//! multiplies all rows with them. So the weight passes once, however few rows there are.
+//! Linear layers on processors with AVX2 or AVX-512: each core packs some outputs of the weight, in whichever type it is
+//! kept, and multiplies all rows with them. So the weight passes once, however few rows there are.
 
 use std::ops::Range;
 
@@ -10,10 +10,10 @@ use super::{
         number::Number,
         shared::{Shared, Start},
         turns::in_turns,
-        vectors::{has_avx512, with_lanes},
+        vectors::{has_avx2, with_lanes},
     },
     MOST_LANES, Place, Rows, columns, multiply,
-    panel::{COLUMNS, pack},
+    panel::pack,
     rows,
 };
 
@@ -21,12 +21,14 @@ use super::{
 const WIDTH: usize = 256;
 /// Inputs at a time, at most: with `WIDTH`, half a megabyte.
 const DEPTH: usize = 512;
+/// Outputs that a part is a multiple of: two of the widest vectors.
+const COLUMNS: usize = 2 * MOST_LANES;
 /// With fewer rows packing would be most of the work.
 const FEWEST_ROWS: usize = 8;
 
 /// Whether this way is open to a layer of these sizes on this processor.
 pub(in super::super) fn fits(rows: usize, (inputs, outputs): (usize, usize)) -> bool {
-    has_avx512()
+    has_avx2()
         && rows >= FEWEST_ROWS
         && inputs > 0
         && inputs.is_multiple_of(MOST_LANES)
@@ -94,22 +96,22 @@ impl<T: Number> WithSimd for Part<'_, T> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { layer, outputs, rows: some, panels, target } = self;
-        assert!(columns::<S>() == COLUMNS, "packed for vectors of another width");
+        let columns = columns::<S>();
         let inputs = layer.inputs;
         let depth = inputs.div_ceil(inputs.div_ceil(DEPTH)).next_multiple_of(MOST_LANES);
         for first in (0..inputs).step_by(depth) {
             let part = first..(first + depth).min(inputs);
             let depth = part.len();
             panels.resize(depth * outputs.len(), 0.0);
-            #[expect(unsafe_code, reason = "vectors as wide as these are AVX-512's")]
+            #[expect(unsafe_code, reason = "what has these vectors and fits has F16C")]
             unsafe {
-                pack(layer.weight, inputs, outputs.clone(), part, panels);
+                pack::<S, T>(layer.weight, inputs, outputs.clone(), part, panels);
             }
             // A few rows meet all columns while they are in the first cache.
             for row in some.clone().step_by(rows::<S>()) {
                 let count = rows::<S>().min(some.end - row);
                 let left = Rows { values: &layer.x[row * inputs + first..], stride: inputs };
-                for (column, panel) in outputs.clone().step_by(COLUMNS).zip(panels.chunks_exact(depth * COLUMNS)) {
+                for (column, panel) in outputs.clone().step_by(columns).zip(panels.chunks_exact(depth * columns)) {
                     let start = match layer.bias {
                         _ if first > 0 => Start::Target,
                         bias => bias.map_or(Start::Zero, Start::Bias),

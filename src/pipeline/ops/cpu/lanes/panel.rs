@@ -2,58 +2,123 @@
 
 use std::{
     arch::x86_64::{
-        _MM_HINT_T0, _mm_prefetch, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_setzero_si512, _mm512_storeu_ps,
+        __m256i, _mm256_castps_si256, _mm256_permute2x128_si256, _mm256_setzero_si256, _mm256_storeu_si256,
+        _mm256_unpackhi_epi32, _mm256_unpackhi_epi64, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
+        _mm512_castps_si512, _mm512_setzero_si512, _mm512_storeu_si512,
     },
     ops::Range,
 };
 
-use super::super::{
-    number::Number,
-    tiles::{TILE, transposed},
+use pulp::Simd;
+
+use super::{
+    super::{
+        number::Number,
+        tiles::{TILE, prefetch, transposed},
+    },
+    MOST_LANES, columns,
 };
 
-/// How many numbers of a row are asked for before they are needed.
-const AHEAD: usize = 8 * TILE;
+/// How many numbers of a row are asked for before they are needed: many rows at once are more than a processor foresees by
+/// itself.
+const AHEAD: usize = 8 * MOST_LANES;
+/// Lanes of AVX2.
+const EIGHT: usize = 8;
 
-/// Outputs of a panel.
-pub(super) const COLUMNS: usize = 2 * TILE;
-
-/// Packs these inputs of these outputs of a weight `(out, in)`: for each 32 outputs one input of all of them after the other.
-/// Both ranges are multiples of 16 long, that of outputs of 32.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) fn pack<T: Number>(
+/// Packs these inputs of these outputs of a weight `(out, in)`: for each [`columns`] of the outputs one input of all of them
+/// after the other. Both ranges are multiples of 16 long, that of outputs of `columns`, too.
+///
+/// # Safety
+/// The processor has F16C, too, if the vectors are AVX2's.
+#[inline(always)]
+#[expect(unsafe_code, reason = "the vectors' type says that the processor has AVX2 or AVX-512")]
+pub(super) unsafe fn pack<S: Simd, T: Number>(
     weight: &[T],
     inputs_of_all: usize,
     outputs: Range<usize>,
     inputs: Range<usize>,
     panels: &mut [f32],
 ) {
-    let depth = inputs.len();
-    for (first, panel) in outputs.step_by(COLUMNS).zip(panels.chunks_exact_mut(depth * COLUMNS)) {
-        for (input, panel) in inputs.clone().step_by(TILE).zip(panel.chunks_exact_mut(TILE * COLUMNS)) {
+    let (lanes, columns, depth) = (S::F32_LANES, columns::<S>(), inputs.len());
+    for (first, panel) in outputs.step_by(columns).zip(panels.chunks_exact_mut(depth * columns)) {
+        for (input, panel) in inputs.clone().step_by(lanes).zip(panel.chunks_exact_mut(lanes * columns)) {
             for half in 0..2 {
-                let mut rows = [_mm512_setzero_si512(); TILE];
-                for (number, row) in rows.iter_mut().enumerate() {
-                    let start = (first + half * TILE + number) * inputs_of_all + input;
-                    let Some(numbers) = weight[start..].first_chunk::<TILE>() else { unreachable!("a row ends here") };
-                    #[expect(
-                        unsafe_code,
-                        reason = "this function needs the same instructions; a hint may name any address"
-                    )]
-                    unsafe {
-                        // Sixteen rows at once are more than the processor foresees by itself.
-                        _mm_prefetch::<_MM_HINT_T0>(weight.as_ptr().wrapping_add(start + AHEAD).cast());
-                        *row = _mm512_castps_si512(T::widened(numbers));
-                    }
-                }
-                for (row, target) in transposed(rows).into_iter().zip(panel.chunks_exact_mut(COLUMNS)) {
-                    let target = &mut target[half * TILE..][..TILE];
-                    #[expect(unsafe_code, reason = "the slice is as long as the vector")]
-                    unsafe {
-                        _mm512_storeu_ps(target.as_mut_ptr(), _mm512_castsi512_ps(row));
-                    }
+                let weight = &weight[(first + half * lanes) * inputs_of_all + input..];
+                let panel = &mut panel[half * lanes..];
+                match lanes {
+                    TILE => unsafe { turn_sixteen(weight, inputs_of_all, panel) },
+                    EIGHT => unsafe { turn_eight(weight, inputs_of_all, panel) },
+                    _ => unreachable!("neither AVX2 nor AVX-512"),
                 }
             }
         }
     }
+}
+
+/// Sixteen rows, `stride` apart, to columns of a panel.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn turn_sixteen<T: Number>(weight: &[T], stride: usize, panel: &mut [f32]) {
+    let mut rows = [_mm512_setzero_si512(); TILE];
+    for (number, row) in rows.iter_mut().enumerate() {
+        let start = number * stride;
+        let Some(numbers) = weight[start..].first_chunk() else { unreachable!("a row ends here") };
+        prefetch(weight, start + AHEAD);
+        #[expect(unsafe_code, reason = "this function needs the same instructions")]
+        unsafe {
+            *row = _mm512_castps_si512(T::widened(numbers));
+        }
+    }
+    for (row, target) in transposed(rows).into_iter().zip(panel.chunks_mut(2 * TILE)) {
+        let target = &mut target[..TILE];
+        #[expect(unsafe_code, reason = "the slice is as long as the vector")]
+        unsafe {
+            _mm512_storeu_si512(target.as_mut_ptr().cast(), row);
+        }
+    }
+}
+
+/// Eight rows, `stride` apart, to columns of a panel.
+#[target_feature(enable = "avx2,f16c")]
+fn turn_eight<T: Number>(weight: &[T], stride: usize, panel: &mut [f32]) {
+    let mut rows = [_mm256_setzero_si256(); EIGHT];
+    for (number, row) in rows.iter_mut().enumerate() {
+        let start = number * stride;
+        let Some(numbers) = weight[start..].first_chunk() else { unreachable!("a row ends here") };
+        prefetch(weight, start + AHEAD);
+        #[expect(unsafe_code, reason = "this function needs the same instructions")]
+        unsafe {
+            *row = _mm256_castps_si256(T::eight_widened(numbers));
+        }
+    }
+    for (row, target) in eight_transposed(rows).into_iter().zip(panel.chunks_mut(2 * EIGHT)) {
+        let target = &mut target[..EIGHT];
+        #[expect(unsafe_code, reason = "the slice is as long as the vector")]
+        unsafe {
+            _mm256_storeu_si256(target.as_mut_ptr().cast(), row);
+        }
+    }
+}
+
+/// The transpose of 8 x 8 numbers of 32 bits: pairs of rows, then of pairs, then of halves.
+#[target_feature(enable = "avx2")]
+fn eight_transposed(rows: [__m256i; EIGHT]) -> [__m256i; EIGHT] {
+    let mut pairs = rows;
+    for i in (0..EIGHT).step_by(2) {
+        pairs[i] = _mm256_unpacklo_epi32(rows[i], rows[i + 1]);
+        pairs[i + 1] = _mm256_unpackhi_epi32(rows[i], rows[i + 1]);
+    }
+    // Of each four rows: columns 0, 1, 2 and 3 of both halves.
+    let mut fours = pairs;
+    for i in (0..EIGHT).step_by(4) {
+        fours[i] = _mm256_unpacklo_epi64(pairs[i], pairs[i + 2]);
+        fours[i + 1] = _mm256_unpackhi_epi64(pairs[i], pairs[i + 2]);
+        fours[i + 2] = _mm256_unpacklo_epi64(pairs[i + 1], pairs[i + 3]);
+        fours[i + 3] = _mm256_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
+    }
+    let mut transposed = fours;
+    for column in 0..4 {
+        transposed[column] = _mm256_permute2x128_si256::<0x20>(fours[column], fours[4 + column]);
+        transposed[4 + column] = _mm256_permute2x128_si256::<0x31>(fours[column], fours[4 + column]);
+    }
+    transposed
 }

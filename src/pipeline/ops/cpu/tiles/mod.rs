@@ -22,7 +22,9 @@ mod vectors;
 
 use std::sync::LazyLock;
 
-pub(super) use panel::{Depth, Order, Panel, Right, transposed};
+use super::processor::{Level, most};
+
+pub(super) use panel::{Depth, Order, Panel, Right, prefetch, transposed};
 pub(super) use pieces::Pieces;
 pub(super) use product::{Product, RowTile, Segments, accumulate, row_tiles};
 
@@ -67,18 +69,16 @@ pub(super) enum Units {
     Vectors,
 }
 
-/// What this processor has, and the system lets this program use. `FOURSTEP_MAX_CPU` makes less of it, for comparisons:
-/// `avx512_bf16` has no matrix units, `avx512` neither these nor bf16.
+/// What this processor has, and the system lets this program use.
 pub(super) fn units() -> Option<Units> {
     static UNITS: LazyLock<Option<Units>> = LazyLock::new(|| {
-        let most = std::env::var_os("FOURSTEP_MAX_CPU");
         let has_vectors = is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512bf16");
-        if !has_vectors || most.as_ref().is_some_and(|most| most == "avx512") {
+        if !has_vectors || most() < Level::Avx512Bf16 {
             return None;
         }
-        let may_have_tiles = most.is_none_or(|most| most != "avx512_bf16");
+        let may_have_tiles = most() == Level::Amx;
         Some(if may_have_tiles && has_tiles() && may_use_tiles() { Units::Tiles } else { Units::Vectors })
     });
     *UNITS

@@ -225,7 +225,7 @@ fn from_depths<T: Number, const N: usize>(right: &Right<'_, T>, place: &Place) -
 
 /// Asks for the cache line of this number.
 #[inline(always)]
-fn prefetch<T>(values: &[T], number: usize) {
+pub(in super::super) fn prefetch<T>(values: &[T], number: usize) {
     #[expect(unsafe_code, reason = "a hint, which may name any address")]
     unsafe {
         _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().wrapping_add(number).cast());

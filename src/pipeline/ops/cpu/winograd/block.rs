@@ -210,6 +210,7 @@ impl Tiles<'_> {
 
 #[cfg(test)]
 mod tests {
+    use half::{slice::HalfFloatSliceExt, vec::HalfFloatVecExt};
     use pulp::Scalar;
 
     use super::{
@@ -258,36 +259,45 @@ mod tests {
     fn vectors_of_every_width_convolve_alike() {
         let (x, bias) = (numbers(SIZE.0 * SIZE.1 * INPUTS, 1), numbers(OUTPUTS, 3));
         let residual = numbers(SIZE.0 * SIZE.1 * OUTPUTS, 4);
-        let weight = numbers(KERNEL * KERNEL * INPUTS * OUTPUTS, 2);
-        let problem = Problem {
-            x: &x,
-            upsampled: false,
-            weight: Numbers::F32(&weight),
-            added: Added { bias: &bias, residual: Some(&residual) },
-            geometry: &Geometry {
-                height: SIZE.0,
-                width: SIZE.1,
-                in_channels: INPUTS,
-                out_height: SIZE.0,
-                out_width: SIZE.1,
-                out_channels: OUTPUTS,
-                kernel: KERNEL,
-                stride: 1,
-                padding: Padding::same(1),
-            },
-        };
-        let mut found = vec![("scalar", convolved(Scalar, &problem))];
-        #[cfg(target_arch = "x86_64")]
-        {
-            found.extend(pulp::x86::V3::try_new().map(|simd| ("AVX2", convolved(simd, &problem))));
-            found.extend(pulp::x86::V4::try_new().map(|simd| ("AVX-512", convolved(simd, &problem))));
-        }
-        let mut expected = plainly(&x, &weight, &bias);
-        expected.iter_mut().zip(&residual).for_each(|(sum, residual)| *sum += residual);
-        let largest = expected.iter().fold(0.0f32, |largest, number| largest.max(number.abs()));
-        for (name, found) in found {
-            for (place, (found, expected)) in found.iter().zip(&expected).enumerate() {
-                assert!((found - expected).abs() < 1e-5 * largest, "{name} at {place}: {found} for {expected}");
+        let numbers = numbers(KERNEL * KERNEL * INPUTS * OUTPUTS, 2);
+        let (f16s, bf16s) = (Vec::from_f32_slice(&numbers), Vec::from_f32_slice(&numbers));
+        for weight in [Numbers::F32(&numbers), Numbers::F16(&f16s), Numbers::BF16(&bf16s)] {
+            let problem = Problem {
+                x: &x,
+                upsampled: false,
+                weight,
+                added: Added { bias: &bias, residual: Some(&residual) },
+                geometry: &Geometry {
+                    height: SIZE.0,
+                    width: SIZE.1,
+                    in_channels: INPUTS,
+                    out_height: SIZE.0,
+                    out_width: SIZE.1,
+                    out_channels: OUTPUTS,
+                    kernel: KERNEL,
+                    stride: 1,
+                    padding: Padding::same(1),
+                },
+            };
+            let mut found = vec![("scalar", convolved(Scalar, &problem))];
+            #[cfg(target_arch = "x86_64")]
+            {
+                found.extend(pulp::x86::V3::try_new().map(|simd| ("AVX2", convolved(simd, &problem))));
+                found.extend(pulp::x86::V4::try_new().map(|simd| ("AVX-512", convolved(simd, &problem))));
+            }
+            let (kept, numbers) = match weight {
+                Numbers::F32(numbers) => ("f32", numbers.to_vec()),
+                Numbers::F16(numbers) => ("f16", numbers.to_f32_vec()),
+                Numbers::BF16(numbers) => ("bf16", numbers.to_f32_vec()),
+            };
+            let mut expected = plainly(&x, &numbers, &bias);
+            expected.iter_mut().zip(&residual).for_each(|(sum, residual)| *sum += residual);
+            let largest = expected.iter().fold(0.0f32, |largest, number| largest.max(number.abs()));
+            for (name, found) in found {
+                for (place, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                    let off = (found - expected).abs();
+                    assert!(off < 1e-5 * largest, "{name}, {kept}, at {place}: {found} for {expected}");
+                }
             }
         }
     }

@@ -7,8 +7,8 @@ use pulp::Simd;
 use super::{
     super::{
         convolution::Geometry,
-        lanes::{self, store},
-        number::{Number, widened},
+        lanes::{self, load, store},
+        number::{Number, widened, widens_in_registers},
     },
     Problem,
     block::{DEPTH, WIDTH},
@@ -44,12 +44,24 @@ fn transform_from<S: Simd, T: Number>(
     let (lanes, panel) = (S::F32_LANES, lanes::columns::<S>());
     let (depth, width) = (inputs.len(), outputs.len());
     kernel.resize(PLACES * DEPTH * WIDTH, 0.0);
+    // Where to widen a vector is a call, whole rows are widened first.
+    let in_registers = widens_in_registers::<S, T>();
+    let mut wide = [[0.0; WIDTH]; KERNEL * KERNEL];
     for (number, input) in inputs.enumerate() {
+        let place = |tap: usize| (tap * in_channels + input) * out_channels + outputs.start;
+        if !in_registers {
+            for (tap, wide) in wide.iter_mut().enumerate() {
+                T::widen(&weight[place(tap)..][..width], &mut wide[..width]);
+            }
+        }
         for column in (0..width).step_by(lanes) {
             let mut taps = [[simd.splat_f32s(0.0); KERNEL]; KERNEL];
             for (number, tap) in taps.as_flattened_mut().iter_mut().enumerate() {
-                let place = (number * in_channels + input) * out_channels + outputs.start + column;
-                *tap = widened(simd, &weight[place..]);
+                *tap = if in_registers {
+                    widened(simd, &weight[place(number) + column..])
+                } else {
+                    load::<S>(&wide[number], column)
+                };
             }
             let offset = (column / panel * depth + number) * panel + column % panel;
             for (i, row) in transforms::kernel(simd, taps).into_iter().enumerate() {
