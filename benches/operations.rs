@@ -5,7 +5,7 @@
 use std::{hint::black_box, time::Instant};
 
 use candle_core::{DType, Device, Result, Tensor};
-use fourstep::pipeline::ops::{Convolution, GroupNorm, LayerNorm, Linear, Mask, Padding, attention, geglu};
+use fourstep::pipeline::ops::{Convolution, GroupNorm, Int8Linear, LayerNorm, Linear, Mask, Padding, attention, geglu};
 
 /// How often each is timed, after once for nothing.
 const TIMES: usize = 15;
@@ -40,6 +40,15 @@ fn linear(rows: usize, inputs: usize, outputs: usize) -> Result<()> {
     measure(&format!("linear, {rows} x {inputs} to {outputs}"), 2 * rows * inputs * outputs, || layer.forward(&x))
 }
 
+fn int8(rows: usize, inputs: usize, outputs: usize) -> Result<()> {
+    // Nothing where the processor has no instructions for it.
+    let Ok(layer) = Int8Linear::of(&Linear::new(random(&[outputs, inputs])?, Some(random(&[outputs])?))) else {
+        return Ok(());
+    };
+    let x = random(&[1, rows, inputs])?;
+    measure(&format!("int8, {rows} x {inputs} to {outputs}"), 2 * rows * inputs * outputs, || layer.forward(&x))
+}
+
 fn convolution(size: usize, inputs: usize, outputs: usize) -> Result<()> {
     let weight = random(&[3, 3, inputs, outputs])?.to_dtype(DType::F16)?;
     let layer = Convolution::new(weight, random(&[outputs])?, 1, Padding::same(1));
@@ -58,7 +67,7 @@ fn attend(queries: usize, keys: usize, heads: usize, width: usize) -> Result<()>
 }
 
 fn main() -> Result<()> {
-    println!("| f32's arithmetic, weights in f16 | ms | GFLOP/s |\n| --- | --- | --- |");
+    println!("| f32's arithmetic, weights in f16, or int8 | ms | GFLOP/s |\n| --- | --- | --- |");
     for (rows, inputs, outputs) in [
         (77, 1280, 5120),
         (256, 1280, 1280),
@@ -72,6 +81,9 @@ fn main() -> Result<()> {
     // Query, key and value as three products, above, or as one.
     linear(256, 1280, 3 * 1280)?;
     linear(1024, 640, 3 * 640)?;
+    for (rows, inputs, outputs) in [(256, 1280, 1280), (256, 1280, 10240), (256, 5120, 1280), (1024, 640, 5120)] {
+        int8(rows, inputs, outputs)?;
+    }
     // The UNet's, then the VAE's.
     for (size, inputs, outputs) in
         [(64, 320, 320), (32, 640, 640), (16, 1280, 1280), (64, 512, 512), (256, 256, 256), (512, 128, 128)]

@@ -62,7 +62,7 @@ pub(crate) struct Device {
     /// Number format of the weights: auto, f32, f16 or bf16 [default: auto]
     #[arg(long, value_name = "NAME")]
     dtype: Option<String>,
-    /// Hold the UNet's linear layers in eight-bit integers, on a CPU that has them: int8 [default: none]
+    /// Hold the UNet's linear layers in eight-bit integers, on an x86-64 CPU with AVX2: int8 [default: none]
     #[arg(long, value_name = "KIND")]
     quantize: Option<String>,
     /// Read the text encoders anew for every prompt instead of keeping them in memory

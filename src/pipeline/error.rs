@@ -34,7 +34,7 @@ pub enum Error {
     #[error("{0}; it needs cuBLAS, cuRAND and cuDNN beside the driver, or draw on the CPU with `--device cpu`")]
     UnusableGpu(candle_core::Error),
     /// Eight-bit integers were asked of a device that has no such instructions, or that is not a CPU.
-    #[error("int8 needs a CPU with AVX512-VNNI, and the device `cpu`")]
+    #[error("int8 needs an x86-64 CPU with AVX2, and the device `cpu`")]
     NoInt8,
     /// An image could not be encoded.
     #[error("could not encode the image: {0}")]

@@ -42,19 +42,40 @@ impl Shared {
         Self { values: values.as_mut_ptr(), len: values.len(), row_stride: columns }
     }
 
-    /// Writes some numbers of a row.
+    /// Writes a vector to a row.
     ///
     /// # Safety
     /// The matrix is still there, and nobody else touches these numbers meanwhile.
     #[inline(always)]
-    #[expect(unsafe_code, reason = "writes within the matrix, as the assert sees to")]
-    pub(super) unsafe fn write<T: Pod>(&self, row: usize, column: usize, numbers: T) {
-        let end = column + size_of::<T>() / size_of::<f32>();
+    #[expect(unsafe_code, reason = "writes to numbers of the matrix that are the caller's")]
+    pub(super) unsafe fn write<T: Pod>(&self, row: usize, column: usize, vector: T) {
+        let place = self.place(row, column, size_of::<T>() / size_of::<f32>());
+        unsafe { place.cast::<T>().write_unaligned(vector) }
+    }
+
+    /// Copies numbers to a row.
+    ///
+    /// # Safety
+    /// As for [`Shared::write`].
+    #[cfg(target_arch = "x86_64")]
+    #[expect(unsafe_code, reason = "writes to numbers of the matrix that are the caller's")]
+    pub(super) unsafe fn copy(&self, row: usize, column: usize, numbers: &[f32]) {
+        let place = self.place(row, column, numbers.len());
+        unsafe { place.copy_from_nonoverlapping(numbers.as_ptr(), numbers.len()) }
+    }
+
+    /// Where some numbers of a row are.
+    #[inline(always)]
+    fn place(&self, row: usize, column: usize, count: usize) -> *mut f32 {
+        let end = column + count;
         assert!(
             end <= self.row_stride && row * self.row_stride + end <= self.len,
             "a matrix is smaller than what is written to it"
         );
-        unsafe { self.values.add(row * self.row_stride + column).cast::<T>().write_unaligned(numbers) }
+        #[expect(unsafe_code, reason = "they are within the matrix")]
+        unsafe {
+            self.values.add(row * self.row_stride + column)
+        }
     }
 }
 

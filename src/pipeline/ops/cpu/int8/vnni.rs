@@ -1,0 +1,139 @@
+//! With AVX512-VNNI. The instruction takes unsigned numbers from the left, so 128 is added to them, and what that adds to a
+//! sum, 128 times that of the weight's numbers, is taken off again.
+
+use std::{
+    arch::x86_64::{
+        __m128i, __m512, __m512i, _mm_storeu_si128, _mm512_add_epi32, _mm512_add_ps, _mm512_cvtepi32_epi8,
+        _mm512_cvtepi32_ps, _mm512_cvtps_epi32, _mm512_dpbusd_epi32, _mm512_load_si512, _mm512_loadu_ps,
+        _mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+        _mm512_storeu_ps, _mm512_sub_epi32,
+    },
+    ops::Range,
+};
+
+use super::{COLUMNS, Factors, Kernel, LANES, Line, QUAD, scale_of};
+
+/// Rows whose sums are in registers at once, two vectors each.
+const ROWS: usize = 8;
+
+pub(super) struct Vnni;
+
+#[expect(unsafe_code, reason = "the trait's way to need instructions")]
+impl Kernel for Vnni {
+    /// Of a row's number and 128.
+    type Number = u8;
+
+    const RESIDENT: usize = 1 << 19;
+    const ROWS: usize = ROWS;
+
+    unsafe fn quantize(x: &[f32], inputs: usize, numbers: &mut [u8], scales: &mut [f32]) {
+        let stride = numbers.len() / ROWS;
+        for ((x, numbers), scale) in x.chunks_exact(inputs).zip(numbers.chunks_exact_mut(stride)).zip(scales) {
+            *scale = unsafe { quantize(x, numbers) };
+        }
+    }
+
+    unsafe fn multiply(
+        factors: &Factors<'_, u8>,
+        rows: Range<usize>,
+        block: usize,
+        _: &mut Vec<i16>,
+        write: impl Fn(usize, &[[f32; COLUMNS]]),
+    ) {
+        let mut results = [[0.0; COLUMNS]; ROWS];
+        for first in rows.clone().step_by(ROWS) {
+            unsafe { multiply(factors, first, block, &mut results) };
+            write(first, &results[..ROWS.min(rows.end - first)]);
+        }
+    }
+}
+
+/// Eight rows from `first` on times a block of outputs.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn multiply(
+    &Factors { rows, weight, bias }: &Factors<'_, u8>,
+    first: usize,
+    block: usize,
+    results: &mut [[f32; COLUMNS]; ROWS],
+) {
+    let quads = weight.inputs.div_ceil(QUAD);
+    let lines = &weight.lines[block * 2 * quads..][..2 * quads];
+    let left: [&[u8]; ROWS] = std::array::from_fn(|row| &rows.numbers[(first + row) * rows.stride..][..rows.stride]);
+    let mut sums = [[_mm512_setzero_si512(); 2]; ROWS];
+    for (quad, lines) in lines.as_chunks::<2>().0.iter().enumerate() {
+        let columns = [load(&lines[0]), load(&lines[1])];
+        for (left, sums) in left.iter().zip(&mut sums) {
+            #[expect(unsafe_code, reason = "every row is `quads` times four bytes long, or longer")]
+            let four = unsafe { left.as_ptr().cast::<i32>().add(quad).read_unaligned() };
+            let four = _mm512_set1_epi32(four);
+            sums[0] = _mm512_dpbusd_epi32(sums[0], four, columns[0]);
+            sums[1] = _mm512_dpbusd_epi32(sums[1], four, columns[1]);
+        }
+    }
+    for half in 0..2 {
+        let column = block * COLUMNS + half * LANES;
+        let (scales, bias) = (vector(&weight.scales[column..]), vector(&bias[column..]));
+        let offsets = integers(&weight.offsets[column..]);
+        for (row, (sums, results)) in sums.iter().zip(results.iter_mut()).enumerate() {
+            let exact = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums[half], offsets));
+            let scale = _mm512_mul_ps(scales, _mm512_set1_ps(rows.scales[first + row]));
+            let value = _mm512_add_ps(_mm512_mul_ps(exact, scale), bias);
+            store(value, &mut results[half * LANES..]);
+        }
+    }
+}
+
+/// A row's numbers; returns what one of them stands for.
+#[target_feature(enable = "avx512f,avx512bw")]
+fn quantize(x: &[f32], numbers: &mut [u8]) -> f32 {
+    let (scale, inverse) = scale_of(x);
+    let (lanes, rest) = x.as_chunks::<LANES>();
+    let mut last = [0.0; LANES];
+    last[..rest.len()].copy_from_slice(rest);
+    let last = (!rest.is_empty()).then_some(&last);
+    for (lane, numbers) in lanes.iter().chain(last).zip(numbers.chunks_exact_mut(LANES)) {
+        let scaled = _mm512_mul_ps(vector(lane), _mm512_set1_ps(inverse));
+        let raised = _mm512_add_epi32(_mm512_cvtps_epi32(scaled), _mm512_set1_epi32(128));
+        let bytes: __m128i = _mm512_cvtepi32_epi8(raised);
+        #[expect(unsafe_code, reason = "the chunk is as long as the vector")]
+        unsafe {
+            _mm_storeu_si128(numbers.as_mut_ptr().cast(), bytes);
+        }
+    }
+    scale
+}
+
+#[target_feature(enable = "avx512f")]
+fn load(line: &Line) -> __m512i {
+    #[expect(unsafe_code, reason = "a line is as long as the vector, and aligned as it")]
+    unsafe {
+        _mm512_load_si512((&raw const *line).cast())
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+fn vector(values: &[f32]) -> __m512 {
+    let Some(values) = values.first_chunk::<LANES>() else { return _mm512_setzero_ps() };
+    #[expect(unsafe_code, reason = "the array is as long as the vector")]
+    unsafe {
+        _mm512_loadu_ps(values.as_ptr())
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+fn integers(values: &[i32]) -> __m512i {
+    let Some(values) = values.first_chunk::<LANES>() else { return _mm512_setzero_si512() };
+    #[expect(unsafe_code, reason = "the array is as long as the vector")]
+    unsafe {
+        _mm512_loadu_si512(values.as_ptr().cast())
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+fn store(values: __m512, target: &mut [f32]) {
+    let Some(target) = target.first_chunk_mut::<LANES>() else { return };
+    #[expect(unsafe_code, reason = "the array is as long as the vector")]
+    unsafe {
+        _mm512_storeu_ps(target.as_mut_ptr(), values);
+    }
+}
