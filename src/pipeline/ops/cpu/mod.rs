@@ -22,6 +22,8 @@ mod processor;
 mod shared;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
+#[cfg(target_arch = "x86_64")]
+mod transpose;
 mod turns;
 mod values;
 mod vectors;

@@ -101,7 +101,7 @@ pub(super) fn available() -> bool {
 }
 
 fn has_vnni() -> bool {
-    has_avx512() && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vnni")
+    has_avx512() && is_x86_feature_detected!("avx512vnni")
 }
 
 impl Weight {

@@ -2,9 +2,8 @@
 
 use std::{
     arch::x86_64::{
-        __m256i, _mm256_castps_si256, _mm256_permute2x128_si256, _mm256_setzero_si256, _mm256_storeu_si256,
-        _mm256_unpackhi_epi32, _mm256_unpackhi_epi64, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
-        _mm512_castps_si512, _mm512_setzero_si512, _mm512_storeu_si512,
+        _mm256_castps_si256, _mm256_setzero_si256, _mm256_storeu_si256, _mm512_castps_si512, _mm512_setzero_si512,
+        _mm512_storeu_si512,
     },
     ops::Range,
 };
@@ -14,16 +13,13 @@ use pulp::Simd;
 use super::{
     super::{
         number::Number,
-        tiles::{TILE, prefetch, transposed},
+        transpose::{self, EIGHT, prefetch},
     },
     MOST_LANES, columns,
 };
 
-/// How many numbers of a row are asked for before they are needed: many rows at once are more than a processor foresees by
-/// itself.
+/// How many numbers of a row are asked for before they are needed.
 const AHEAD: usize = 8 * MOST_LANES;
-/// Lanes of AVX2.
-const EIGHT: usize = 8;
 
 /// Packs these inputs of these outputs of a weight `(out, in)`: for each [`columns`] of the outputs one input of all of them
 /// after the other. Both ranges are multiples of 16 long, that of outputs of `columns`, too.
@@ -46,7 +42,7 @@ pub(super) unsafe fn pack<S: Simd, T: Number>(
                 let weight = &weight[(first + half * lanes) * inputs_of_all + input..];
                 let panel = &mut panel[half * lanes..];
                 match lanes {
-                    TILE => unsafe { turn_sixteen(weight, inputs_of_all, panel) },
+                    MOST_LANES => unsafe { turn_sixteen(weight, inputs_of_all, panel) },
                     EIGHT => unsafe { turn_eight(weight, inputs_of_all, panel) },
                     _ => unreachable!("neither AVX2 nor AVX-512"),
                 }
@@ -55,10 +51,11 @@ pub(super) unsafe fn pack<S: Simd, T: Number>(
     }
 }
 
-/// Sixteen rows, `stride` apart, to columns of a panel.
+/// Sixteen rows, `stride` apart, to columns of a panel. A twin of what follows: which instructions a function needs cannot be
+/// generic.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn turn_sixteen<T: Number>(weight: &[T], stride: usize, panel: &mut [f32]) {
-    let mut rows = [_mm512_setzero_si512(); TILE];
+    let mut rows = [_mm512_setzero_si512(); MOST_LANES];
     for (number, row) in rows.iter_mut().enumerate() {
         let start = number * stride;
         let Some(numbers) = weight[start..].first_chunk() else { unreachable!("a row ends here") };
@@ -68,8 +65,8 @@ fn turn_sixteen<T: Number>(weight: &[T], stride: usize, panel: &mut [f32]) {
             *row = _mm512_castps_si512(T::widened(numbers));
         }
     }
-    for (row, target) in transposed(rows).into_iter().zip(panel.chunks_mut(2 * TILE)) {
-        let target = &mut target[..TILE];
+    for (row, target) in transpose::sixteen(rows).into_iter().zip(panel.chunks_mut(2 * MOST_LANES)) {
+        let target = &mut target[..MOST_LANES];
         #[expect(unsafe_code, reason = "the slice is as long as the vector")]
         unsafe {
             _mm512_storeu_si512(target.as_mut_ptr().cast(), row);
@@ -90,35 +87,11 @@ fn turn_eight<T: Number>(weight: &[T], stride: usize, panel: &mut [f32]) {
             *row = _mm256_castps_si256(T::eight_widened(numbers));
         }
     }
-    for (row, target) in eight_transposed(rows).into_iter().zip(panel.chunks_mut(2 * EIGHT)) {
+    for (row, target) in transpose::eight(rows).into_iter().zip(panel.chunks_mut(2 * EIGHT)) {
         let target = &mut target[..EIGHT];
         #[expect(unsafe_code, reason = "the slice is as long as the vector")]
         unsafe {
             _mm256_storeu_si256(target.as_mut_ptr().cast(), row);
         }
     }
-}
-
-/// The transpose of 8 x 8 numbers of 32 bits: pairs of rows, then of pairs, then of halves.
-#[target_feature(enable = "avx2")]
-fn eight_transposed(rows: [__m256i; EIGHT]) -> [__m256i; EIGHT] {
-    let mut pairs = rows;
-    for i in (0..EIGHT).step_by(2) {
-        pairs[i] = _mm256_unpacklo_epi32(rows[i], rows[i + 1]);
-        pairs[i + 1] = _mm256_unpackhi_epi32(rows[i], rows[i + 1]);
-    }
-    // Of each four rows: columns 0, 1, 2 and 3 of both halves.
-    let mut fours = pairs;
-    for i in (0..EIGHT).step_by(4) {
-        fours[i] = _mm256_unpacklo_epi64(pairs[i], pairs[i + 2]);
-        fours[i + 1] = _mm256_unpackhi_epi64(pairs[i], pairs[i + 2]);
-        fours[i + 2] = _mm256_unpacklo_epi64(pairs[i + 1], pairs[i + 3]);
-        fours[i + 3] = _mm256_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
-    }
-    let mut transposed = fours;
-    for column in 0..4 {
-        transposed[column] = _mm256_permute2x128_si256::<0x20>(fours[column], fours[4 + column]);
-        transposed[4 + column] = _mm256_permute2x128_si256::<0x31>(fours[column], fours[4 + column]);
-    }
-    transposed
 }

@@ -24,7 +24,7 @@ use std::sync::LazyLock;
 
 use super::processor::{Level, most};
 
-pub(super) use panel::{Depth, Order, Panel, Right, prefetch, transposed};
+pub(super) use panel::{Depth, Order, Panel, Right};
 pub(super) use pieces::Pieces;
 pub(super) use product::{Product, RowTile, Segments, accumulate, row_tiles};
 

@@ -2,15 +2,16 @@
 
 use std::{
     arch::x86_64::{
-        __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_loadu_si512, _mm512_permutexvar_epi16, _mm512_setzero_si512,
-        _mm512_shuffle_i32x4, _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
-        _mm512_unpacklo_epi64,
+        __m512, __m512i, _mm512_loadu_si512, _mm512_permutexvar_epi16, _mm512_setzero_si512, _mm512_storeu_si512,
     },
     ops::Range,
 };
 
 use super::{
-    super::number::Number,
+    super::{
+        number::Number,
+        transpose::{self, prefetch},
+    },
     Precision, STEP, TILE,
     aligned::{Aligned, Bits},
     pieces::{pieces_of, zeros},
@@ -162,7 +163,6 @@ fn from_outputs<T: Number, const N: usize>(right: &Right<'_, T>, place: &Place) 
     for number in 0..TILE.min(place.column_end.saturating_sub(place.column)) {
         let start = (place.column + number) * right.row_stride + place.depth;
         let row = &right.values[start..][..there];
-        // Sixteen rows at once are more than the processor foresees by itself.
         prefetch(right.values, start + AHEAD);
         prefetch(right.values, start + AHEAD + STEP / 2);
         let pieces: [_; N] = pieces_of(match row.as_chunks::<TILE>() {
@@ -178,7 +178,7 @@ fn from_outputs<T: Number, const N: usize>(right: &Right<'_, T>, place: &Place) 
             rows[number] = piece;
         }
     }
-    rows.map(|rows| transposed(rows))
+    rows.map(|rows| transpose::sixteen(rows))
 }
 
 /// Each depth's columns lie in a row: two rows, interleaved.
@@ -223,15 +223,6 @@ fn from_depths<T: Number, const N: usize>(right: &Right<'_, T>, place: &Place) -
     rows
 }
 
-/// Asks for the cache line of this number.
-#[inline(always)]
-pub(in super::super) fn prefetch<T>(values: &[T], number: usize) {
-    #[expect(unsafe_code, reason = "a hint, which may name any address")]
-    unsafe {
-        _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().wrapping_add(number).cast());
-    }
-}
-
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn widened<T: Number>(numbers: &[T; TILE]) -> __m512 {
     #[expect(unsafe_code, reason = "this function needs the same instructions")]
@@ -248,33 +239,4 @@ fn store(rows: &Rows, tile: &mut [Bits]) {
             _mm512_storeu_si512(target.as_mut_ptr().cast(), *row);
         }
     }
-}
-
-/// The transpose of 16 x 16 numbers of 32 bits: pairs of rows, then of pairs, within and then across quarters.
-#[target_feature(enable = "avx512f")]
-pub(in super::super) fn transposed(rows: [__m512i; TILE]) -> [__m512i; TILE] {
-    let mut pairs = rows;
-    for i in (0..TILE).step_by(2) {
-        pairs[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
-        pairs[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
-    }
-    // Of each four rows: columns 0, 1, 2 and 3 of every quarter.
-    let mut fours = pairs;
-    for i in (0..TILE).step_by(4) {
-        fours[i] = _mm512_unpacklo_epi64(pairs[i], pairs[i + 2]);
-        fours[i + 1] = _mm512_unpackhi_epi64(pairs[i], pairs[i + 2]);
-        fours[i + 2] = _mm512_unpacklo_epi64(pairs[i + 1], pairs[i + 3]);
-        fours[i + 3] = _mm512_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
-    }
-    let mut transposed = fours;
-    for column in 0..4 {
-        let (a, b, c, d) = (fours[column], fours[4 + column], fours[8 + column], fours[12 + column]);
-        let (even_ab, odd_ab) = (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b));
-        let (even_cd, odd_cd) = (_mm512_shuffle_i32x4::<0x88>(c, d), _mm512_shuffle_i32x4::<0xdd>(c, d));
-        transposed[column] = _mm512_shuffle_i32x4::<0x88>(even_ab, even_cd);
-        transposed[8 + column] = _mm512_shuffle_i32x4::<0xdd>(even_ab, even_cd);
-        transposed[4 + column] = _mm512_shuffle_i32x4::<0x88>(odd_ab, odd_cd);
-        transposed[12 + column] = _mm512_shuffle_i32x4::<0xdd>(odd_ab, odd_cd);
-    }
-    transposed
 }
