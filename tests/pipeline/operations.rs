@@ -28,18 +28,25 @@ fn values(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
-fn has_avx512() -> bool {
+/// Whether there is AVX-512, and whether AVX-VNNI.
+fn has_avx512_and_avx_vnni() -> (bool, bool) {
     #[cfg(target_arch = "x86_64")]
-    return is_x86_feature_detected!("avx512f");
+    return (is_x86_feature_detected!("avx512f"), is_x86_feature_detected!("avxvnni"));
     #[cfg(not(target_arch = "x86_64"))]
-    false
+    (false, false)
 }
 
 /// The same tests in processes that make no use of what the machine has: of matrix units, then of bf16 at all, then of vectors
-/// of sixteen.
+/// of sixteen, then of products of eight-bit integers.
 #[test]
 fn operations_on_lesser_processors() {
-    let lesser = [("avx512_bf16", has_matrix_units()), ("avx512", multiplies_bf16()), ("avx2", has_avx512())];
+    let (avx512, avx_vnni) = has_avx512_and_avx_vnni();
+    let lesser = [
+        ("avx512_bf16", has_matrix_units()),
+        ("avx512", multiplies_bf16()),
+        ("avx_vnni", avx512 && avx_vnni),
+        ("avx2", avx512 || avx_vnni),
+    ];
     for (most, _) in lesser.into_iter().filter(|(_, is_less)| *is_less) {
         let tests = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["operations::", "stages::", "--skip", "operations_on_lesser_processors"])

@@ -21,7 +21,7 @@ use super::{
 /// sums of a head as wide as the UNet's stay in its second cache.
 const QUERIES: usize = 1024;
 /// Keys of a block, at most.
-const KEYS: usize = 512;
+const KEYS: usize = 256;
 /// Numbers of a block of keys, about: a quarter of a megabyte.
 const BLOCK: usize = 1 << 16;
 
@@ -193,9 +193,11 @@ impl Part<'_> {
                 Mask::None => block.len(),
                 Mask::Causal => (self.queries.start + query + 1).saturating_sub(block.start).min(block.len()),
             };
-            let (seen, hidden) = scores.split_at_mut(visible);
-            hidden.fill(0.0);
-            let shrinks = if seen.is_empty() { 1.0 } else { softmax[query].take(seen, scale) };
+            if visible == 0 {
+                scores.fill(0.0);
+                continue;
+            }
+            let shrinks = softmax[query].take(simd, scores, visible, scale);
             if block.start > 0 && shrinks != 1.0 {
                 sums[query * width..][..width].iter_mut().for_each(|sum| *sum *= shrinks);
             }

@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use candle_core::DType;
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{
@@ -11,7 +12,7 @@ use super::{
         lanes::Rows,
         shared::Start,
         tiles::{Depth, Order, Panel, Pieces, Precision, Right, Units, accumulate, pay, row_tiles, units},
-        vectors::vectorized,
+        vectors::with_lanes,
     },
     Geometry,
     softmax::Softmax,
@@ -134,14 +135,12 @@ impl Space {
         let mut rows = vec![Softmax::EMPTY; queries];
         for (number, block) in blocks.iter().enumerate() {
             accumulate(query, &of_queries, first, &block.keys, Start::Zero, (scores, KEYS));
-            vectorized(|| {
-                for ((row, scores), sums) in rows.iter_mut().zip(scores.chunks_mut(KEYS)).zip(sums.chunks_mut(head_dim))
-                {
-                    let shrinks = row.take(&mut scores[..block.count], scale);
-                    if number > 0 {
-                        sums.iter_mut().for_each(|sum| *sum *= shrinks);
-                    }
-                }
+            with_lanes(Weigh {
+                softmax: &mut rows,
+                scores,
+                visible: block.count,
+                scale,
+                sums: (number > 0).then_some((&mut *sums, head_dim)),
             });
             self.weights.fill(scores);
             let start = if number == 0 { Start::Zero } else { Start::Target };
@@ -152,5 +151,31 @@ impl Space {
             sums.iter_mut().for_each(|sum| *sum *= inverse);
         }
         sums
+    }
+}
+
+/// Makes weights of some queries' scores with a block of keys.
+struct Weigh<'a> {
+    softmax: &'a mut [Softmax],
+    /// `(queries, KEYS)`.
+    scores: &'a mut [f32],
+    visible: usize,
+    scale: f32,
+    /// What there is of earlier blocks, in rows of so many.
+    sums: Option<(&'a mut [f32], usize)>,
+}
+
+impl WithSimd for Weigh<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { softmax, scores, visible, scale, mut sums } = self;
+        for (query, (softmax, scores)) in softmax.iter_mut().zip(scores.chunks_mut(KEYS)).enumerate() {
+            let shrinks = softmax.take(simd, scores, visible, scale);
+            if let Some((sums, width)) = &mut sums {
+                sums[query * *width..][..*width].iter_mut().for_each(|sum| *sum *= shrinks);
+            }
+        }
     }
 }

@@ -1,9 +1,10 @@
-//! Matrix products of eight-bit integers, of a quarter of f32's memory. AVX512-VNNI (Intel since Ice Lake, AMD since Zen 4;
-//! `vnni`) makes four times as many a second as in f32, AVX2 (`pairs`) half as many again where it was measured (Zen 3).
+//! Matrix products of eight-bit integers, of a quarter of f32's memory. AVX512-VNNI (`vnni`) makes four times as many a second
+//! as in f32, AVX2 alone (`pairs`) half as many again where it was measured (Zen 3); between them is AVX-VNNI (`avx_vnni`).
 //!
 //! A weight's every output has a scale of its own, found when it is loaded; so has every row of what it is multiplied with,
 //! found each time. Sums are exact, so that it makes no difference which instructions calculate them.
 
+mod avx_vnni;
 mod pairs;
 mod vnni;
 
@@ -12,9 +13,10 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{
+    processor::{Level, most},
     shared::Shared,
     turns::in_turns,
-    vectors::{has_avx2, has_avx512},
+    vectors::{has_avx2, has_avx512, vectorized},
 };
 
 /// Outputs that a weight is packed for together, as many as there are in two lines.
@@ -104,6 +106,10 @@ fn has_vnni() -> bool {
     has_avx512() && is_x86_feature_detected!("avx512vnni")
 }
 
+fn has_avx_vnni() -> bool {
+    has_avx2() && most() >= Level::AvxVnni && is_x86_feature_detected!("avxvnni")
+}
+
 impl Weight {
     /// From rows of `inputs` numbers, one for each output. `row` gives one in f32.
     pub(super) fn new(inputs: usize, outputs: usize, row: impl Fn(usize) -> Vec<f32> + Sync) -> Self {
@@ -115,14 +121,16 @@ impl Weight {
         blocks.zip(offsets.par_chunks_mut(COLUMNS)).enumerate().for_each(|(block, ((lines, scales), offsets))| {
             for column in 0..COLUMNS.min(outputs - block * COLUMNS) {
                 let row = row(block * COLUMNS + column);
-                let largest = row.iter().fold(0.0f32, |largest, number| largest.max(number.abs()));
-                scales[column] = largest / MOST;
-                let inverse = inverse_of(largest);
-                for (depth, number) in row.iter().enumerate() {
-                    let number = (number * inverse).round_ties_even() as i8;
-                    let line = &mut lines[depth / QUAD * 2 + column / LANES];
-                    line.0[column % LANES * QUAD + depth % QUAD] = number;
-                    offsets[column] += 128 * i32::from(number);
+                let mut numbers = vec![0; inputs];
+                scales[column] = vectorized(|| {
+                    let (scale, inverse) = scale_of(&row);
+                    numbers.iter_mut().zip(&row).for_each(|(number, x)| *number = nearest(x * inverse));
+                    scale
+                });
+                offsets[column] = 128 * numbers.iter().map(|number| i32::from(*number)).sum::<i32>();
+                let lines = lines.iter_mut().skip(column / LANES).step_by(2);
+                for (four, line) in numbers.chunks(QUAD).zip(lines) {
+                    line.0[column % LANES * QUAD..][..four.len()].copy_from_slice(four);
                 }
             }
         });
@@ -139,7 +147,13 @@ impl Weight {
         assert!(available(), "the processor has not these instructions");
         #[expect(unsafe_code, reason = "the processor has these instructions, as was asked")]
         unsafe {
-            if has_vnni() { self.multiply_by::<vnni::Vnni>(x, bias) } else { self.multiply_by::<pairs::Pairs>(x, bias) }
+            if has_vnni() {
+                self.multiply_by::<vnni::Vnni>(x, bias)
+            } else if has_avx_vnni() {
+                self.multiply_by::<avx_vnni::AvxVnni>(x, bias)
+            } else {
+                self.multiply_by::<pairs::Pairs>(x, bias)
+            }
         }
     }
 
@@ -221,6 +235,23 @@ fn scale_of(x: &[f32]) -> (f32, f32) {
     (if largest.is_finite() { largest / MOST } else { f32::NAN }, inverse_of(largest))
 }
 
+/// A row's numbers, of which there is room for more; returns what one of them stands for. VNNI's instructions take unsigned
+/// numbers from the left, so 128 is added to them, and what that adds to a sum, [`Weight::offsets`], is taken off again.
+#[inline(always)]
+fn quantize_raised(x: &[f32], numbers: &mut [u8]) -> f32 {
+    let (scale, inverse) = scale_of(x);
+    numbers.iter_mut().zip(x).for_each(|(number, x)| *number = nearest(x * inverse).cast_unsigned() ^ 128);
+    scale
+}
+
+/// What is nearest to a small number of whole ones, of two the even one.
+#[inline(always)]
+fn nearest(x: f32) -> i8 {
+    /// Adding it leaves that number in an f32's last bits.
+    const ROUND: f32 = 12_582_912.0;
+    (x + ROUND).to_bits() as i8
+}
+
 /// By what values of which this is the largest become numbers. What is too small for it becomes zero.
 fn inverse_of(largest: f32) -> f32 {
     let inverse = MOST / largest;
@@ -269,9 +300,13 @@ mod tests {
             for threads in [1, 2, 3, 5, 64] {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 let name = format!("{rows} rows, {inputs} to {outputs}, {threads} threads");
-                #[expect(unsafe_code, reason = "the processor has AVX2, and AVX512-VNNI where that is asked of it")]
+                #[expect(unsafe_code, reason = "the processor has AVX2, and what else is asked of it")]
                 pool.install(|| unsafe {
                     assert_eq!(weight.multiply_by::<pairs::Pairs>(&x, Some(&bias)), expected, "{name}, AVX2");
+                    if has_avx_vnni() {
+                        let found = weight.multiply_by::<avx_vnni::AvxVnni>(&x, Some(&bias));
+                        assert_eq!(found, expected, "{name}, AVX-VNNI");
+                    }
                     if has_vnni() {
                         assert_eq!(weight.multiply_by::<vnni::Vnni>(&x, Some(&bias)), expected, "{name}, AVX512-VNNI");
                     }

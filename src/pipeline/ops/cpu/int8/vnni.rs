@@ -1,17 +1,15 @@
-//! With AVX512-VNNI. The instruction takes unsigned numbers from the left, so 128 is added to them, and what that adds to a
-//! sum, 128 times that of the weight's numbers, is taken off again.
+//! With AVX512-VNNI (Intel since Ice Lake, AMD since Zen 4).
 
 use std::{
     arch::x86_64::{
-        __m128i, __m512, __m512i, _mm_storeu_si128, _mm512_add_epi32, _mm512_add_ps, _mm512_cvtepi32_epi8,
-        _mm512_cvtepi32_ps, _mm512_cvtps_epi32, _mm512_dpbusd_epi32, _mm512_load_si512, _mm512_loadu_ps,
+        __m512, __m512i, _mm512_add_ps, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_load_si512, _mm512_loadu_ps,
         _mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
         _mm512_storeu_ps, _mm512_sub_epi32,
     },
     ops::Range,
 };
 
-use super::{COLUMNS, Factors, Kernel, LANES, Line, QUAD, scale_of};
+use super::{COLUMNS, Factors, Kernel, LANES, Line, QUAD, quantize_raised};
 
 /// Rows whose sums are in registers at once, two vectors each.
 const ROWS: usize = 8;
@@ -83,24 +81,9 @@ fn multiply(
     }
 }
 
-/// A row's numbers; returns what one of them stands for.
 #[target_feature(enable = "avx512f,avx512bw")]
 fn quantize(x: &[f32], numbers: &mut [u8]) -> f32 {
-    let (scale, inverse) = scale_of(x);
-    let (lanes, rest) = x.as_chunks::<LANES>();
-    let mut last = [0.0; LANES];
-    last[..rest.len()].copy_from_slice(rest);
-    let last = (!rest.is_empty()).then_some(&last);
-    for (lane, numbers) in lanes.iter().chain(last).zip(numbers.chunks_exact_mut(LANES)) {
-        let scaled = _mm512_mul_ps(vector(lane), _mm512_set1_ps(inverse));
-        let raised = _mm512_add_epi32(_mm512_cvtps_epi32(scaled), _mm512_set1_epi32(128));
-        let bytes: __m128i = _mm512_cvtepi32_epi8(raised);
-        #[expect(unsafe_code, reason = "the chunk is as long as the vector")]
-        unsafe {
-            _mm_storeu_si128(numbers.as_mut_ptr().cast(), bytes);
-        }
-    }
-    scale
+    quantize_raised(x, numbers)
 }
 
 #[target_feature(enable = "avx512f")]
