@@ -37,7 +37,7 @@ fn has_avx512_and_avx_vnni() -> (bool, bool) {
 }
 
 /// The same tests in processes that make no use of what the machine has: of matrix units, then of bf16 at all, then of vectors
-/// of sixteen, then of products of eight-bit integers.
+/// of sixteen, then of AVX-VNNI.
 #[test]
 fn operations_on_lesser_processors() {
     let (avx512, avx_vnni) = has_avx512_and_avx_vnni();
@@ -264,6 +264,25 @@ fn a_row_that_is_not_finite_stays_so_in_eight_bits() {
             let y = values(&layer.forward(&Tensor::from_vec(numbers, (1, 3, 40), &Device::Cpu).unwrap()).unwrap());
             assert!(y[4..8].iter().all(|y| !y.is_finite()), "the failure is seen");
             assert!(y[..4].iter().chain(&y[8..]).all(|y| y.is_finite()), "and is its row's");
+        }
+    }
+}
+
+#[test]
+fn an_output_whose_weights_are_not_finite_stays_so_in_eight_bits() {
+    if !has_int8() {
+        return;
+    }
+    let x = random(1, &[1, 3, 40]);
+    for broken in [f32::NAN, f32::INFINITY] {
+        for place in [41, 75] {
+            let mut weights = values(&random(2, &[4, 40]));
+            weights[place] = broken;
+            let layer = Linear::new(Tensor::from_vec(weights, (4, 40), &Device::Cpu).unwrap(), None);
+            let y = values(&Int8Linear::of(&layer).unwrap().forward(&x).unwrap());
+            let (of_it, others): (Vec<_>, Vec<_>) = y.into_iter().enumerate().partition(|(number, _)| number % 4 == 1);
+            assert!(of_it.iter().all(|(_, y)| !y.is_finite()), "the failure is seen");
+            assert!(others.iter().all(|(_, y)| y.is_finite()), "and is its output's");
         }
     }
 }

@@ -2,12 +2,12 @@
 
 use std::sync::LazyLock;
 
-/// Instructions that ways of multiplying need, each with those before it.
+/// Instructions that ways of multiplying need, in the order in which [`most`] leaves more and more of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Level {
     /// Vectors of eight numbers.
     Avx2,
-    /// The same, of integers of eight bits four times as many.
+    /// Products of eight-bit integers in vectors of eight sums.
     AvxVnni,
     /// Vectors of sixteen.
     Avx512,

@@ -20,9 +20,9 @@ use super::{
 /// Queries that a core takes at a time, at most: so many that to pack the keys is a small part of the work, and so few that the
 /// sums of a head as wide as the UNet's stay in its second cache.
 const QUERIES: usize = 1024;
-/// Keys of a block, at most.
+/// Keys of a block, at most: so few that some queries' scores with it stay in the first cache.
 const KEYS: usize = 256;
-/// Numbers of a block of keys, about: a quarter of a megabyte.
+/// Numbers of a block of keys, at most: a quarter of a megabyte.
 const BLOCK: usize = 1 << 16;
 
 /// As [`super::attend`].

@@ -1,8 +1,7 @@
 //! The softmax of keys that come block by block: with each come a new largest score and a new sum, and what was summed up
 //! before is scaled to them (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018).
 //!
-//! Powers are of two, so that a score needs one multiplication to become an exponent: `e^(scale * x)` is
-//! `2^(scale * log2(e) * x)`.
+//! Powers are of two, since `e^(scale * x)` is `2^(scale * log2(e) * x)`: one multiplication makes a score an exponent.
 
 use std::f32::consts::{LN_2, LOG2_E};
 
@@ -14,7 +13,7 @@ const TOGETHER: usize = 4;
 /// The softmax of one query so far.
 #[derive(Clone, Copy)]
 pub(super) struct Softmax {
-    /// The largest exponent.
+    /// The largest score.
     largest: f32,
     total: f32,
 }
@@ -23,28 +22,28 @@ impl Softmax {
     /// Of no keys.
     pub(super) const EMPTY: Self = Self { largest: f32::NEG_INFINITY, total: 0.0 };
 
-    /// Makes weights of the first `visible` of a block's scores, one at least, and zeros of the others, which fill the last
-    /// vector; returns what earlier sums are to be multiplied with.
+    /// Makes weights of the first `visible` of a block's scores, of which there is one at least, and zeros of all others. The
+    /// scores reach to the end of the last visible one's vector. Returns what earlier sums are to be multiplied with.
     #[inline(always)]
     pub(super) fn take<S: Simd>(&mut self, simd: S, scores: &mut [f32], visible: usize, scale: f32) -> f32 {
         let whole = visible.next_multiple_of(S::F32_LANES);
         scores[visible..whole].fill(f32::NEG_INFINITY);
         scores[whole..].fill(0.0);
         let vectors = S::as_mut_simd_f32s(&mut scores[..whole]).0;
-        let to_exponents = scale * LOG2_E;
-        let largest = self.largest.max(to_exponents * largest(simd, vectors));
-        let shrinks = power_of_two(Scalar::new(), self.largest - largest);
+        let largest = self.largest.max(largest_of(simd, vectors));
+        let to_exponent = scale * LOG2_E;
+        let shrinks = power_of_two(Scalar, (self.largest - largest) * to_exponent);
+        let (most, factor) = (simd.splat_f32s(largest), simd.splat_f32s(to_exponent));
         let mut totals = [simd.splat_f32s(0.0); TOGETHER];
-        let (factor, shift) = (simd.splat_f32s(to_exponents), simd.splat_f32s(-largest));
         let (chunks, rest) = vectors.as_chunks_mut::<TOGETHER>();
         for chunk in chunks {
             for (x, total) in chunk.iter_mut().zip(&mut totals) {
-                *x = power_of_two(simd, simd.mul_add_e_f32s(*x, factor, shift));
+                *x = power_of_two(simd, simd.mul_f32s(simd.sub_f32s(*x, most), factor));
                 *total = simd.add_f32s(*total, *x);
             }
         }
         for x in rest {
-            *x = power_of_two(simd, simd.mul_add_e_f32s(*x, factor, shift));
+            *x = power_of_two(simd, simd.mul_f32s(simd.sub_f32s(*x, most), factor));
             totals[0] = simd.add_f32s(totals[0], *x);
         }
         let [a, b, c, d] = totals;
@@ -63,7 +62,7 @@ impl Softmax {
 
 /// The largest of some numbers.
 #[inline(always)]
-fn largest<S: Simd>(simd: S, vectors: &[S::f32s]) -> f32 {
+fn largest_of<S: Simd>(simd: S, vectors: &[S::f32s]) -> f32 {
     let mut most = [simd.splat_f32s(f32::NEG_INFINITY); TOGETHER];
     let (chunks, rest) = vectors.as_chunks::<TOGETHER>();
     for chunk in chunks {
@@ -78,13 +77,14 @@ fn largest<S: Simd>(simd: S, vectors: &[S::f32s]) -> f32 {
     simd.reduce_max_f32s(simd.max_f32s(simd.max_f32s(a, b), simd.max_f32s(c, d)))
 }
 
-/// `2^x` for `x` up to a hundred, to two parts in 10^7; not less than the smallest normal number. `x` is what is nearest to it
-/// of whole numbers, which become the result's exponent as they are, and a rest, of which a polynomial makes a power
+/// `2^x` for `x` that is not above zero, to two parts in 10^7; not less than the smallest normal number. `x` is what is nearest
+/// to it of whole numbers, whose power is put together from its bits, and a rest, of which a polynomial makes a power
 /// (coefficients by a fit that levels the greatest relative errors, 1.05e-7 before rounding).
 #[inline(always)]
 fn power_of_two<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
-    /// Adding it pushes a small number's fraction out of an f32, whose last bits are then the number.
-    const ROUND: f32 = 12_582_912.0;
+    /// Adding it pushes a small number's fraction out of an f32, whose last bits are then the exponent's of a power of two: the
+    /// number and 127.
+    const ROUND: f32 = 12_582_912.0 + 127.0;
     const EXPONENT_BITS_FROM: u32 = 23;
     const LEAST: f32 = -126.0;
     // What is not a number is not less and stays so.
@@ -96,49 +96,94 @@ fn power_of_two<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     for coefficient in [9.669_691e-3, 5.550_558_5e-2, 2.402_228_3e-1, LN_2, 1.0] {
         sum = simd.mul_add_e_f32s(sum, rest, simd.splat_f32s(coefficient));
     }
-    let exponent = simd.wrapping_dyn_shl_u32s(simd.transmute_u32s_f32s(rounded), simd.splat_u32s(EXPONENT_BITS_FROM));
-    simd.transmute_f32s_u32s(simd.add_u32s(simd.transmute_u32s_f32s(sum), exponent))
+    let whole = simd.wrapping_dyn_shl_u32s(simd.transmute_u32s_f32s(rounded), simd.splat_u32s(EXPONENT_BITS_FROM));
+    simd.mul_f32s(sum, simd.transmute_f32s_u32s(whole))
 }
 
 #[cfg(test)]
 mod tests {
+    use pulp::WithSimd;
+
     use super::*;
 
-    /// The weights, the total and what earlier sums shrink by, of blocks of scores of which so many are visible.
-    fn taken<S: Simd>(simd: S, blocks: &[(Vec<f32>, usize)]) -> (Vec<Vec<f32>>, f32, Vec<f32>) {
-        let (mut softmax, mut weights, mut shrinks) = (Softmax::EMPTY, Vec::new(), Vec::new());
-        for (scores, visible) in blocks {
-            let mut scores = scores.clone();
-            shrinks.push(softmax.take(simd, &mut scores, *visible, 0.125));
-            weights.push(scores);
-        }
-        (weights, softmax.inverse(), shrinks)
+    /// Blocks of scores, and how many of each are visible.
+    #[derive(Clone, Copy)]
+    struct Blocks<'a>(&'a [(Vec<f32>, usize)]);
+
+    /// What became of them.
+    struct Taken {
+        weights: Vec<Vec<f32>>,
+        /// What earlier sums shrink by, at each block.
+        shrinks: Vec<f32>,
+        inverse: f32,
     }
 
-    /// What `check` finds of this program's vectors of every width.
-    fn with_all_widths(check: impl Fn(&str, &dyn Fn(&[(Vec<f32>, usize)]) -> (Vec<Vec<f32>>, f32, Vec<f32>))) {
-        check("scalar", &|blocks| taken(Scalar::new(), blocks));
+    impl WithSimd for Blocks<'_> {
+        type Output = Taken;
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) -> Taken {
+            let (mut softmax, mut weights, mut shrinks) = (Softmax::EMPTY, Vec::new(), Vec::new());
+            for (scores, visible) in self.0 {
+                let mut scores = scores.clone();
+                shrinks.push(softmax.take(simd, &mut scores, *visible, 0.125));
+                weights.push(scores);
+            }
+            Taken { weights, shrinks, inverse: softmax.inverse() }
+        }
+    }
+
+    /// Whole vectors of exponents, which become powers.
+    #[derive(Clone, Copy)]
+    struct Exponents<'a>(&'a [f32]);
+
+    impl WithSimd for Exponents<'_> {
+        type Output = Vec<f32>;
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) -> Vec<f32> {
+            let mut powers = self.0.to_vec();
+            let (vectors, rest) = S::as_mut_simd_f32s(&mut powers);
+            assert!(rest.is_empty(), "there are no whole vectors of these");
+            vectors.iter_mut().for_each(|x| *x = power_of_two(simd, *x));
+            powers
+        }
+    }
+
+    /// Has what `task` makes looked at, for every width of vectors that this machine has.
+    fn with_all_widths<T: WithSimd + Copy>(task: T, check: impl Fn(&str, T::Output)) {
+        check("scalar", task.with_simd(Scalar));
         #[cfg(target_arch = "x86_64")]
         {
             if let Some(simd) = pulp::x86::V3::try_new() {
-                check("AVX2", &|blocks| taken(simd, blocks));
+                check("AVX2", pulp::Arch::V3(simd).dispatch(task));
             }
             if let Some(simd) = pulp::x86::V4::try_new() {
-                check("AVX-512", &|blocks| taken(simd, blocks));
+                check("AVX-512", pulp::Arch::V4(simd).dispatch(task));
             }
         }
     }
 
     #[test]
     fn powers_of_two_are_exact_to_two_parts_in_ten_million() {
-        for number in -125_999..=100_000 {
-            let x = number as f32 * 1e-3;
-            let found = power_of_two(Scalar::new(), x);
-            let error = (f64::from(found) / f64::from(x).exp2() - 1.0).abs();
-            assert!(error < 2e-7, "2^{x} is off by {error:e}");
+        let exponents: Vec<f32> = (0..126_000).map(|number| number as f32 * -1e-3).collect();
+        with_all_widths(Exponents(&exponents), |name, powers| {
+            for (x, power) in exponents.iter().zip(powers) {
+                let error = (f64::from(power) / f64::from(*x).exp2() - 1.0).abs();
+                assert!(error < 2e-7, "{name}: 2^{x} is off by {error:e}");
+            }
+        });
+        let special = [0.0, -1.0, -126.0, -1e30, f32::NEG_INFINITY];
+        let expected = [1.0, 0.5, f32::MIN_POSITIVE, f32::MIN_POSITIVE, f32::MIN_POSITIVE];
+        for (x, expected) in special.into_iter().zip(expected) {
+            with_all_widths(Exponents(&[x; 16]), |name, powers| assert_eq!(powers, [expected; 16], "{name}: 2^{x}"));
         }
-        assert_eq!(power_of_two(Scalar::new(), f32::NEG_INFINITY), f32::MIN_POSITIVE);
-        assert!(power_of_two(Scalar::new(), f32::NAN).is_nan());
+        for nan in [f32::NAN, f32::from_bits(0x7fc0_0001)] {
+            let all_are_nan = |name: &str, powers: Vec<f32>| {
+                assert!(powers.iter().all(|power| power.is_nan()), "{name}: {powers:?} of NaNs");
+            };
+            with_all_widths(Exponents(&[nan; 16]), all_are_nan);
+        }
     }
 
     #[test]
@@ -152,14 +197,13 @@ mod tests {
                 scores[..*visible].iter().map(|x| f64::from(*x) * 0.125).collect()
             };
             let total: f64 = blocks.iter().flat_map(exponents).map(f64::exp).sum();
-            with_all_widths(|name, take| {
-                let (weights, inverse, shrinks) = take(&blocks);
+            with_all_widths(Blocks(&blocks), |name, Taken { weights, shrinks, inverse }| {
                 for (number, (weights, block)) in weights.iter().zip(&blocks).enumerate() {
                     let later: f32 = shrinks[number + 1..].iter().product();
                     for (place, (weight, exponent)) in weights.iter().zip(exponents(block)).enumerate() {
                         let (found, expected) = (f64::from(weight * later * inverse), exponent.exp() / total);
                         let error = (found - expected).abs();
-                        // Differences of exponents, up to 64, are 3.8e-6 apart.
+                        // Exponents up to 64 are 3.8e-6 apart.
                         assert!(error < 3e-6 * expected + 1e-30, "{name}, {number}, {place}: {found} for {expected}");
                     }
                     assert!(weights[block.1..].iter().all(|hidden| *hidden == 0.0), "{name}: a hidden one counts");
@@ -169,14 +213,27 @@ mod tests {
     }
 
     #[test]
-    fn a_score_that_is_no_number_leaves_no_weight_one() {
-        with_all_widths(|name, take| {
-            for place in [0, 5, 33, 70] {
-                let mut scores = vec![1.0; 96];
-                scores[place] = f32::NAN;
-                let (_, inverse, _) = take(&[(scores, 71)]);
-                assert!(inverse.is_nan(), "{name}: {inverse} with a NaN at {place}");
+    fn scores_of_any_size_have_the_largest_one_win() {
+        for largest in [1e3, 3e9, 1e20, 1e37] {
+            let mut scores: Vec<f32> = (0..77).map(|number| largest * (number as f32 / 100.0 - 1.0)).collect();
+            scores[33] = largest;
+            scores.resize(80, 0.0);
+            with_all_widths(Blocks(&[(scores, 77)]), |name, Taken { weights, inverse, .. }| {
+                assert_eq!(weights[0][33] * inverse, 1.0, "{name}, {largest:e}");
+            });
+        }
+    }
+
+    #[test]
+    fn a_nan_among_the_scores_reaches_the_total() {
+        for place in [0, 5, 33, 70] {
+            let mut scores = vec![1.0; 96];
+            scores[place] = f32::NAN;
+            for blocks in [vec![(scores.clone(), 71)], vec![(vec![2.0; 96], 96), (scores, 71)]] {
+                with_all_widths(Blocks(&blocks), |name, Taken { inverse, .. }| {
+                    assert!(inverse.is_nan(), "{name}: {inverse} with a NaN at {place}");
+                });
             }
-        });
+        }
     }
 }

@@ -1,21 +1,23 @@
-//! With AVX-VNNI, which has AVX512-VNNI's instruction for vectors of eight sums, of which there are sixteen (Intel's processors
-//! without AVX-512 since Alder Lake).
+//! With AVX-VNNI: AVX512-VNNI's instruction for vectors of eight sums, in sixteen registers (Intel's processors without AVX-512
+//! since Alder Lake).
 
 use std::{
     arch::x86_64::{
         __m256, __m256i, _mm256_add_ps, _mm256_cvtepi32_ps, _mm256_dpbusd_avx_epi32, _mm256_load_si256,
-        _mm256_loadu_ps, _mm256_loadu_si256, _mm256_mul_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256,
-        _mm256_storeu_ps, _mm256_sub_epi32,
+        _mm256_loadu_si256, _mm256_mul_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256, _mm256_storeu_ps,
+        _mm256_sub_epi32,
     },
     ops::Range,
 };
 
-use super::{COLUMNS, Factors, Kernel, LANES, Line, QUAD, quantize_raised};
+use super::{
+    COLUMNS, Factors, Kernel, LANES, Line, QUAD,
+    pairs::{EIGHT, vector},
+    quantize_raised,
+};
 
 /// Rows whose sums are in registers at once, two vectors each.
 const ROWS: usize = 6;
-/// Outputs of a vector.
-const EIGHT: usize = 8;
 
 pub(super) struct AvxVnni;
 
@@ -29,9 +31,7 @@ impl Kernel for AvxVnni {
 
     unsafe fn quantize(x: &[f32], inputs: usize, numbers: &mut [u8], scales: &mut [f32]) {
         let stride = numbers.len() / ROWS;
-        for ((x, numbers), scale) in x.chunks_exact(inputs).zip(numbers.chunks_exact_mut(stride)).zip(scales) {
-            *scale = unsafe { quantize(x, numbers) };
-        }
+        quantize_raised(x, inputs, (numbers, stride), scales);
     }
 
     unsafe fn multiply(
@@ -86,11 +86,6 @@ fn multiply(
     }
 }
 
-#[target_feature(enable = "avx2")]
-fn quantize(x: &[f32], numbers: &mut [u8]) -> f32 {
-    quantize_raised(x, numbers)
-}
-
 /// Sixteen outputs' numbers, in two vectors.
 #[target_feature(enable = "avx2")]
 fn load(line: &Line) -> [__m256i; 2] {
@@ -98,15 +93,6 @@ fn load(line: &Line) -> [__m256i; 2] {
     #[expect(unsafe_code, reason = "a line is as long as two vectors, and aligned as they are")]
     unsafe {
         [_mm256_load_si256(halves), _mm256_load_si256(halves.add(1))]
-    }
-}
-
-#[target_feature(enable = "avx2")]
-fn vector(values: &[f32]) -> __m256 {
-    let values = &values[..EIGHT];
-    #[expect(unsafe_code, reason = "the slice is as long as the vector")]
-    unsafe {
-        _mm256_loadu_ps(values.as_ptr())
     }
 }
 

@@ -17,7 +17,7 @@ use super::{COLUMNS, Factors, Kernel, LANES, Line, QUAD, scale_of};
 /// Rows whose sums are in registers at once, two vectors each.
 const ROWS: usize = 6;
 /// Outputs whose sums are.
-const EIGHT: usize = 8;
+pub(super) const EIGHT: usize = 8;
 /// Numbers of a vector.
 const WIDE: usize = 16;
 /// Of each 64 bits: the first, the third, the second, the fourth.
@@ -138,7 +138,7 @@ fn quantize(x: &[f32], numbers: &mut [[i16; QUAD]]) -> f32 {
 }
 
 #[target_feature(enable = "avx2")]
-fn vector(values: &[f32]) -> __m256 {
+pub(super) fn vector(values: &[f32]) -> __m256 {
     let values = &values[..EIGHT];
     #[expect(unsafe_code, reason = "the slice is as long as the vector")]
     unsafe {

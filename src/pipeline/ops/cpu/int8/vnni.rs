@@ -26,9 +26,7 @@ impl Kernel for Vnni {
 
     unsafe fn quantize(x: &[f32], inputs: usize, numbers: &mut [u8], scales: &mut [f32]) {
         let stride = numbers.len() / ROWS;
-        for ((x, numbers), scale) in x.chunks_exact(inputs).zip(numbers.chunks_exact_mut(stride)).zip(scales) {
-            *scale = unsafe { quantize(x, numbers) };
-        }
+        quantize_raised(x, inputs, (numbers, stride), scales);
     }
 
     unsafe fn multiply(
@@ -79,11 +77,6 @@ fn multiply(
             store(value, &mut results[half * LANES..]);
         }
     }
-}
-
-#[target_feature(enable = "avx512f,avx512bw")]
-fn quantize(x: &[f32], numbers: &mut [u8]) -> f32 {
-    quantize_raised(x, numbers)
 }
 
 #[target_feature(enable = "avx512f")]
