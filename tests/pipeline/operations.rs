@@ -28,19 +28,14 @@ fn values(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// Whether there is AVX-512, and whether AVX-VNNI.
-fn has_avx512_and_avx_vnni() -> (bool, bool) {
-    #[cfg(target_arch = "x86_64")]
-    return (is_x86_feature_detected!("avx512f"), is_x86_feature_detected!("avxvnni"));
-    #[cfg(not(target_arch = "x86_64"))]
-    (false, false)
-}
-
 /// The same tests in processes that make no use of what the machine has: of matrix units, then of bf16 at all, then of vectors
 /// of sixteen, then of AVX-VNNI.
 #[test]
 fn operations_on_lesser_processors() {
-    let (avx512, avx_vnni) = has_avx512_and_avx_vnni();
+    #[cfg(target_arch = "x86_64")]
+    let (avx512, avx_vnni) = (is_x86_feature_detected!("avx512f"), is_x86_feature_detected!("avxvnni"));
+    #[cfg(not(target_arch = "x86_64"))]
+    let (avx512, avx_vnni) = (false, false);
     let lesser = [
         ("avx512_bf16", has_matrix_units()),
         ("avx512", multiplies_bf16()),

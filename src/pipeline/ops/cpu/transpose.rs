@@ -6,10 +6,7 @@ use std::arch::x86_64::{
     _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 
-use super::lanes::MOST_LANES;
-
-/// Lanes of AVX2.
-pub(super) const EIGHT: usize = 8;
+use super::lanes::{EIGHT, MOST_LANES};
 
 /// The transpose of 16 x 16 numbers of 32 bits: pairs of rows, then of pairs, within and then across quarters.
 #[target_feature(enable = "avx512f")]

@@ -135,13 +135,7 @@ impl Space {
         let mut rows = vec![Softmax::EMPTY; queries];
         for (number, block) in blocks.iter().enumerate() {
             accumulate(query, &of_queries, first, &block.keys, Start::Zero, (scores, KEYS));
-            with_lanes(Weigh {
-                softmax: &mut rows,
-                scores,
-                visible: block.count,
-                scale,
-                sums: (number > 0).then_some((&mut *sums, head_dim)),
-            });
+            with_lanes(Weigh { softmax: &mut rows, scores, visible: block.count, scale, sums });
             self.weights.fill(scores);
             let start = if number == 0 { Start::Zero } else { Start::Target };
             accumulate(&self.weights, &of_weights, 0, &block.values, start, (sums, head_dim));
@@ -161,8 +155,8 @@ struct Weigh<'a> {
     scores: &'a mut [f32],
     visible: usize,
     scale: f32,
-    /// What there is of earlier blocks, in rows of so many.
-    sums: Option<(&'a mut [f32], usize)>,
+    /// What there is of earlier blocks, which shrinks; what there is before the first one does not count.
+    sums: &'a mut [f32],
 }
 
 impl WithSimd for Weigh<'_> {
@@ -170,12 +164,12 @@ impl WithSimd for Weigh<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { softmax, scores, visible, scale, mut sums } = self;
-        for (query, (softmax, scores)) in softmax.iter_mut().zip(scores.chunks_mut(KEYS)).enumerate() {
+        let Self { softmax, scores, visible, scale, sums } = self;
+        let width = sums.len() / softmax.len();
+        let rows = scores.chunks_mut(KEYS).zip(sums.chunks_mut(width));
+        for (softmax, (scores, sums)) in softmax.iter_mut().zip(rows) {
             let shrinks = softmax.take(simd, scores, visible, scale);
-            if let Some((sums, width)) = &mut sums {
-                sums[query * *width..][..*width].iter_mut().for_each(|sum| *sum *= shrinks);
-            }
+            sums.iter_mut().for_each(|sum| *sum *= shrinks);
         }
     }
 }

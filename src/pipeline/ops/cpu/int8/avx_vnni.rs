@@ -10,11 +10,7 @@ use std::{
     ops::Range,
 };
 
-use super::{
-    COLUMNS, Factors, Kernel, LANES, Line, QUAD,
-    pairs::{EIGHT, vector},
-    quantize_raised,
-};
+use super::{COLUMNS, EIGHT, Factors, Kernel, LANES, Line, QUAD, pairs::vector, quantize_raised};
 
 /// Rows whose sums are in registers at once, two vectors each.
 const ROWS: usize = 6;
@@ -30,8 +26,7 @@ impl Kernel for AvxVnni {
     const ROWS: usize = ROWS;
 
     unsafe fn quantize(x: &[f32], inputs: usize, numbers: &mut [u8], scales: &mut [f32]) {
-        let stride = numbers.len() / ROWS;
-        quantize_raised(x, inputs, (numbers, stride), scales);
+        quantize_raised(x, inputs, numbers, scales);
     }
 
     unsafe fn multiply(

@@ -13,6 +13,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{
+    lanes::EIGHT,
     processor::{Level, most},
     shared::Shared,
     turns::in_turns,
@@ -235,9 +236,10 @@ fn scale_of(x: &[f32]) -> (f32, f32) {
     (if largest.is_finite() { largest / MOST } else { f32::NAN }, inverse_of(largest))
 }
 
-/// Rows' numbers, to places so far apart, and what one of each row's stands for. VNNI's instructions take unsigned numbers
+/// Rows' numbers, of each as many as there is room for, and what one of them stands for. VNNI's instructions take unsigned numbers
 /// from the left, so 128 is added to them, and what that adds to a sum, [`Weight::offsets`], is taken off again.
-fn quantize_raised(x: &[f32], inputs: usize, (numbers, stride): (&mut [u8], usize), scales: &mut [f32]) {
+fn quantize_raised(x: &[f32], inputs: usize, numbers: &mut [u8], scales: &mut [f32]) {
+    let stride = numbers.len() / scales.len();
     vectorized(|| {
         for ((x, numbers), scale) in x.chunks_exact(inputs).zip(numbers.chunks_exact_mut(stride)).zip(scales) {
             let (of_one, inverse) = scale_of(x);

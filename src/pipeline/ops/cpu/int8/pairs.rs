@@ -12,12 +12,10 @@ use std::{
     ops::Range,
 };
 
-use super::{COLUMNS, Factors, Kernel, LANES, Line, QUAD, scale_of};
+use super::{COLUMNS, EIGHT, Factors, Kernel, LANES, Line, QUAD, scale_of};
 
 /// Rows whose sums are in registers at once, two vectors each.
 const ROWS: usize = 6;
-/// Outputs whose sums are.
-pub(super) const EIGHT: usize = 8;
 /// Numbers of a vector.
 const WIDE: usize = 16;
 /// Of each 64 bits: the first, the third, the second, the fourth.

@@ -25,8 +25,7 @@ impl Kernel for Vnni {
     const ROWS: usize = ROWS;
 
     unsafe fn quantize(x: &[f32], inputs: usize, numbers: &mut [u8], scales: &mut [f32]) {
-        let stride = numbers.len() / ROWS;
-        quantize_raised(x, inputs, (numbers, stride), scales);
+        quantize_raised(x, inputs, numbers, scales);
     }
 
     unsafe fn multiply(

@@ -14,6 +14,9 @@ pub(super) use linear::{Linear, fits};
 
 /// Lanes of the widest vectors there are.
 pub(super) const MOST_LANES: usize = 16;
+/// Lanes of AVX2's.
+#[cfg(target_arch = "x86_64")]
+pub(super) const EIGHT: usize = 8;
 
 /// Columns of sums that [`multiply`] keeps at once: two vectors.
 pub(super) const fn columns<S: Simd>() -> usize {

@@ -13,9 +13,9 @@ use pulp::Simd;
 use super::{
     super::{
         number::Number,
-        transpose::{self, EIGHT, prefetch},
+        transpose::{self, prefetch},
     },
-    MOST_LANES, columns,
+    EIGHT, MOST_LANES, columns,
 };
 
 /// How many numbers of a row are asked for before they are needed.
