@@ -4,7 +4,8 @@
 
 #include <string>
 
-#include KERNELS_CU
+#include NORMS_CU
+#include ELEMENTWISE_CU
 #include ATTENTION_CU
 
 template <typename T = float>
@@ -49,58 +50,106 @@ static int attention_of(Kernel kernel, unsigned rows, const std::vector<unsigned
   return write(out);
 }
 
+// Threads that have vectors of one row's channels, several rows of them where there is room.
+template <typename T>
+static unsigned threads_for(unsigned channels) {
+  unsigned threads = 64;
+  while (threads < channels / Vector<T>::COUNT) threads *= 2;
+  return threads;
+}
+
+template <typename T, typename Parts, typename Apply>
+static int group_norm_of(Parts parts, Apply apply, const std::vector<unsigned> &sizes) {
+  const unsigned pictures = sizes[0], pixels = sizes[1], channels = sizes[2], groups = sizes[3], part = sizes[4], silu = sizes[5];
+  const Index grid{(pixels + part - 1) / part, pictures, 1};
+  auto x = read<T>((size_t)pictures * pixels * channels), weight = read<T>(channels), bias = read<T>(channels);
+  Memory<float> means(pictures * groups * grid.x), squares(means.size);
+  Memory<T> y(x.size);
+  const unsigned threads = threads_for<T>(channels);
+  launch(grid, threads, [&] { parts(x.data, means.data, squares.data, pixels, part, channels, groups); });
+  launch(grid, threads, [&] {
+    apply(x.data, means.data, squares.data, weight.data, bias.data, y.data, pixels, part, channels, groups, 1e-5f, silu);
+  });
+  return write(y);
+}
+
+template <typename T, typename Kernel>
+static int layer_norm_of(Kernel kernel, const std::vector<unsigned> &sizes) {
+  const unsigned rows = sizes[0], channels = sizes[1];
+  auto x = read<T>((size_t)rows * channels), weight = read<T>(channels), bias = read<T>(channels);
+  Memory<T> y(x.size);
+  launch({(rows + 1) / 2, 1, 1}, 64, [&] { kernel(x.data, weight.data, bias.data, y.data, rows, channels, 1e-5f); });
+  return write(y);
+}
+
+template <typename T, typename Kernel>
+static int residual_layer_norm_of(Kernel kernel, const std::vector<unsigned> &sizes) {
+  const unsigned rows = sizes[0], channels = sizes[1];
+  auto x = read<T>((size_t)rows * channels), residual = read<T>(x.size), weight = read<T>(channels), bias = read<T>(channels);
+  Memory<T> both(2 * x.size);
+  launch({(rows + 1) / 2, 1, 1}, 64, [&] {
+    kernel(x.data, residual.data, weight.data, bias.data, both.data, both.data + x.size, rows, channels, 1e-5f);
+  });
+  return write(both);
+}
+
+template <typename T, typename Kernel>
+static int geglu_of(Kernel kernel, const std::vector<unsigned> &sizes) {
+  const unsigned rows = sizes[0], inner = sizes[1];
+  auto x = read<T>((size_t)rows * 2 * inner);
+  Memory<T> y((size_t)rows * inner);
+  const unsigned vector = Vector<T>::COUNT;
+  launch({2, 1, 1}, 64, [&] { kernel(x.data, y.data, y.size / vector, inner / vector); });
+  return write(y);
+}
+
+template <typename T, typename Kernel, typename WithResidual>
+static int add_channels_of(Kernel kernel, WithResidual with_residual, const std::vector<unsigned> &sizes) {
+  const unsigned pictures = sizes[0], pixels = sizes[1], channels = sizes[2], has_residual = sizes[3];
+  auto x = read<T>((size_t)pictures * pixels * channels), numbers = read<T>(pictures * channels);
+  Memory<T> y(x.size);
+  const unsigned vector = Vector<T>::COUNT, count = x.size / vector, picture = pixels * channels / vector;
+  if (has_residual) {
+    auto residual = read<T>(x.size);
+    launch({2, 1, 1}, 64, [&] {
+      with_residual(x.data, numbers.data, residual.data, y.data, count, channels / vector, picture);
+    });
+  } else {
+    launch({2, 1, 1}, 64, [&] { kernel(x.data, numbers.data, y.data, count, channels / vector, picture); });
+  }
+  return write(y);
+}
+
+template <typename T, typename Kernel>
+static int upsample_nearest_of(Kernel kernel, const std::vector<unsigned> &sizes) {
+  const unsigned pictures = sizes[0], height = sizes[1], width = sizes[2], channels = sizes[3], to_height = sizes[4], to_width = sizes[5];
+  auto x = read<T>((size_t)pictures * height * width * channels);
+  Memory<T> y((size_t)pictures * to_height * to_width * channels);
+  const unsigned vector = Vector<T>::COUNT;
+  launch({2, 1, 1}, 64, [&] {
+    kernel(x.data, y.data, y.size / vector, channels / vector, height, width, to_height, to_width, (float)height / to_height,
+           (float)width / to_width);
+  });
+  return write(y);
+}
+
+#define KERNELS_OF(T, NAME)                                                                                                 \
+  if (name == "group_norm_" #NAME) return group_norm_of<T>(group_norm_parts_##NAME, group_norm_apply_##NAME, sizes);        \
+  if (name == "layer_norm_" #NAME) return layer_norm_of<T>(layer_norm_##NAME, sizes);                                       \
+  if (name == "residual_layer_norm_" #NAME) return residual_layer_norm_of<T>(residual_layer_norm_##NAME, sizes);            \
+  if (name == "geglu_" #NAME) return geglu_of<T>(geglu_##NAME, sizes);                                                      \
+  if (name == "add_channels_" #NAME)                                                                                        \
+    return add_channels_of<T>(add_channels_##NAME, add_channels_and_residual_##NAME, sizes);                                \
+  if (name == "upsample_nearest_" #NAME) return upsample_nearest_of<T>(upsample_nearest_##NAME, sizes);
+
 int main(int count, char **arguments) {
   is_late = std::string(arguments[1]) == "late";
   const std::string name = arguments[2];
   std::vector<unsigned> sizes;
   for (int i = 3; i < count; i++) sizes.push_back(atoi(arguments[i]));
-  if (name == "group_norm") {
-    const unsigned pictures = sizes[0], pixels = sizes[1], channels = sizes[2], groups = sizes[3], parts = sizes[4], silu = sizes[5];
-    const Index grid{parts, groups, pictures};
-    auto x = read((size_t)pictures * pixels * channels), weight = read(channels), bias = read(channels);
-    Memory<float> means(pictures * groups * parts), squares(means.size), y(x.size);
-    launch(grid, THREADS, [&] { group_norm_parts_f32(x.data, means.data, squares.data, pixels, channels, groups); });
-    launch(grid, THREADS, [&] {
-      group_norm_apply_f32(x.data, means.data, squares.data, weight.data, bias.data, y.data, pixels, channels, groups, 1e-5f,
-                           silu);
-    });
-    return write(y);
-  }
-  if (name == "layer_norm") {
-    const unsigned rows = sizes[0], channels = sizes[1];
-    auto x = read((size_t)rows * channels), weight = read(channels), bias = read(channels);
-    Memory<float> y(x.size);
-    launch({rows, 1, 1}, THREADS, [&] { layer_norm_f32(x.data, weight.data, bias.data, y.data, channels, 1e-5f); });
-    return write(y);
-  }
-  if (name == "residual_layer_norm") {
-    const unsigned rows = sizes[0], channels = sizes[1];
-    auto x = read((size_t)rows * channels), residual = read(x.size), weight = read(channels), bias = read(channels);
-    Memory<float> both(2 * x.size);
-    launch({rows, 1, 1}, THREADS, [&] {
-      residual_layer_norm_f32(x.data, residual.data, weight.data, bias.data, both.data, both.data + x.size, channels, 1e-5f);
-    });
-    return write(both);
-  }
-  if (name == "geglu") {
-    const unsigned rows = sizes[0], inner = sizes[1];
-    auto x = read((size_t)rows * 2 * inner);
-    Memory<float> y((size_t)rows * inner);
-    launch({3, 1, 1}, THREADS, [&] { geglu_f32(x.data, y.data, y.size, inner); });
-    return write(y);
-  }
-  if (name == "add_bias") {
-    const unsigned rows = sizes[0], channels = sizes[1];
-    auto y = read((size_t)rows * channels), bias = read(channels);
-    launch({3, 1, 1}, THREADS, [&] { add_bias_f32(y.data, bias.data, y.size, channels); });
-    return write(y);
-  }
-  if (name == "add_bias_and_residual") {
-    const unsigned rows = sizes[0], channels = sizes[1];
-    auto y = read((size_t)rows * channels), bias = read(channels), residual = read(y.size);
-    launch({3, 1, 1}, THREADS, [&] { add_bias_and_residual_f32(y.data, bias.data, residual.data, y.size, channels); });
-    return write(y);
-  }
+  KERNELS_OF(float, f32)
+  KERNELS_OF(__half, f16)
+  KERNELS_OF(__nv_bfloat16, bf16)
   if (name == "attention_64_f16") return attention_of<__half>(attention_64_f16, 2, sizes);
   if (name == "attention_64_bf16") return attention_of<__nv_bfloat16>(attention_64_bf16, 2, sizes);
   if (name == "attention_128_f16") return attention_of<__half>(attention_128_f16, 1, sizes);

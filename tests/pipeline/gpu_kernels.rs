@@ -14,7 +14,7 @@ use fourstep::pipeline::{
     ops::{GroupNorm, LayerNorm, Mask, reference},
 };
 
-use crate::support::{Folder, assert_close, relative_error};
+use crate::support::{Folder, relative_error};
 
 fn random(seed: u64, shape: &[usize]) -> Tensor {
     Tensor::from_vec(TorchCudaRng::new(seed).normal(shape.iter().product()), shape, &Device::Cpu).unwrap()
@@ -31,7 +31,8 @@ fn program() -> PathBuf {
         let compiled = Command::new("c++")
             .args(["-std=c++20", "-O1", "-o"])
             .args([&program, &root.join("tests/pipeline/gpu_kernels.cpp")])
-            .args([source("KERNELS_CU", "kernels.cu"), source("ATTENTION_CU", "attention.cu")])
+            .args([source("NORMS_CU", "norms.cu"), source("ELEMENTWISE_CU", "elementwise.cu")])
+            .arg(source("ATTENTION_CU", "attention.cu"))
             .output()
             .expect("a C++ compiler, as `tools/set-up --tests` installs it");
         assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
@@ -69,49 +70,98 @@ fn run_once(order: &str, name: &str, sizes: &[usize], operands: &[&Tensor]) -> V
     done.stdout
 }
 
+/// The types kernels take, and how far a result may be off, as a share of the largest: f32 as far as sums in another order bring
+/// it, the others half a step.
+const TYPES: [(DType, f32); 3] = [(DType::F32, 5e-7), (DType::F16, 1.0 / 2048.0), (DType::BF16, 1.0 / 256.0)];
+
+/// Numbers of the type, in f32.
+fn rounded(x: &Tensor, dtype: DType) -> Tensor {
+    x.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap()
+}
+
+fn assert_near(what: &str, found: &Tensor, expected: &Tensor, tolerance: f32) {
+    let values = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let off = relative_error(&values(found), &values(expected));
+    assert!(off <= tolerance, "{what}: off by {off}");
+}
+
 #[test]
 fn group_norm_in_parts() {
-    // (pictures, pixels, channels, groups, parts): groups narrower and wider than a warp, and more parts than pixels.
-    for (pictures, pixels, channels, groups, parts) in
-        [(1, 1, 4, 2, 1), (2, 300, 40, 8, 3), (1, 77, 96, 2, 5), (1, 3, 8, 4, 4)]
-    {
-        let layer = GroupNorm { weight: random(1, &[channels]), bias: random(2, &[channels]), groups, eps: 1e-5 };
-        // Far from zero: a variance taken carelessly would cancel out.
-        let x = (random(3, &[pictures, pixels, channels]) + 50.0).unwrap();
-        for silu in [false, true] {
-            let sizes = [pictures, pixels, channels, groups, parts, usize::from(silu)];
-            let found = run("group_norm", &sizes, &[&x, &layer.weight, &layer.bias], x.dims());
-            let expected = reference::group_norm(&layer, &x, silu).unwrap();
-            assert_close(&format!("group norm {sizes:?}"), &found, &expected);
+    // (pictures, pixels, channels, groups, pixels of a part): groups narrower than a vector, of several, across vectors; one
+    // pixel, parts that end early, and more threads than there is a row for.
+    for (pictures, pixels, channels, groups, part) in [
+        (1, 1, 8, 2, 1),
+        (2, 300, 40, 4, 128),
+        (1, 77, 96, 2, 16),
+        (1, 7, 8, 4, 2),
+        (1, 9, 320, 32, 4),
+        (1, 65, 24, 8, 65),
+    ] {
+        for (dtype, tolerance) in TYPES {
+            let vector = |seed| rounded(&random(seed, &[channels]), dtype);
+            let layer = GroupNorm { weight: vector(1), bias: vector(2), groups, eps: 1e-5 };
+            // Far from zero: a variance taken carelessly would cancel out.
+            let x = rounded(&(random(3, &[pictures, pixels, channels]) + 50.0).unwrap(), dtype);
+            for silu in [false, true] {
+                let sizes = [pictures, pixels, channels, groups, part, usize::from(silu)];
+                let name = format!("group_norm_{}", dtype.as_str());
+                let found = run(&name, &sizes, &[&x, &layer.weight, &layer.bias], x.dims());
+                let expected = reference::group_norm(&layer, &x, silu).unwrap();
+                // f32's numbers around 50 are as coarse.
+                assert_near(&format!("{name} {sizes:?}"), &found, &expected, tolerance.max(1e-5));
+            }
         }
     }
 }
 
 #[test]
 fn layer_norm_of_rows() {
-    for (rows, channels) in [(1, 1), (5, 640), (3, 77)] {
-        let layer = LayerNorm { weight: random(1, &[channels]), bias: random(2, &[channels]), eps: 1e-5 };
-        let x = random(3, &[rows, channels]);
-        let found = run("layer_norm", &[rows, channels], &[&x, &layer.weight, &layer.bias], x.dims());
-        assert_close(&format!("layer norm {rows} x {channels}"), &found, &reference::layer_norm(&layer, &x).unwrap());
-        let residual = random(4, x.dims());
-        let operands = [&x, &residual, &layer.weight, &layer.bias];
-        let both = run("residual_layer_norm", &[rows, channels], &operands, &[2, rows, channels]);
-        let (sum, y) = reference::residual_layer_norm(&layer, &x, &residual).unwrap();
-        assert_close(&format!("sum {rows} x {channels}"), &both.get(0).unwrap(), &sum);
-        assert_close(&format!("layer norm of a sum {rows} x {channels}"), &both.get(1).unwrap(), &y);
+    for (rows, channels) in [(1, 8), (5, 640), (3, 72)] {
+        for (dtype, tolerance) in TYPES {
+            let vector = |seed| rounded(&random(seed, &[channels]), dtype);
+            let layer = LayerNorm { weight: vector(1), bias: vector(2), eps: 1e-5 };
+            let x = rounded(&random(3, &[rows, channels]), dtype);
+            let name = format!("layer_norm_{}", dtype.as_str());
+            let found = run(&name, &[rows, channels], &[&x, &layer.weight, &layer.bias], x.dims());
+            let expected = reference::layer_norm(&layer, &x).unwrap();
+            assert_near(&format!("{name} {rows} x {channels}"), &found, &expected, tolerance);
+
+            let residual = rounded(&random(4, x.dims()), dtype);
+            let operands = [&x, &residual, &layer.weight, &layer.bias];
+            let both = run(&format!("residual_{name}"), &[rows, channels], &operands, &[2, rows, channels]);
+            let sum = rounded(&(&x + &residual).unwrap(), dtype);
+            let expected = reference::layer_norm(&layer, &sum).unwrap();
+            assert_near(&format!("sum {rows} x {channels}"), &both.get(0).unwrap(), &sum, 0.0);
+            assert_near(&format!("residual_{name} {rows} x {channels}"), &both.get(1).unwrap(), &expected, tolerance);
+        }
     }
 }
 
 #[test]
-fn gates_and_biases() {
-    let x = (random(1, &[37, 2 * 50]) * 2.0).unwrap();
-    assert_close("GEGLU", &run("geglu", &[37, 50], &[&x], &[37, 50]), &reference::geglu(&x).unwrap());
-    let (bias, residual) = (random(2, &[100]), random(3, &[37, 100]));
-    let expected = x.broadcast_add(&bias).unwrap();
-    assert_close("bias", &run("add_bias", &[37, 100], &[&x, &bias], &[37, 100]), &expected);
-    let found = run("add_bias_and_residual", &[37, 100], &[&x, &bias, &residual], &[37, 100]);
-    assert_close("bias and residual", &found, &(expected + residual).unwrap());
+fn gates_biases_and_repeated_pixels() {
+    for (dtype, tolerance) in TYPES {
+        let kernel = |name: &str| format!("{name}_{}", dtype.as_str());
+        let x = rounded(&(random(1, &[37, 2 * 48]) * 2.0).unwrap(), dtype);
+        let found = run(&kernel("geglu"), &[37, 48], &[&x], &[37, 48]);
+        assert_near(&kernel("geglu"), &found, &reference::geglu(&x).unwrap(), tolerance);
+
+        let pictures = rounded(&random(2, &[3, 4, 5, 24]), dtype);
+        let (channels, residual) = (rounded(&random(3, &[3, 24]), dtype), rounded(&random(4, &[3, 4, 5, 24]), dtype));
+        let name = kernel("add_channels");
+        let found = run(&name, &[3, 20, 24, 0], &[&pictures, &channels], pictures.dims());
+        let expected = reference::add_channels(&pictures, &channels).unwrap();
+        assert_near(&name, &found, &rounded(&expected, dtype), 0.0);
+        let found = run(&name, &[3, 20, 24, 1], &[&pictures, &channels, &residual], pictures.dims());
+        assert_near(&format!("{name} and a residual"), &found, &rounded(&(expected + residual).unwrap(), dtype), 0.0);
+
+        // Twice, three times, and sizes that do not divide.
+        for (height, width) in [(8, 10), (12, 10), (7, 11)] {
+            let name = kernel("upsample_nearest");
+            let found = run(&name, &[3, 4, 5, 24, height, width], &[&pictures], &[3, height, width, 24]);
+            let expected = reference::upsample_nearest(&pictures, height, width).unwrap();
+            assert_near(&format!("{name} {height} x {width}"), &found, &expected, 0.0);
+        }
+    }
 }
 
 /// How far attention is from the plain operation of the same numbers, as a share of the largest. `size` is what queries are

@@ -160,6 +160,7 @@ static __nv_bfloat16 __float2bfloat16_rn(float x) {
 }
 
 static float rsqrtf(float x) { return 1 / std::sqrt(x); }
+static float __fdividef(float x, float y) { return x / y; }
 static unsigned min(unsigned a, unsigned b) { return a < b ? a : b; }
 
 static float wide_of(__half x) { return __half2float(x); }

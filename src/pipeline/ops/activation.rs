@@ -32,7 +32,7 @@ impl Activation {
 /// diffusers: `activations.py`, `GEGLU.forward`, after its projection.
 pub fn geglu(x: &Tensor) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
-    if cuda::has(cuda::Operation::Geglu, x) {
+    if cuda::has(cuda::Operation::Geglu, x) && cuda::gates(x) {
         return cuda::geglu(x);
     }
     if has_cpu_version(x) { cpu::geglu(x) } else { reference::geglu(x) }

@@ -41,7 +41,7 @@ impl GroupNorm {
 
     fn apply(&self, x: &Tensor, silu: bool) -> candle_core::Result<Tensor> {
         #[cfg(feature = "cuda")]
-        if cuda::has(cuda::Operation::GroupNorm, x) {
+        if cuda::has(cuda::Operation::GroupNorm, x) && cuda::normalizes_groups(self, x) {
             return cuda::group_norm(self, x, silu);
         }
         if has_cpu_version(x) { cpu::group_norm(self, x, silu) } else { reference::group_norm(self, x, silu) }
@@ -68,7 +68,7 @@ impl LayerNorm {
     /// Applies it to `(..., channels)`.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         #[cfg(feature = "cuda")]
-        if cuda::has(cuda::Operation::LayerNorm, x) {
+        if cuda::has(cuda::Operation::LayerNorm, x) && cuda::normalizes(self, &[x]) {
             return cuda::layer_norm(self, x);
         }
         if has_cpu_version(x) { cpu::layer_norm(self, x) } else { reference::layer_norm(self, x) }
@@ -78,7 +78,7 @@ impl LayerNorm {
     /// it makes of it.
     pub fn forward_residual(&self, x: &Tensor, residual: &Tensor) -> candle_core::Result<(Tensor, Tensor)> {
         #[cfg(feature = "cuda")]
-        if cuda::has(cuda::Operation::LayerNorm, x) {
+        if cuda::has(cuda::Operation::LayerNorm, x) && cuda::normalizes(self, &[x, residual]) {
             return cuda::residual_layer_norm(self, x, residual);
         }
         if has_cpu_version(x) {

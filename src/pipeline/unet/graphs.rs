@@ -24,9 +24,12 @@ const TOLERANCE: f32 = 1e-2;
 /// Two pictures of four steps: of a size that is drawn once, recording takes longer than it saves.
 const CALLS: usize = 8;
 
+/// A UNet, as long as it is there, and its calls.
+type OfUNet = (Weak<()>, Recordings<Vec<usize>, Recording>);
+
 thread_local! {
-    /// Of each UNet that is there. They belong to a thread, as do the small uploads they read, and cuDNN.
-    static RECORDINGS: RefCell<Vec<(Weak<()>, Recordings<Vec<usize>, Recording>)>> = RefCell::default();
+    /// They belong to a thread, as do the small uploads they read, and cuDNN.
+    static RECORDINGS: RefCell<Vec<OfUNet>> = RefCell::default();
 }
 
 /// A recorded call, and the places in memory that it reads and writes.

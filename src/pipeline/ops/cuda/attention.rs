@@ -3,15 +3,12 @@
 use candle_core::{
     CudaStorage, DType, Result, Shape, Tensor,
     backend::BackendStorage as _,
-    cuda_backend::{
-        WrapErr as _,
-        cudarc::driver::{CudaView, LaunchConfig, PushKernelArg as _},
-    },
+    cuda_backend::cudarc::driver::{CudaView, LaunchConfig},
 };
 
 use super::{
     super::{Mask, attention::row_stride},
-    launch::{ATTENTION, Number, Operand, kernel_of, operation_on_three, result, room},
+    launch::{ATTENTION, Kernel, Number, Operand, launch, operation, result, room},
 };
 
 /// Numbers that a thread reads at once: heads begin and end with such a group.
@@ -35,12 +32,12 @@ const VARIANTS: [Variant; 2] = [
 pub(in super::super) fn attends(query: &Tensor, key: &Tensor, value: &Tensor, heads: usize) -> bool {
     let width = query.dim(2).unwrap_or(0) / heads.max(1);
     let is_aligned = |x: &Tensor| match row_stride(x.layout()) {
-        Some(stride) => x.layout().start_offset() % GROUP == 0 && stride % GROUP == 0,
+        Some(stride) => x.layout().start_offset().is_multiple_of(GROUP) && stride % GROUP == 0,
         // Then it is copied.
         None => true,
     };
     matches!(query.dtype(), DType::F16 | DType::BF16)
-        && width % GROUP == 0
+        && width.is_multiple_of(GROUP)
         && variant(width).is_some()
         && [query, key, value].into_iter().all(is_aligned)
 }
@@ -79,11 +76,12 @@ struct AttentionOp {
 }
 
 impl AttentionOp {
-    fn run<T: Number>(&self, query: Operand<'_>, key: Operand<'_>, value: Operand<'_>) -> Result<(CudaStorage, Shape)> {
+    fn run<T: Number>(&self, [query, key, value]: [Operand<'_>; 3]) -> Result<(CudaStorage, Shape)> {
         let (batch, queries, channels) = query.1.shape().dims3()?;
         let (key_batch, keys, key_channels) = key.1.shape().dims3()?;
         let width = channels / self.heads;
-        let Some(variant) = variant(width).filter(|_| width * self.heads == channels && width % GROUP == 0) else {
+        let Some(variant) = variant(width).filter(|_| width * self.heads == channels && width.is_multiple_of(GROUP))
+        else {
             candle_core::bail!("there is no kernel for {} heads in {channels} channels", self.heads);
         };
         if (key_batch, key_channels) != (batch, channels) || value.1.shape() != key.1.shape() || queries * keys == 0 {
@@ -92,30 +90,37 @@ impl AttentionOp {
         }
         let device = query.0.device();
         let y = room::<T>(device, batch * queries * channels)?;
-        let kernel = kernel_of::<T>(&ATTENTION, device, variant.name)?;
+        let kernel = Kernel::new::<T>(&ATTENTION, device, variant.name)?;
         let (query_view, query_stride) = view_of_rows::<T>(query)?;
         let ((key, key_stride), (value, value_stride)) = (view_of_rows::<T>(key)?, view_of_rows::<T>(value)?);
-        let sizes = [queries as u32, keys as u32, width as u32, query_stride, key_stride, value_stride];
         // Exponentials are powers of two there.
         let scale = std::f32::consts::LOG2_E / (width as f32).sqrt();
         let causal = i32::from(self.mask == Mask::Causal);
-        let mut arguments = kernel.builder();
-        arguments.arg(&query_view).arg(&key).arg(&value).arg(&y);
-        for size in &sizes {
-            arguments.arg(size);
-        }
-        arguments.arg(&scale).arg(&causal);
         let grid = LaunchConfig {
             grid_dim: (queries.div_ceil(variant.queries) as u32, self.heads as u32, batch as u32),
             block_dim: (WARPS as u32 * 32, 1, 1),
             shared_mem_bytes: 0,
         };
-        #[expect(unsafe_code, reason = "the arguments are the kernel's, and as large as the sizes say")]
-        unsafe {
-            arguments.launch(grid).w()?;
-        }
-        Ok(result(y, query.0, (batch, queries, channels)))
+        let sizes = [queries, keys, width].map(|size| size as u32);
+        let [queries, keys, width] = &sizes;
+        launch!(
+            kernel,
+            grid,
+            &query_view,
+            &key,
+            &value,
+            &y,
+            queries,
+            keys,
+            width,
+            &query_stride,
+            &key_stride,
+            &value_stride,
+            &scale,
+            &causal
+        );
+        Ok(result(y, query.0, query.1.shape().clone()))
     }
 }
 
-operation_on_three!(AttentionOp, "attention");
+operation!(AttentionOp, "attention", on 3);

@@ -13,7 +13,7 @@ use candle_core::{
 
 use super::{
     contiguous,
-    launch::{Number, Operand, operation_on_three, result, room, view},
+    launch::{Number, Operand, operation, result, room, view},
 };
 
 thread_local! {
@@ -38,7 +38,7 @@ pub(in super::super) fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Re
 struct LinearOp;
 
 impl LinearOp {
-    fn run<T: Number>(&self, x: Operand<'_>, weight: Operand<'_>, bias: Operand<'_>) -> Result<(CudaStorage, Shape)>
+    fn run<T: Number>(&self, [x, weight, bias]: [Operand<'_>; 3]) -> Result<(CudaStorage, Shape)>
     where
         CudaBlasLT: Matmul<T>,
     {
@@ -50,7 +50,7 @@ impl LinearOp {
         let rows = count / inputs;
         let device = x.0.device();
         let mut y = room::<T>(device, rows * outputs)?;
-        let (x_view, weight, bias) = (view::<T>(x.0, x.1)?, view::<T>(weight.0, weight.1)?, view::<T>(bias.0, bias.1)?);
+        let (x_view, weight, bias) = (view::<T>(x)?, view::<T>(weight)?, view::<T>(bias)?);
         // Its matrices have their columns in a row, so that every one of ours is its own transposed: y^T = W x^T.
         let product = MatmulConfig {
             transa: true,
@@ -92,4 +92,4 @@ fn handle(device: &CudaDevice) -> Result<Arc<CudaBlasLT>> {
     Ok(handle)
 }
 
-operation_on_three!(LinearOp, "linear");
+operation!(LinearOp, "linear", on 3);

@@ -1,30 +1,50 @@
-//! Norms and gates: a pass or two where candle takes ten.
+//! Norms, in a pass or two where candle takes ten.
 
 use candle_core::{
-    CpuStorage, CudaStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor,
-    backend::BackendStorage as _,
-    cuda_backend::{WrapErr as _, cudarc::driver::PushKernelArg as _},
+    CudaStorage, D, Layout, Result, Shape, Tensor, backend::BackendStorage as _,
+    cuda_backend::cudarc::driver::LaunchConfig,
 };
-use half::{bf16, f16};
 
 use super::{
     super::{GroupNorm, LayerNorm},
     contiguous,
-    launch::{Number, Operand, blocks, blocks_for, kernel, not_here, on_gpu, operation_on_three, result, room, view},
+    launch::{
+        Kernel, NORMS, Number, Operand, VECTOR, blocks, in_vectors, launch, on_gpu, operation, result, room, view,
+    },
 };
 
-/// Pixels a block looks at, about: small enough that all of a GPU has something to do, large enough to be worth a block.
-const PIXELS: usize = 512;
+/// Threads of a block of group norm, where a pixel is not more vectors than that.
+const THREADS: usize = 512;
+/// As `norms.cu` has it: threads of a block at most, and so vectors of a pixel.
+const MOST_THREADS: usize = 1024;
+/// As `norms.cu` has it.
+const MOST_GROUPS: usize = 128;
+/// Pixels of a part at least: fewer are not worth a block.
+const PIXELS: usize = 8;
 /// Parts of a picture at most: every block brings all of them together.
-const MOST_PARTS: usize = 64;
+const MOST_PARTS: usize = 256;
+/// Rows of a block of layer norm, a warp for each.
+const ROWS: usize = 8;
+
+/// Whether there is a kernel for this layer and activation.
+pub(in super::super) fn normalizes_groups(layer: &GroupNorm, x: &Tensor) -> bool {
+    let vectors = x.dim(D::Minus1).unwrap_or(0) * x.dtype().size_in_bytes() / VECTOR;
+    in_vectors(&[x]) && vectors <= MOST_THREADS && layer.groups <= MOST_GROUPS
+}
+
+/// Whether there is a kernel for this layer and these activations, what is added to the first being the second.
+pub(in super::super) fn normalizes(layer: &LayerNorm, x: &[&Tensor]) -> bool {
+    in_vectors(x) && in_vectors(&[&layer.weight, &layer.bias])
+}
 
 pub(in super::super) fn group_norm(layer: &GroupNorm, x: &Tensor, silu: bool) -> Result<Tensor> {
     let op = GroupNormOp { groups: layer.groups, eps: layer.eps as f32, silu };
-    contiguous(x)?.apply_op3_no_bwd(&layer.weight, &layer.bias, &op)
+    contiguous(x)?.apply_op3_no_bwd(&contiguous(&layer.weight)?, &contiguous(&layer.bias)?, &op)
 }
 
 pub(in super::super) fn layer_norm(layer: &LayerNorm, x: &Tensor) -> Result<Tensor> {
-    contiguous(x)?.apply_op3_no_bwd(&layer.weight, &layer.bias, &LayerNormOp { eps: layer.eps as f32 })
+    let op = LayerNormOp { eps: layer.eps as f32 };
+    contiguous(x)?.apply_op3_no_bwd(&contiguous(&layer.weight)?, &contiguous(&layer.bias)?, &op)
 }
 
 pub(in super::super) fn residual_layer_norm(
@@ -33,15 +53,8 @@ pub(in super::super) fn residual_layer_norm(
     residual: &Tensor,
 ) -> Result<(Tensor, Tensor)> {
     let op = ResidualLayerNormOp { residual: contiguous(residual)?, eps: layer.eps as f32 };
-    let both = contiguous(x)?.apply_op3_no_bwd(&layer.weight, &layer.bias, &op)?; // (2, ..., c)
+    let both = contiguous(x)?.apply_op3_no_bwd(&contiguous(&layer.weight)?, &contiguous(&layer.bias)?, &op)?; // (2, ..., c)
     Ok((both.get(1)?, both.get(0)?))
-}
-
-pub(in super::super) fn geglu(x: &Tensor) -> Result<Tensor> {
-    if x.dim(D::Minus1)? % 2 != 0 {
-        candle_core::bail!("the last dimension of {:?} has no halves", x.shape());
-    }
-    contiguous(x)?.apply_op1_no_bwd(&GegluOp)
 }
 
 struct GroupNormOp {
@@ -51,44 +64,34 @@ struct GroupNormOp {
 }
 
 impl GroupNormOp {
-    fn run<T: Number>(&self, x: Operand<'_>, weight: Operand<'_>, bias: Operand<'_>) -> Result<(CudaStorage, Shape)> {
+    fn run<T: Number>(&self, [x, weight, bias]: [Operand<'_>; 3]) -> Result<(CudaStorage, Shape)> {
         let (device, shape) = (x.0.device(), x.1.shape());
         let (pictures, channels) = (shape.dim(0)?, shape.dim(D::Minus1)?);
         if self.groups == 0 || channels % self.groups != 0 || shape.elem_count() == 0 {
             candle_core::bail!("{shape:?} has no {} groups of channels", self.groups);
         }
+        check_vectors::<T>((weight, bias), channels)?;
         let pixels = shape.elem_count() / pictures / channels;
-        let parts = pixels.div_ceil(PIXELS).min(MOST_PARTS);
+        let part = pixels.div_ceil(MOST_PARTS).max(PIXELS);
+        let parts = pixels.div_ceil(part);
+        let threads = (channels / T::OF_VECTOR).next_power_of_two().max(THREADS);
+        if self.groups > MOST_GROUPS || threads > MOST_THREADS {
+            candle_core::bail!("there is no kernel for {} groups in {channels} channels", self.groups);
+        }
+
         let count = pictures * self.groups * parts;
         let (means, squares) = (room::<f32>(device, count)?, room::<f32>(device, count)?);
         let y = room::<T>(device, shape.elem_count())?;
-        let sizes = [pixels as u32, channels as u32, self.groups as u32];
-        let grid = blocks(parts as u32, self.groups as u32, pictures as u32);
-        let (x_view, weight, bias) = (view::<T>(x.0, x.1)?, view::<T>(weight.0, weight.1)?, view::<T>(bias.0, bias.1)?);
-
-        let first = kernel::<T>(device, "group_norm_parts")?;
-        let mut arguments = first.builder();
-        arguments.arg(&x_view).arg(&means).arg(&squares);
-        for size in &sizes {
-            arguments.arg(size);
-        }
-        #[expect(unsafe_code, reason = "the arguments are the kernel's, and as large as the sizes say")]
-        unsafe {
-            arguments.launch(grid).w()?;
-        }
-
-        let second = kernel::<T>(device, "group_norm_apply")?;
-        let mut arguments = second.builder();
-        arguments.arg(&x_view).arg(&means).arg(&squares).arg(&weight).arg(&bias).arg(&y);
-        for size in &sizes {
-            arguments.arg(size);
-        }
-        let silu = i32::from(self.silu);
-        arguments.arg(&self.eps).arg(&silu);
-        #[expect(unsafe_code, reason = "the arguments are the kernel's, and as large as the sizes say")]
-        unsafe {
-            arguments.launch(grid).w()?;
-        }
+        let (x_view, weight, bias) = (view::<T>(x)?, view::<T>(weight)?, view::<T>(bias)?);
+        let [pixels, part, channels, groups] = [pixels, part, channels, self.groups].map(|size| size as u32);
+        let grid = blocks((parts, pictures), threads);
+        let first = Kernel::new::<T>(&NORMS, device, "group_norm_parts")?;
+        launch!(first, grid, &x_view, &means, &squares, &pixels, &part, &channels, &groups);
+        let (second, silu) = (Kernel::new::<T>(&NORMS, device, "group_norm_apply")?, i32::from(self.silu));
+        launch!(
+            second, grid, &x_view, &means, &squares, &weight, &bias, &y, &pixels, &part, &channels, &groups, &self.eps,
+            &silu
+        );
         Ok(result(y, x.0, shape.clone()))
     }
 }
@@ -98,19 +101,14 @@ struct LayerNormOp {
 }
 
 impl LayerNormOp {
-    fn run<T: Number>(&self, x: Operand<'_>, weight: Operand<'_>, bias: Operand<'_>) -> Result<(CudaStorage, Shape)> {
+    fn run<T: Number>(&self, [x, weight, bias]: [Operand<'_>; 3]) -> Result<(CudaStorage, Shape)> {
         let (device, shape) = (x.0.device(), x.1.shape());
-        let channels = shape.dim(D::Minus1)?;
+        let (rows, channels) = rows_of::<T>(shape)?;
+        check_vectors::<T>((weight, bias), channels as usize)?;
         let y = room::<T>(device, shape.elem_count())?;
-        let (x_view, weight, bias) = (view::<T>(x.0, x.1)?, view::<T>(weight.0, weight.1)?, view::<T>(bias.0, bias.1)?);
-        let kernel = kernel::<T>(device, "layer_norm")?;
-        let width = channels as u32;
-        let mut arguments = kernel.builder();
-        arguments.arg(&x_view).arg(&weight).arg(&bias).arg(&y).arg(&width).arg(&self.eps);
-        #[expect(unsafe_code, reason = "the arguments are the kernel's, and as large as the sizes say")]
-        unsafe {
-            arguments.launch(blocks((shape.elem_count() / channels) as u32, 1, 1)).w()?;
-        }
+        let (x_view, weight, bias) = (view::<T>(x)?, view::<T>(weight)?, view::<T>(bias)?);
+        let (kernel, grid) = (Kernel::new::<T>(&NORMS, device, "layer_norm")?, blocks_of_rows(rows));
+        launch!(kernel, grid, &x_view, &weight, &bias, &y, &rows, &channels, &self.eps);
         Ok(result(y, x.0, shape.clone()))
     }
 }
@@ -123,70 +121,47 @@ struct ResidualLayerNormOp {
 }
 
 impl ResidualLayerNormOp {
-    fn run<T: Number>(&self, x: Operand<'_>, weight: Operand<'_>, bias: Operand<'_>) -> Result<(CudaStorage, Shape)> {
+    fn run<T: Number>(&self, [x, weight, bias]: [Operand<'_>; 3]) -> Result<(CudaStorage, Shape)> {
         let (device, shape) = (x.0.device(), x.1.shape());
         if self.residual.shape() != shape {
             candle_core::bail!("a residual of {:?} for {shape:?}", self.residual.shape());
         }
-        let (channels, count) = (shape.dim(D::Minus1)?, shape.elem_count());
-        let both = room::<T>(device, 2 * count)?;
-        let (y, sum) = (both.slice(..count), both.slice(count..));
-        let (x_view, weight, bias) = (view::<T>(x.0, x.1)?, view::<T>(weight.0, weight.1)?, view::<T>(bias.0, bias.1)?);
+        let (rows, channels) = rows_of::<T>(shape)?;
+        check_vectors::<T>((weight, bias), channels as usize)?;
+        let both = room::<T>(device, 2 * shape.elem_count())?;
+        let (y, sum) = (both.slice(..shape.elem_count()), both.slice(shape.elem_count()..));
+        let (x_view, weight, bias) = (view::<T>(x)?, view::<T>(weight)?, view::<T>(bias)?);
         let (storage, layout) = self.residual.storage_and_layout();
-        let residual = view::<T>(on_gpu(&storage)?, layout)?;
-        let kernel = kernel::<T>(device, "residual_layer_norm")?;
-        let width = channels as u32;
-        let mut arguments = kernel.builder();
-        arguments.arg(&x_view).arg(&residual).arg(&weight).arg(&bias).arg(&sum).arg(&y).arg(&width).arg(&self.eps);
-        #[expect(unsafe_code, reason = "the arguments are the kernel's, and as large as the sizes say")]
-        unsafe {
-            arguments.launch(blocks((count / channels) as u32, 1, 1)).w()?;
-        }
+        let residual = view::<T>((on_gpu(&storage)?, layout))?;
+        let (kernel, grid) = (Kernel::new::<T>(&NORMS, device, "residual_layer_norm")?, blocks_of_rows(rows));
+        launch!(kernel, grid, &x_view, &residual, &weight, &bias, &sum, &y, &rows, &channels, &self.eps);
         let dims: Vec<usize> = [2].iter().chain(shape.dims()).copied().collect();
         Ok(result(both, x.0, dims))
     }
 }
 
-struct GegluOp;
-
-fn run_geglu<T: Number>(x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-    let device = x.device();
-    let mut dims = layout.dims().to_vec();
-    let Some(last) = dims.last_mut() else { candle_core::bail!("a number has no halves") };
-    *last /= 2;
-    let inner = *last as u32;
-    let count = dims.iter().product::<usize>();
-    let y = room::<T>(device, count)?;
-    let x_view = view::<T>(x, layout)?;
-    let kernel = kernel::<T>(device, "geglu")?;
-    let mut arguments = kernel.builder();
-    arguments.arg(&x_view).arg(&y).arg(&count).arg(&inner);
-    #[expect(unsafe_code, reason = "the arguments are the kernel's, and as large as the sizes say")]
-    unsafe {
-        arguments.launch(blocks_for(count)).w()?;
+/// Rows and numbers of each.
+fn rows_of<T: Number>(shape: &Shape) -> Result<(u32, u32)> {
+    let channels = shape.dim(D::Minus1)?;
+    if channels == 0 || channels % T::OF_VECTOR != 0 {
+        candle_core::bail!("rows of {shape:?} are no whole vectors");
     }
-    Ok(result(y, x, dims))
+    Ok(((shape.elem_count() / channels) as u32, channels as u32))
 }
 
-operation_on_three!(GroupNormOp, "group_norm");
-operation_on_three!(LayerNormOp, "layer_norm");
-operation_on_three!(ResidualLayerNormOp, "residual_layer_norm");
-
-impl CustomOp1 for GegluOp {
-    fn name(&self) -> &'static str {
-        "geglu"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        not_here()
-    }
-
-    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        match x.dtype() {
-            DType::F32 => run_geglu::<f32>(x, layout),
-            DType::F16 => run_geglu::<f16>(x, layout),
-            DType::BF16 => run_geglu::<bf16>(x, layout),
-            other => candle_core::bail!("there is no kernel for {other:?}"),
-        }
-    }
+fn blocks_of_rows(rows: u32) -> LaunchConfig {
+    blocks(((rows as usize).div_ceil(ROWS), 1), ROWS * 32)
 }
+
+/// A layer's weight and bias have a number for each channel, in whole vectors.
+fn check_vectors<T: Number>((weight, bias): (Operand<'_>, Operand<'_>), channels: usize) -> Result<()> {
+    let fits = |layout: &Layout| layout.dims() == [channels];
+    if !channels.is_multiple_of(T::OF_VECTOR) || !fits(weight.1) || !fits(bias.1) {
+        candle_core::bail!("{:?} and {:?} are no norm of {channels} channels", weight.1.shape(), bias.1.shape());
+    }
+    Ok(())
+}
+
+operation!(GroupNormOp, "group_norm", on 3);
+operation!(LayerNormOp, "layer_norm", on 3);
+operation!(ResidualLayerNormOp, "residual_layer_norm", on 3);

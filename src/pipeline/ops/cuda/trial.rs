@@ -1,5 +1,5 @@
-//! A trial of the GPU's own operations, on the GPU, before anything is drawn with them: each against the plain version. One that
-//! is wrong or fails is left alone, and the plain version draws, slower and right.
+//! A trial of the GPU's own operations, on the GPU, before anything is drawn with them: each against the plain version on
+//! the CPU. One that is wrong or fails is left alone, and the plain version draws, slower and right.
 
 use std::sync::OnceLock;
 
@@ -12,6 +12,10 @@ use crate::pipeline::noise::TorchCudaRng;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Operation {
     Convolution,
+    /// With its bias and a residual in the same pass.
+    ConvolutionAndSum,
+    AddChannels,
+    UpsampleNearest,
     GroupNorm,
     LayerNorm,
     Geglu,
@@ -20,8 +24,11 @@ pub(in super::super) enum Operation {
 }
 
 /// In the order in which they are tried: the one that asks the most of a GPU comes last.
-const OPERATIONS: [Operation; 6] = [
+const OPERATIONS: [Operation; 9] = [
     Operation::Convolution,
+    Operation::ConvolutionAndSum,
+    Operation::AddChannels,
+    Operation::UpsampleNearest,
     Operation::GroupNorm,
     Operation::LayerNorm,
     Operation::Geglu,
@@ -29,52 +36,58 @@ const OPERATIONS: [Operation; 6] = [
     Operation::Attention,
 ];
 
-/// Whether the operation may be used on GPUs of this machine. Found out for all of them by the first who asks.
-pub(super) fn is_right(operation: Operation, device: &Device) -> bool {
-    static RIGHT: OnceLock<Vec<Operation>> = OnceLock::new();
+/// Types of numbers, and how far results may be off, as a share of the largest.
+const TYPES: [(DType, f32); 3] = [(DType::F32, 1e-4), (DType::F16, 1e-2), (DType::BF16, 6e-2)];
+
+/// Whether the operation may be used on GPUs of this machine on numbers of this type. Found out for all of them by the first
+/// who asks.
+pub(super) fn is_right(operation: Operation, dtype: DType, device: &Device) -> bool {
+    static RIGHT: OnceLock<Vec<(Operation, DType)>> = OnceLock::new();
+    let all =
+        || OPERATIONS.into_iter().flat_map(|operation| TYPES.map(|(dtype, tolerance)| (operation, dtype, tolerance)));
     RIGHT
-        .get_or_init(|| OPERATIONS.into_iter().filter(|&operation| passes(operation, device)).collect())
-        .contains(&operation)
+        .get_or_init(|| {
+            let passed = all().filter(|&(operation, dtype, tolerance)| passes(operation, dtype, tolerance, device));
+            passed.map(|(operation, dtype, _)| (operation, dtype)).collect()
+        })
+        .contains(&(operation, dtype))
 }
 
-fn passes(operation: Operation, device: &Device) -> bool {
-    match worst(operation, device) {
-        Ok(error) if error.is_nan() || error > 1.0 => {
-            tracing::warn!(error, "The GPU's own {operation:?} is wrong here: the plain one is used, which is slower");
+fn passes(operation: Operation, dtype: DType, tolerance: f32, device: &Device) -> bool {
+    match worst(operation, Trial { device, dtype }) {
+        Ok(error) if error.is_nan() || error > tolerance => {
+            tracing::warn!(
+                error,
+                "The GPU's own {operation:?} of {dtype:?} is wrong here: what is used instead is slower"
+            );
             false
         }
         Ok(error) => {
-            tracing::debug!(error, "The GPU's own {operation:?} is right");
+            tracing::debug!(error, "The GPU's own {operation:?} of {dtype:?} is right");
             true
         }
         Err(error) => {
-            tracing::warn!(%error, "The GPU's own {operation:?} fails here: the plain one is used, which is slower");
+            tracing::warn!(%error, "The GPU's own {operation:?} of {dtype:?} fails here: what is used instead is slower");
             false
         }
     }
 }
 
-/// How far the operation is off, at most, as a share of what it may be.
-fn worst(operation: Operation, device: &Device) -> Result<f32> {
-    let mut worst = 0.0;
-    for (dtype, tolerance) in [(DType::F32, 1e-4), (DType::F16, 1e-2), (DType::BF16, 6e-2)] {
-        let trial = Trial { device, dtype };
-        let errors = match operation {
-            Operation::Convolution => trial.convolution(),
-            Operation::GroupNorm => trial.group_norm(),
-            Operation::LayerNorm => trial.layer_norm(),
-            Operation::Geglu => trial.geglu(),
-            Operation::Linear => trial.linear(),
-            Operation::Attention => trial.attention(),
-        };
-        for error in errors? {
-            // What is not a number is worse than anything.
-            if error.is_nan() || error / tolerance > worst {
-                worst = error / tolerance;
-            }
-        }
-    }
-    Ok(worst)
+/// How far the operation is off, at most.
+fn worst(operation: Operation, trial: Trial<'_>) -> Result<f32> {
+    let errors = match operation {
+        Operation::Convolution => trial.convolution(),
+        Operation::ConvolutionAndSum => trial.convolution_and_sum(),
+        Operation::AddChannels => trial.add_channels(),
+        Operation::UpsampleNearest => trial.upsample_nearest(),
+        Operation::GroupNorm => trial.group_norm(),
+        Operation::LayerNorm => trial.layer_norm(),
+        Operation::Geglu => trial.geglu(),
+        Operation::Linear => trial.linear(),
+        Operation::Attention => trial.attention(),
+    };
+    // What is not a number is worse than anything.
+    Ok(errors?.into_iter().fold(0.0, |worst, error| if error.is_nan() || error > worst { error } else { worst }))
 }
 
 /// How far each operation is from the plain one of the same numbers in f32, as a share of the largest number.
@@ -89,34 +102,73 @@ impl Trial<'_> {
         Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(self.dtype)?.to_device(self.device)
     }
 
-    fn convolution(&self) -> Result<Vec<f32>> {
+    /// Of each kind that SDXL has: a layer, what it is applied to, and what it should make of that.
+    fn convolutions(&self) -> Result<Vec<(Convolution, Tensor, Tensor)>> {
         let trial = |(stride, padding)| {
             let weight = self.random(1, &[16, 3, 3, 24])?.permute((1, 2, 3, 0))?;
-            let layer = Convolution::new(weight, self.random(2, &[16])?, stride, padding);
+            // A bias that is left out must show beside sums of so many.
+            let layer = Convolution::new(weight, (self.random(2, &[16])? * 50.0)?, stride, padding);
             let x = self.random(3, &[2, 12, 10, 24])?;
             let plain = Convolution { weight: exact(&layer.weight)?, bias: exact(&layer.bias)?, ..layer };
             let expected = reference::convolution(&plain, &exact(&x)?)?;
-            // A residual that is left out must show beside sums of so many.
+            Ok((layer, x, expected))
+        };
+        [(1, Padding::same(1)), (2, Padding::same(1)), (2, Padding::AFTER)].into_iter().map(trial).collect()
+    }
+
+    fn convolution(&self) -> Result<Vec<f32>> {
+        let trial = |(layer, x, expected): (Convolution, Tensor, Tensor)| {
+            let expected = expected.broadcast_sub(&exact(&layer.bias)?)?;
+            off(&super::convolution::convolve(&layer, &x)?, &expected)
+        };
+        self.convolutions()?.into_iter().map(trial).collect()
+    }
+
+    fn convolution_and_sum(&self) -> Result<Vec<f32>> {
+        let trial = |(layer, x, expected): (Convolution, Tensor, Tensor)| {
             let residual = (self.random(4, expected.dims())? * 50.0)?;
             let with_residual = (&expected + exact(&residual)?)?;
             Ok([
-                off(&super::convolution(&layer, &x, None)?, &expected)?,
-                off(&super::convolution(&layer, &x, Some(&residual))?, &with_residual)?,
+                off(&super::convolution::convolve_and_add(&layer, &x, None)?, &expected)?,
+                off(&super::convolution::convolve_and_add(&layer, &x, Some(&residual))?, &with_residual)?,
             ])
         };
-        let geometries = [(1, Padding::same(1)), (2, Padding::same(1)), (2, Padding::AFTER)];
-        Ok(geometries.into_iter().map(trial).collect::<Result<Vec<_>>>()?.concat())
+        Ok(self.convolutions()?.into_iter().map(trial).collect::<Result<Vec<_>>>()?.concat())
+    }
+
+    fn add_channels(&self) -> Result<Vec<f32>> {
+        let (x, residual) = (self.random(1, &[3, 12, 10, 24])?, self.random(2, &[3, 12, 10, 24])?);
+        let trial = |pictures| {
+            let channels = self.random(3, &[pictures, 24])?;
+            let expected = reference::add_channels(&exact(&x)?, &exact(&channels)?)?;
+            let with_residual = (&expected + exact(&residual)?)?;
+            Ok([
+                off(&super::add_channels(&x, &channels, None)?, &expected)?,
+                off(&super::add_channels(&x, &channels, Some(&residual))?, &with_residual)?,
+            ])
+        };
+        Ok([1, 3].into_iter().map(trial).collect::<Result<Vec<_>>>()?.concat())
+    }
+
+    fn upsample_nearest(&self) -> Result<Vec<f32>> {
+        let x = self.random(1, &[3, 12, 10, 24])?;
+        let trial = |(height, width)| {
+            let expected = reference::upsample_nearest(&exact(&x)?, height, width)?;
+            off(&super::upsample_nearest(&x, height, width)?, &expected)
+        };
+        [(24, 20), (25, 13)].into_iter().map(trial).collect()
     }
 
     fn group_norm(&self) -> Result<Vec<f32>> {
-        let trial = |silu| {
-            let (weight, bias) = (self.random(1, &[64])?, self.random(2, &[64])?);
-            let layer = GroupNorm { weight, bias, groups: 8, eps: 1e-5 };
-            let x = self.random(3, &[2, 40, 30, 64])?;
+        // Groups of whole vectors, and groups across them.
+        let trial = |(channels, groups, silu)| {
+            let (weight, bias) = (self.random(1, &[channels])?, self.random(2, &[channels])?);
+            let layer = GroupNorm { weight, bias, groups, eps: 1e-5 };
+            let x = self.random(3, &[2, 40, 30, channels])?;
             let plain = GroupNorm { weight: exact(&layer.weight)?, bias: exact(&layer.bias)?, ..layer };
             off(&super::group_norm(&layer, &x, silu)?, &reference::group_norm(&plain, &exact(&x)?, silu)?)
         };
-        [false, true].into_iter().map(trial).collect()
+        [(64, 8, false), (64, 8, true), (320, 32, true), (2560, 32, true)].into_iter().map(trial).collect()
     }
 
     fn layer_norm(&self) -> Result<Vec<f32>> {
@@ -180,16 +232,16 @@ impl Trial<'_> {
     }
 }
 
-/// The same numbers, calculated with as exactly as can be.
+/// The same numbers, calculated with as exactly as can be: not on the GPU, which may round f32 to its liking.
 fn exact(x: &Tensor) -> Result<Tensor> {
-    x.to_dtype(DType::F32)
+    x.to_device(&Device::Cpu)?.to_dtype(DType::F32)
 }
 
 fn off(found: &Tensor, expected: &Tensor) -> Result<f32> {
     if found.dims() != expected.dims() {
         return Ok(f32::NAN);
     }
-    let found = found.to_dtype(DType::F32)?;
+    let found = exact(found)?;
     // The largest number of a tensor need not be one that is not a number.
     if !found.sum_all()?.to_scalar::<f32>()?.is_finite() {
         return Ok(f32::NAN);
