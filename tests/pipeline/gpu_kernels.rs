@@ -14,17 +14,17 @@ use fourstep::pipeline::{
     ops::{GroupNorm, LayerNorm, Mask, reference},
 };
 
-use crate::support::{Folder, relative_error};
+use crate::support::relative_error;
 
 fn random(seed: u64, shape: &[usize]) -> Tensor {
     Tensor::from_vec(TorchCudaRng::new(seed).normal(shape.iter().product()), shape, &Device::Cpu).unwrap()
 }
 
 /// The kernels as a program.
-fn program() -> PathBuf {
-    static PROGRAM: LazyLock<(Folder, PathBuf)> = LazyLock::new(|| {
-        let (root, folder) = (Path::new(env!("CARGO_MANIFEST_DIR")), Folder::new());
-        let program = folder.0.join("kernels");
+fn program() -> &'static Path {
+    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("gpu_kernels");
         let source = |name: &str, file: &str| {
             format!("-D{name}=\"{}\"", root.join("src/pipeline/ops/cuda").join(file).display())
         };
@@ -36,9 +36,9 @@ fn program() -> PathBuf {
             .output()
             .expect("a C++ compiler, as `tools/set-up --tests` installs it");
         assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
-        (folder, program)
+        program
     });
-    PROGRAM.1.clone()
+    &PROGRAM
 }
 
 /// What a kernel makes, which must not depend on which of its threads is ahead of the others.

@@ -22,6 +22,9 @@ use crate::pipeline::weights::Numbers;
 
 /// Positions up to which a picture is one product that all cores share, so that a large weight is packed once.
 const WHOLE: usize = 4096;
+/// Pixels from which on Winograd's way is faster than vectors of bf16 numbers.
+#[cfg(target_arch = "x86_64")]
+const LARGE: usize = 64 * 64;
 /// Numbers that a core adds a residual to at a time.
 #[cfg(target_arch = "x86_64")]
 const CHUNK: usize = 1 << 14;
@@ -88,18 +91,20 @@ impl Added<'_> {
 }
 
 /// Whether the arithmetic of `winograd`, which is f32's, is the fastest that is exact enough for the weight.
-pub(super) fn goes_by_winograd(weight: &Weight<'_>, geometry: &Geometry) -> bool {
-    // Matrix units multiply what is asked for in less than f32 faster than that saves.
+pub(super) fn goes_by_winograd(weight: &Weight<'_>, geometry: &Geometry, upsampled: bool) -> bool {
     #[cfg(target_arch = "x86_64")]
-    if weight.precision() != tiles::Precision::Exact && tiles::pay(weight.precision()) {
-        return false;
+    if !weight.is_exact() && tiles::pay(weight.precision()) {
+        // Matrix units multiply what is asked for in less than f32 faster than it saves; vectors do where it has to transform the
+        // weight for few pixels, and where none of its products is zero.
+        let saves = upsampled || geometry.out_height * geometry.out_width >= LARGE;
+        return saves && tiles::units() == Some(tiles::Units::Vectors) && winograd::fits(geometry);
     }
     winograd::fits(geometry)
 }
 
 /// Convolves each picture of a batch. The weight is `(kernel, kernel, in, out)`.
 pub(super) fn convolve(x: &[f32], weight: &Weight<'_>, added: Added<'_>, geometry: &Geometry) -> Vec<f32> {
-    if goes_by_winograd(weight, geometry) {
+    if goes_by_winograd(weight, geometry, false) {
         return winograd::convolve(x, weight, added, geometry, false);
     }
     #[cfg(target_arch = "x86_64")]

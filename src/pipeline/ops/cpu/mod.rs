@@ -128,7 +128,7 @@ pub(super) fn upsampled_convolution(
     }
     let geometry = geometry(layer, x, (height, width))?;
     let weight = Weight::of(&layer.weight, layer.precision)?;
-    if !convolution::goes_by_winograd(&weight, &geometry) {
+    if !convolution::goes_by_winograd(&weight, &geometry, true) {
         return Ok(None);
     }
     let (x, bias) = (Values::of(x)?, Values::of(&layer.bias)?);

@@ -73,7 +73,6 @@ impl Deref for Values<'_> {
 pub(super) struct Weight<'a> {
     place: Place<'a>,
     /// The type it was asked for in.
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "all is multiplied in f32"))]
     precision: DType,
 }
 
@@ -115,6 +114,11 @@ impl<'a> Weight<'a> {
                 _ => unreachable!("checked when it was made"),
             },
         }
+    }
+
+    /// Whether it is to be multiplied as exactly as f32 has it.
+    pub(super) fn is_exact(&self) -> bool {
+        !matches!(self.precision, DType::F16 | DType::BF16)
     }
 
     /// How exactly it is to be multiplied.

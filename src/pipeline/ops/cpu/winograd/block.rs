@@ -1,6 +1,6 @@
 //! One core's share: some tiles of the input to some channels of the output.
 
-use std::ops::Range;
+use std::{marker::PhantomData, ops::Range};
 
 use pulp::{Simd, WithSimd};
 
@@ -11,13 +11,20 @@ use super::{
         shared::{Shared, Start},
     },
     Problem, kernel,
-    transforms::{self, OUTPUTS, PLACES, TILE},
+    transforms::Transforms,
 };
 
-/// Output channels that the weight is transformed for at a time, so that what is read of it are long rows.
-pub(super) const WIDTH: usize = 256;
+/// Output channels that any way takes at a time, at most ([`Transforms::WIDTH`]).
+pub(super) const MOST_WIDTH: usize = 256;
 /// Input channels at a time, at most: with `WIDTH`, a transformed weight of a megabyte.
 pub(super) const DEPTH: usize = 64;
+
+/// Rows of so many numbers from one place of a tile to the next, at least as many as given: an odd number of the cache's lines in
+/// all, since it is the same number of each place that is written and read together, and lines a power of two apart push each
+/// other out of the first cache.
+pub(super) const fn apart(numbers: usize) -> usize {
+    numbers.next_multiple_of(MOST_LANES) | MOST_LANES
+}
 
 /// Memory that a core uses again and again.
 #[derive(Default)]
@@ -32,8 +39,9 @@ pub(super) struct Scratch {
     zeros: Vec<f32>,
 }
 
-/// What [`Block::with_simd`] calculates.
-pub(super) struct Block<'a> {
+/// What [`Block::with_simd`] calculates, by which transforms.
+pub(super) struct Block<'a, F, const TILE: usize, const OUTPUTS: usize> {
+    pub(super) transforms: PhantomData<F>,
     pub(super) problem: &'a Problem<'a>,
     /// Tiles, counted row by row and picture by picture.
     pub(super) tiles: Range<usize>,
@@ -44,26 +52,27 @@ pub(super) struct Block<'a> {
     pub(super) target: Shared,
 }
 
-impl WithSimd for Block<'_> {
+impl<F: Transforms<TILE, OUTPUTS>, const TILE: usize, const OUTPUTS: usize> WithSimd for Block<'_, F, TILE, OUTPUTS> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { problem, tiles, columns, scratch, target } = self;
+        let Self { problem, tiles, columns, scratch, target, .. } = self;
         if tiles.is_empty() || columns.is_empty() {
             return;
         }
         let channels = problem.geometry.in_channels;
         let parts = channels.div_ceil(DEPTH);
         let depth = channels.div_ceil(parts).next_multiple_of(MOST_LANES);
-        let tiles = Tiles { problem, range: tiles, parts, depth };
+        let tiles = Tiles { transforms: PhantomData::<F>, problem, range: tiles, parts, depth };
         tiles.transform(simd, scratch);
-        for first in columns.clone().step_by(WIDTH) {
-            let columns = first..(first + WIDTH).min(columns.end);
+        for first in columns.clone().step_by(F::WIDTH) {
+            let columns = first..(first + F::WIDTH).min(columns.end);
             for part in 0..parts {
                 let inputs = part * depth..(part * depth + depth).min(channels);
-                kernel::transform(simd, problem, inputs.clone(), columns.clone(), &mut scratch.kernel);
-                tiles.multiply(simd, part, inputs.len(), columns.len(), scratch);
+                let (depth, width, kernel) = (inputs.len(), columns.len(), &mut scratch.kernel);
+                kernel::transform::<S, F, TILE, OUTPUTS>(simd, problem, inputs, columns.clone(), kernel);
+                tiles.multiply(simd, part, depth, width, scratch);
             }
             tiles.write(simd, columns, &scratch.products, target);
         }
@@ -71,7 +80,8 @@ impl WithSimd for Block<'_> {
 }
 
 /// Some tiles, and how their channels are divided.
-struct Tiles<'a> {
+struct Tiles<'a, F, const TILE: usize, const OUTPUTS: usize> {
+    transforms: PhantomData<F>,
     problem: &'a Problem<'a>,
     range: Range<usize>,
     /// Parts of the input channels.
@@ -80,10 +90,13 @@ struct Tiles<'a> {
     depth: usize,
 }
 
-impl Tiles<'_> {
+impl<F: Transforms<TILE, OUTPUTS>, const TILE: usize, const OUTPUTS: usize> Tiles<'_, F, TILE, OUTPUTS> {
+    /// Places of a tile, each of which is a matrix product of its own.
+    const PLACES: usize = TILE * TILE;
+
     /// Row and column of a tile's first output, the row counted through all pictures, and where its picture begins and ends.
     fn position(&self, tile: usize) -> (usize, usize, Range<usize>) {
-        let (rows, columns) = self.problem.grid();
+        let (rows, columns) = self.problem.grid(OUTPUTS);
         let (picture, tile) = (tile / (rows * columns), tile % (rows * columns));
         let start = picture * self.problem.geometry.height;
         (start + OUTPUTS * (tile / columns), OUTPUTS * (tile % columns), start..start + self.problem.geometry.height)
@@ -110,13 +123,18 @@ impl Tiles<'_> {
 
     /// Where a tile's numbers of one place and one part are.
     fn offset(&self, place: usize, part: usize, tile: usize) -> usize {
-        ((place * self.parts + part) * self.range.len() + tile) * self.depth
+        place * apart(self.parts * self.range.len() * self.depth) + (part * self.range.len() + tile) * self.depth
+    }
+
+    /// Rows of products from one place to the next: an odd number, as [`apart`].
+    fn rows_apart(&self) -> usize {
+        self.range.len() | 1
     }
 
     #[inline(always)]
     fn transform<S: Simd>(&self, simd: S, Scratch { input, zeros, .. }: &mut Scratch) {
         let channels = self.problem.geometry.in_channels;
-        input.resize(self.offset(PLACES, 0, 0), 0.0);
+        input.resize(self.offset(Self::PLACES, 0, 0), 0.0);
         zeros.resize(channels, 0.0);
         for tile in 0..self.range.len() {
             let pixels = self.pixels(self.range.start + tile, zeros);
@@ -127,7 +145,7 @@ impl Tiles<'_> {
                     for (number, pixel) in numbers.as_flattened_mut().iter_mut().zip(pixels.as_flattened()) {
                         *number = load::<S>(pixel, channel);
                     }
-                    for (i, row) in transforms::input(simd, numbers).into_iter().enumerate() {
+                    for (i, row) in F::input(simd, numbers).into_iter().enumerate() {
                         for (j, value) in row.into_iter().enumerate() {
                             if self.problem.counts(i, j) {
                                 store::<S>(input, self.offset(TILE * i + j, part, tile) + channel - first, value);
@@ -151,17 +169,18 @@ impl Tiles<'_> {
     ) {
         let panel = lanes::columns::<S>();
         let tiles = self.range.len();
-        products.resize(PLACES * tiles * WIDTH, 0.0);
-        let matrix = Shared::of(products, WIDTH);
-        for place in (0..PLACES).filter(|place| self.problem.counts(place / TILE, place % TILE)) {
-            let kernel = &kernel[place * DEPTH * WIDTH..][..depth * width];
+        let rows = self.rows_apart();
+        products.resize(Self::PLACES * rows * F::WIDTH, 0.0);
+        let matrix = Shared::of(products, F::WIDTH);
+        for place in (0..Self::PLACES).filter(|place| self.problem.counts(place / TILE, place % TILE)) {
+            let kernel = &kernel[place * apart(DEPTH * F::WIDTH)..][..depth * width];
             // A few tiles meet all columns while they are in the first cache.
             for first in (0..tiles).step_by(lanes::rows::<S>()) {
                 let count = lanes::rows::<S>().min(tiles - first);
                 let left = Rows { values: &input[self.offset(place, part, first)..], stride: self.depth };
                 let start = if part > 0 { Start::Target } else { Start::Zero };
                 for (number, right) in kernel.chunks_exact(depth * panel).enumerate() {
-                    let target = Place { matrix, row: place * tiles + first, column: number * panel };
+                    let target = Place { matrix, row: place * rows + first, column: number * panel };
                     #[expect(unsafe_code, reason = "the products are borrowed for this call alone")]
                     unsafe {
                         lanes::multiply(simd, count, left, right, start, target);
@@ -181,11 +200,11 @@ impl Tiles<'_> {
                 let mut sums = [[simd.splat_f32s(0.0); TILE]; TILE];
                 for (place, sum) in sums.as_flattened_mut().iter_mut().enumerate() {
                     if self.problem.counts(place / TILE, place % TILE) {
-                        *sum = load::<S>(products, (place * tiles + tile) * WIDTH + column);
+                        *sum = load::<S>(products, (place * self.rows_apart() + tile) * F::WIDTH + column);
                     }
                 }
                 let bias = load::<S>(self.problem.added.bias, columns.start + column);
-                for (i, outputs) in transforms::output(simd, sums).into_iter().enumerate() {
+                for (i, outputs) in F::output(simd, sums).into_iter().enumerate() {
                     for (j, output) in outputs.into_iter().enumerate() {
                         let (row, pixel) = (first_row + i, first_column + j);
                         // A tile may reach over the edge.
@@ -214,39 +233,64 @@ mod tests {
     use pulp::Scalar;
 
     use super::{
-        super::{super::convolution::Added, transforms::KERNEL},
+        super::{
+            super::convolution::Added,
+            transforms::{Four, KERNEL, Two},
+        },
         *,
     };
     use crate::pipeline::{ops::Padding, weights::Numbers};
 
     const SIZE: (usize, usize) = (5, 6);
     const INPUTS: usize = 80;
-    const OUTPUTS: usize = 32;
+    const CHANNELS: usize = 32;
 
     fn numbers(count: usize, seed: usize) -> Vec<f32> {
         (0..count).map(|number| ((number * 7919 + seed * 104_729) % 1000) as f32 / 500.0 - 1.0).collect()
     }
 
-    fn convolved<S: Simd>(simd: S, problem: &Problem<'_>) -> Vec<f32> {
-        let (rows, columns) = problem.grid();
-        let mut y = vec![0.0; SIZE.0 * SIZE.1 * OUTPUTS];
-        let target = Shared::of(&mut y, OUTPUTS);
+    fn convolved<S, F, const TILE: usize, const OUTPUTS: usize>(simd: S, problem: &Problem<'_>) -> Vec<f32>
+    where
+        S: Simd,
+        F: Transforms<TILE, OUTPUTS>,
+    {
+        let (rows, columns) = problem.grid(OUTPUTS);
+        let mut y = vec![0.0; SIZE.0 * SIZE.1 * CHANNELS];
+        let target = Shared::of(&mut y, CHANNELS);
         let (tiles, scratch) = (0..rows * columns, &mut Scratch::default());
-        Block { problem, tiles, columns: 0..OUTPUTS, scratch, target }.with_simd(simd);
+        let transforms = PhantomData::<F>;
+        Block { transforms, problem, tiles, columns: 0..CHANNELS, scratch, target }.with_simd(simd);
         y
+    }
+
+    /// By vectors of every width.
+    fn all_convolved<F, const TILE: usize, const OUTPUTS: usize>(problem: &Problem<'_>) -> Vec<(&'static str, Vec<f32>)>
+    where
+        F: Transforms<TILE, OUTPUTS>,
+    {
+        let mut found = vec![("scalar", convolved::<_, F, TILE, OUTPUTS>(Scalar, problem))];
+        #[cfg(target_arch = "x86_64")]
+        {
+            found
+                .extend(pulp::x86::V3::try_new().map(|simd| ("AVX2", convolved::<_, F, TILE, OUTPUTS>(simd, problem))));
+            found.extend(
+                pulp::x86::V4::try_new().map(|simd| ("AVX-512", convolved::<_, F, TILE, OUTPUTS>(simd, problem))),
+            );
+        }
+        found
     }
 
     /// As the definition of a convolution has it, in f64.
     fn plainly(x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
         let mut y = Vec::new();
-        for place in 0..SIZE.0 * SIZE.1 * OUTPUTS {
-            let (row, column, output) = (place / OUTPUTS / SIZE.1, place / OUTPUTS % SIZE.1, place % OUTPUTS);
+        for place in 0..SIZE.0 * SIZE.1 * CHANNELS {
+            let (row, column, output) = (place / CHANNELS / SIZE.1, place / CHANNELS % SIZE.1, place % CHANNELS);
             let mut sum = f64::from(bias[output]);
             for tap in 0..KERNEL * KERNEL {
                 let (row, column) = ((row + tap / KERNEL).wrapping_sub(1), (column + tap % KERNEL).wrapping_sub(1));
                 if row < SIZE.0 && column < SIZE.1 {
                     let pixel = &x[(row * SIZE.1 + column) * INPUTS..][..INPUTS];
-                    let kernel = weight[tap * INPUTS * OUTPUTS + output..].iter().step_by(OUTPUTS);
+                    let kernel = weight[tap * INPUTS * CHANNELS + output..].iter().step_by(CHANNELS);
                     sum += pixel.iter().zip(kernel).map(|(&x, &w)| f64::from(x) * f64::from(w)).sum::<f64>();
                 }
             }
@@ -256,10 +300,10 @@ mod tests {
     }
 
     #[test]
-    fn vectors_of_every_width_convolve_alike() {
-        let (x, bias) = (numbers(SIZE.0 * SIZE.1 * INPUTS, 1), numbers(OUTPUTS, 3));
-        let residual = numbers(SIZE.0 * SIZE.1 * OUTPUTS, 4);
-        let numbers = numbers(KERNEL * KERNEL * INPUTS * OUTPUTS, 2);
+    fn tiles_and_vectors_of_every_width_convolve_alike() {
+        let (x, bias) = (numbers(SIZE.0 * SIZE.1 * INPUTS, 1), numbers(CHANNELS, 3));
+        let residual = numbers(SIZE.0 * SIZE.1 * CHANNELS, 4);
+        let numbers = numbers(KERNEL * KERNEL * INPUTS * CHANNELS, 2);
         let (f16s, bf16s) = (Vec::from_f32_slice(&numbers), Vec::from_f32_slice(&numbers));
         for weight in [Numbers::F32(&numbers), Numbers::F16(&f16s), Numbers::BF16(&bf16s)] {
             let problem = Problem {
@@ -273,18 +317,12 @@ mod tests {
                     in_channels: INPUTS,
                     out_height: SIZE.0,
                     out_width: SIZE.1,
-                    out_channels: OUTPUTS,
+                    out_channels: CHANNELS,
                     kernel: KERNEL,
                     stride: 1,
                     padding: Padding::same(1),
                 },
             };
-            let mut found = vec![("scalar", convolved(Scalar, &problem))];
-            #[cfg(target_arch = "x86_64")]
-            {
-                found.extend(pulp::x86::V3::try_new().map(|simd| ("AVX2", convolved(simd, &problem))));
-                found.extend(pulp::x86::V4::try_new().map(|simd| ("AVX-512", convolved(simd, &problem))));
-            }
             let (kept, numbers) = match weight {
                 Numbers::F32(numbers) => ("f32", numbers.to_vec()),
                 Numbers::F16(numbers) => ("f16", numbers.to_f32_vec()),
@@ -293,10 +331,17 @@ mod tests {
             let mut expected = plainly(&x, &numbers, &bias);
             expected.iter_mut().zip(&residual).for_each(|(sum, residual)| *sum += residual);
             let largest = expected.iter().fold(0.0f32, |largest, number| largest.max(number.abs()));
-            for (name, found) in found {
-                for (place, (found, expected)) in found.iter().zip(&expected).enumerate() {
-                    let off = (found - expected).abs();
-                    assert!(off < 1e-5 * largest, "{name}, {kept}, at {place}: {found} for {expected}");
+            let ways = [
+                ("2 x 2", all_convolved::<Two, 4, 2>(&problem), 20),
+                ("4 x 4", all_convolved::<Four, 6, 4>(&problem), 16),
+            ];
+            for (way, found, bits) in ways {
+                let tolerance = largest / (1 << bits) as f32;
+                for (vectors, found) in found {
+                    for (place, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                        let off = (found - expected).abs();
+                        assert!(off < tolerance, "{way}, {vectors}, {kept}, at {place}: {found} for {expected}");
+                    }
                 }
             }
         }

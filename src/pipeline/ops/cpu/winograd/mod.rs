@@ -1,19 +1,22 @@
-//! Convolution with kernels of 3 x 3 by Winograd's minimal filtering, F(2 x 2, 3 x 3): 16 multiplications for each channel
-//! of four outputs, instead of 36 (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016, section 4.1).
+//! Convolution with kernels of 3 x 3 by Winograd's minimal filtering (Lavin and Gray, "Fast Algorithms for Convolutional Neural
+//! Networks", 2016, section 4): F(2 x 2, 3 x 3) takes 16 multiplications for each channel of four outputs, instead of 36, and
+//! F(4 x 4, 3 x 3) takes 36 for each of sixteen, instead of 144.
 //!
-//! The picture is cut into tiles of 4 x 4 that overlap by two. Tiles and kernels are transformed by sums and differences; each
-//! of the 16 places of a tile is then a matrix product over the channels, and sums of these products are the outputs. The
-//! factors are 1 and 1/2, so that next to nothing is lost in f32.
+//! The picture is cut into tiles that overlap by two. Tiles and kernels are transformed by sums and differences; each place of a
+//! tile is then a matrix product over the channels, and sums of these products are the outputs. The smaller tiles lose next to
+//! nothing in f32; the larger ones lose six bits, which those do not miss who asked for weights of sixteen.
 //!
 //! Each core takes blocks of tiles, transforms them, and multiplies them with one part of the weight after the other,
 //! transformed into its cache. So weights take no more memory than they do in their files, in whichever type they are kept.
 //!
-//! A picture that is upsampled twice by repeating its pixels needs not be there: the third of four neighbours in a tile is then
-//! the same as the second, their difference is zero, and 7 of the 16 products with it.
+//! A picture that is upsampled twice by repeating its pixels needs not be there: of neighbours in a tile, two and two are then
+//! the same, one row and one column of the transformed tile are zero, and 7 of 16 products with them, or 11 of 36.
 
 mod block;
 mod kernel;
 mod transforms;
+
+use std::marker::PhantomData;
 
 use super::{
     super::Padding,
@@ -25,10 +28,8 @@ use super::{
     vectors::with_lanes,
 };
 use crate::pipeline::weights::Numbers;
+use transforms::{Four, Transforms, Two};
 
-/// Tiles of a block: enough that to transform the weight is a small part of the work (about a twentieth), and few enough
-/// that a block's products stay in a core's cache.
-const BLOCK: usize = 196;
 /// What output channels are a multiple of: two of the widest vectors. Input channels are of one.
 const CHANNELS: usize = 2 * MOST_LANES;
 
@@ -44,15 +45,20 @@ struct Problem<'a> {
 }
 
 impl Problem<'_> {
-    /// Tiles below and beside each other in a picture.
-    fn grid(&self) -> (usize, usize) {
-        (self.geometry.height.div_ceil(transforms::OUTPUTS), self.geometry.width.div_ceil(transforms::OUTPUTS))
+    /// Tiles of so many outputs below and beside each other in a picture.
+    fn grid(&self, outputs: usize) -> (usize, usize) {
+        (self.geometry.height.div_ceil(outputs), self.geometry.width.div_ceil(outputs))
+    }
+
+    /// Multiplications by tiles of so many outputs, of each picture and pair of channels, if no product is zero.
+    fn multiplications(&self, outputs: usize) -> usize {
+        let (rows, columns) = self.grid(outputs);
+        rows * columns * (outputs + transforms::KERNEL - 1).pow(2)
     }
 
     /// Whether a place's products are anything but zero.
     fn counts(&self, row: usize, column: usize) -> bool {
-        // Of an upsampled picture, the third row of a transformed tile is the difference of two rows that are the same.
-        !self.upsampled || (row != 2 && column != 2)
+        !self.upsampled || (row != transforms::OF_PAIRS && column != transforms::OF_PAIRS)
     }
 }
 
@@ -75,15 +81,28 @@ pub(super) fn convolve(
     upsampled: bool,
 ) -> Vec<f32> {
     assert!(fits(geometry), "a convolution of another kind");
-    let Geometry { height, width, in_channels, out_channels, .. } = *geometry;
+    let Geometry { height, width, in_channels, .. } = *geometry;
     let pixels = height * width;
     let batch = if upsampled { 4 * x.len() / (pixels * in_channels) } else { x.len() / (pixels * in_channels) };
     let problem = Problem { x, upsampled, weight: weight.numbers(), added, geometry };
-    let (rows, columns) = problem.grid();
+    if !weight.is_exact() && problem.multiplications(4) < problem.multiplications(2) {
+        convolve_by::<Four, 6, 4>(&problem, batch)
+    } else {
+        convolve_by::<Two, 4, 2>(&problem, batch)
+    }
+}
+
+fn convolve_by<F: Transforms<TILE, OUTPUTS>, const TILE: usize, const OUTPUTS: usize>(
+    problem: &Problem<'_>,
+    batch: usize,
+) -> Vec<f32> {
+    let Geometry { height, width, out_channels, .. } = *problem.geometry;
+    let pixels = height * width;
+    let (rows, columns) = problem.grid(OUTPUTS);
     let tiles = batch * rows * columns;
     let threads = rayon::current_num_threads();
     // The same number of blocks for each core; where there are not enough, some of the columns of each.
-    let (blocks, parts) = match tiles.div_ceil(BLOCK).max(1) {
+    let (blocks, parts) = match tiles.div_ceil(F::BLOCK).max(1) {
         few if few < threads => (few, threads.div_ceil(few).min(out_channels / CHANNELS)),
         many => (many.next_multiple_of(threads), 1),
     };
@@ -94,7 +113,7 @@ pub(super) fn convolve(
         let (first, column) = (number / parts * block, number % parts * part);
         let tiles = first.min(tiles)..(first + block).min(tiles);
         let columns = column.min(out_channels)..(column + part).min(out_channels);
-        with_lanes(block::Block { problem: &problem, tiles, columns, scratch, target });
+        with_lanes(block::Block { transforms: PhantomData::<F>, problem, tiles, columns, scratch, target });
     });
     #[expect(unsafe_code, reason = "the blocks and parts have written every channel of every pixel")]
     unsafe {
