@@ -11,6 +11,8 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 out=${1:?usage: benches/gpu.sh OUT_DIR}
 mkdir -p "$out"
+# Where the driver keeps what it compiles for the GPU, so that the second process finds it.
+export CUDA_CACHE_PATH=${CUDA_CACHE_PATH:-$(mktemp -d)}
 device=${DEVICE:-cuda:0}
 sizes=${SIZES:-1024,512}
 dtypes=${DTYPES:-f16,bf16}
@@ -36,7 +38,7 @@ part() {
 
 [ "$device" = cpu ] || part machine 30 nvidia-smi
 part versions 60 "$python" -c 'import torch, diffusers; print("torch", torch.__version__, "diffusers", diffusers.__version__)'
-part goldens 120 "$python" benches/goldens.py --fourstep "$program" --device "$device" --dtypes "f32,${dtypes%%,*}"
+part goldens 150 "$python" benches/goldens.py --fourstep "$program" --device "$device" --dtypes "f32,${dtypes%%,*}"
 [ -e "$weights/unet" ] || part weights 180 "$python" tools/full_size.py "$weights"
 measure=("$python" benches/pipeline.py "$weights" --device "$device" --peers "$peers" --fourstep "$program" --runs "$runs")
 graphs=("$python" benches/graphs.py "$weights" --device "$device" --fourstep "$program" --size "${sizes##*,}" --dtype "${dtypes%%,*}")

@@ -81,7 +81,11 @@ def main(folder, size, dtype, runs, device, compiled):
     if compiled:
         pipe.unet.forward = torch.compile(pipe.unet.forward, fullgraph=True)
         pipe.vae.decode = torch.compile(pipe.vae.decode, fullgraph=True)
-    # Else the VAE is converted for every picture.
+    if pipe.vae.config.force_upcast and dtype == torch.float16:
+        # Which overflows in it, so that diffusers decodes in f32. It converts the VAE for every picture; here that is done once.
+        pipe.vae.to(torch.float32)
+        decode_latents = pipe.vae.decode
+        pipe.vae.decode = lambda latents, **options: decode_latents(latents.to(torch.float32), **options)
     pipe.vae.config.force_upcast = False
     pipe.set_progress_bar_config(disable=True)
     encode, steps, decode = [], [], []

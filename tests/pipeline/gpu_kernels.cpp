@@ -94,6 +94,15 @@ static int residual_layer_norm_of(Kernel kernel, const std::vector<unsigned> &si
 }
 
 template <typename T, typename Kernel>
+static int softmax_of(Kernel kernel, const std::vector<unsigned> &sizes) {
+  const unsigned rows = sizes[0], columns = sizes[1];
+  auto x = read<T>((size_t)rows * columns);
+  Memory<T> y(x.size);
+  launch({rows, 1, 1}, 64, [&] { kernel(x.data, y.data, columns); });
+  return write(y);
+}
+
+template <typename T, typename Kernel>
 static int geglu_of(Kernel kernel, const std::vector<unsigned> &sizes) {
   const unsigned rows = sizes[0], inner = sizes[1];
   auto x = read<T>((size_t)rows * 2 * inner);
@@ -137,6 +146,7 @@ static int upsample_nearest_of(Kernel kernel, const std::vector<unsigned> &sizes
   if (name == "group_norm_" #NAME) return group_norm_of<T>(group_norm_parts_##NAME, group_norm_apply_##NAME, sizes);        \
   if (name == "layer_norm_" #NAME) return layer_norm_of<T>(layer_norm_##NAME, sizes);                                       \
   if (name == "residual_layer_norm_" #NAME) return residual_layer_norm_of<T>(residual_layer_norm_##NAME, sizes);            \
+  if (name == "softmax_" #NAME) return softmax_of<T>(softmax_##NAME, sizes);                                                 \
   if (name == "geglu_" #NAME) return geglu_of<T>(geglu_##NAME, sizes);                                                      \
   if (name == "add_channels_" #NAME)                                                                                        \
     return add_channels_of<T>(add_channels_##NAME, add_channels_and_residual_##NAME, sizes);                                \

@@ -32,6 +32,12 @@ pub fn attention(
     if cuda::has(cuda::Operation::Attention, query) && cuda::attends(query, key, value, heads) {
         return cuda::attention(query, key, value, heads, mask);
     }
+    #[cfg(feature = "cuda")]
+    if cuda::has(cuda::Operation::AttentionOfOneHead, query)
+        && cuda::attends_by_scores(query, key, (heads, mask), precision)
+    {
+        return cuda::attention_of_one_head(query, key, value);
+    }
     if has_cpu_version(query) {
         cpu::attention(query, key, value, (heads, mask), precision)
     } else {

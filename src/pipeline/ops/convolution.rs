@@ -40,8 +40,8 @@ pub struct Convolution {
     pub stride: usize,
     /// Zeros around the input.
     pub padding: Padding,
-    /// The type the weight was asked for in: how exactly it multiplies on the CPU. The weight itself may be kept in a
-    /// narrower type that holds all of its numbers.
+    /// The type the weight was asked for in: how exactly it multiplies. On the CPU the weight itself may be kept in a narrower
+    /// type that holds all of its numbers, on a GPU in f32 for its range.
     pub precision: DType,
 }
 
@@ -72,7 +72,10 @@ impl Convolution {
             let outputs_first = weight.permute((0, 2, 3, 1))?.contiguous()?.to_device(source.device())?;
             outputs_first.permute((1, 2, 3, 0))?
         };
-        Ok(Self { precision: source.dtype(), ..Self::new(weight, source.vector("bias", outputs)?, stride, padding) })
+        Ok(Self {
+            precision: source.precision(),
+            ..Self::new(weight, source.vector("bias", outputs)?, stride, padding)
+        })
     }
 
     /// Applies it to `(b, h, w, in)`.

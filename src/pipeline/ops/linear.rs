@@ -19,8 +19,8 @@ pub struct Linear {
     pub weight: WeightMatrix,
     /// `(out)`.
     pub bias: Option<Tensor>,
-    /// The type the weight was asked for in: how exactly it multiplies on the CPU. The weight itself may be kept in a
-    /// narrower type that holds all of its numbers.
+    /// The type the weight was asked for in: how exactly it multiplies. On the CPU the weight itself may be kept in a narrower
+    /// type that holds all of its numbers, on a GPU in f32 for its range.
     pub precision: DType,
 }
 
@@ -38,13 +38,13 @@ impl Linear {
 
     /// Loads `weight` alone.
     pub fn load_no_bias(source: &Source<'_>, inputs: usize, outputs: usize) -> Result<Self, Error> {
-        Ok(Self { weight: source.matrix("weight", &[outputs, inputs])?, bias: None, precision: source.dtype() })
+        Ok(Self { weight: source.matrix("weight", &[outputs, inputs])?, bias: None, precision: source.precision() })
     }
 
     /// Loads a convolution with a 1x1 kernel, which on channels-last activations is nothing but this.
     pub fn load_1x1(source: &Source<'_>, inputs: usize, outputs: usize) -> Result<Self, Error> {
         let weight = source.matrix("weight", &[outputs, inputs, 1, 1])?;
-        Ok(Self { weight, bias: Some(source.vector("bias", outputs)?), precision: source.dtype() })
+        Ok(Self { weight, bias: Some(source.vector("bias", outputs)?), precision: source.precision() })
     }
 
     /// Applies it.
@@ -52,7 +52,7 @@ impl Linear {
         #[cfg(feature = "cuda")]
         if let (WeightMatrix::Held(weight), Some(bias)) = (&self.weight, &self.bias)
             && cuda::has(cuda::Operation::Linear, x)
-            && cuda::adds_bias(x, weight, bias)
+            && cuda::adds_bias(x, weight, bias, self.precision)
         {
             return cuda::linear(x, weight, bias);
         }

@@ -92,7 +92,7 @@ impl Projections {
         if weights.iter().any(|weight| weight.dtype() != weights[0].dtype()) {
             weights = weights.iter().map(|weight| weight.to_dtype(DType::F32)).collect::<Result<_, _>>()?;
         }
-        let all = Linear { precision: source.dtype(), ..Linear::new(Tensor::cat(&weights, 0)?, None) };
+        let all = Linear { precision: source.precision(), ..Linear::new(Tensor::cat(&weights, 0)?, None) };
         Ok(Self::Together { layer: Projection::held(source, all)?, count: names.len() })
     }
 

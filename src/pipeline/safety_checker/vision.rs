@@ -108,7 +108,7 @@ impl VisionModel {
         Ok(Self {
             class_embedding: embeddings.vector("class_embedding", width)?.reshape((1, 1, width))?,
             patch_embedding: Linear {
-                precision: source.dtype(),
+                precision: source.precision(),
                 ..Linear::new(kernel.to_device(source.device())?, None)
             },
             position_embedding: Tensor::from_vec(table, (1, positions, width), source.device())?

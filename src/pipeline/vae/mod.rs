@@ -118,8 +118,9 @@ impl Vae {
 
     /// Builds the VAE this configuration describes. Where it says that half precision overflows, f16 becomes f32.
     pub fn load(store: &dyn TensorStore, config: VaeConfig, device: &Device, dtype: DType) -> Result<Self, Error> {
+        let asked = dtype;
         let dtype = if config.force_upcast && dtype == DType::F16 && !device.is_cpu() { DType::F32 } else { dtype };
-        let source = Source::new(store, device, dtype);
+        let source = Source::new(store, device, dtype).as_exact_as(asked);
         let latents = config.latent_channels;
         let conv = |name: &str, channels: usize| Linear::load_1x1(&source.at(name), channels, channels);
         Ok(Self {

@@ -13,13 +13,20 @@ pub struct Source<'a> {
     path: String,
     device: &'a Device,
     dtype: DType,
+    precision: DType,
     in_int8: bool,
 }
 
 impl<'a> Source<'a> {
     /// The root of a component.
     pub fn new(store: &'a dyn TensorStore, device: &'a Device, dtype: DType) -> Self {
-        Self { store, path: String::new(), device, dtype, in_int8: false }
+        Self { store, path: String::new(), device, dtype, precision: dtype, in_int8: false }
+    }
+
+    /// The same, of which no more is asked than this type has, though it is kept in another that has its range.
+    #[must_use]
+    pub fn as_exact_as(self, precision: DType) -> Self {
+        Self { precision, ..self }
     }
 
     /// The same, whose [projections](super::super::ops::Projection) are held in eight-bit integers.
@@ -86,9 +93,9 @@ impl<'a> Source<'a> {
         self.in_int8
     }
 
-    /// The type weights were asked for in.
-    pub fn dtype(&self) -> DType {
-        self.dtype
+    /// The type weights were asked for in: how exactly they are to multiply.
+    pub fn precision(&self) -> DType {
+        self.precision
     }
 
     /// The type a weight is kept in. Where f32 is asked for on the CPU, which widens numbers as it multiplies with them, it is

@@ -1,5 +1,5 @@
 // Attention on tensor cores, without a matrix of scores in memory: Dao, FlashAttention-2 (2023). Scores, weights and sums are
-// f32; between the two products the weights are rounded to the type of the values. Compiled as kernels.cu is.
+// f32; between the two products the weights are rounded to the type of the values. Compiled as norms.cu is.
 
 #ifdef __CUDACC__
 #include "warp.cuh"

@@ -13,7 +13,7 @@ use candle_core::{
 
 use super::{
     contiguous,
-    launch::{Number, Operand, operation, result, room, view},
+    launch::{Number, Operand, in_vectors, operation, result, room, view},
 };
 
 thread_local! {
@@ -21,18 +21,25 @@ thread_local! {
     static HANDLES: RefCell<HashMap<DeviceId, Arc<CudaBlasLT>>> = RefCell::default();
 }
 
-/// Whether it applies to these: numbers of 16 bits, which cudarc does not have it round, and places in memory that it takes to
-/// be multiples of 256 bytes.
-pub(in super::super) fn adds_bias(x: &Tensor, weight: &Tensor, bias: &Tensor) -> bool {
+/// Whether it applies to these, whose weight was asked for in `precision`: numbers of 16 bits, or f32 of which no more is asked,
+/// since cudarc has it round f32 to TF32. Rows are whole vectors, and places in memory what it takes them for, multiples of 256
+/// bytes.
+pub(in super::super) fn adds_bias(x: &Tensor, weight: &Tensor, bias: &Tensor, precision: DType) -> bool {
     let is_aligned = |x: &Tensor| !x.is_contiguous() || x.layout().start_offset() == 0;
-    matches!(x.dtype(), DType::F16 | DType::BF16)
+    (x.dtype() != DType::F32 || precision != DType::F32)
         && [weight, bias].into_iter().all(|tensor| tensor.dtype() == x.dtype())
         && [x, weight, bias].into_iter().all(is_aligned)
+        && in_vectors(&[x, weight, bias])
 }
 
 /// As [`super::super::Linear::forward`], of a layer with a bias.
 pub(in super::super) fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
     contiguous(x)?.apply_op3_no_bwd(&contiguous(weight)?, &contiguous(bias)?, &LinearOp)
+}
+
+/// The product of `(m, k)` with the transposed `(n, k)`, where [`adds_bias`] would hold.
+pub(super) fn product(left: &Tensor, right: &Tensor) -> Result<Tensor> {
+    contiguous(left)?.apply_op2_no_bwd(&contiguous(right)?, &ProductOp)
 }
 
 struct LinearOp;
@@ -42,45 +49,64 @@ impl LinearOp {
     where
         CudaBlasLT: Matmul<T>,
     {
-        let (outputs, inputs) = weight.1.shape().dims2()?;
-        let count = x.1.shape().elem_count();
-        if x.1.shape().dim(D::Minus1)? != inputs || bias.1.shape().dims() != [outputs] || count * outputs == 0 {
-            candle_core::bail!("a linear layer {:?} does not fit {:?}", weight.1.shape(), x.1.shape());
-        }
-        let rows = count / inputs;
-        let device = x.0.device();
-        let mut y = room::<T>(device, rows * outputs)?;
-        let (x_view, weight, bias) = (view::<T>(x)?, view::<T>(weight)?, view::<T>(bias)?);
-        // Its matrices have their columns in a row, so that every one of ours is its own transposed: y^T = W x^T.
-        let product = MatmulConfig {
-            transa: true,
-            transb: false,
-            transc: false,
-            m: outputs as u64,
-            n: rows as u64,
-            k: inputs as u64,
-            alpha: 1.0,
-            lda: inputs as i64,
-            ldb: inputs as i64,
-            beta: 0.0,
-            ldc: outputs as i64,
-            stride_a: None,
-            stride_b: None,
-            stride_c: None,
-            stride_bias: None,
-            batch_size: None,
-        };
-        let handle = handle(device)?;
-        #[expect(unsafe_code, reason = "the slices are as large as the sizes say, which were made or checked so")]
-        unsafe {
-            handle.matmul(product, &weight, &x_view, &mut y, Some(&bias), None).map_err(Error::wrap)?;
-        }
-        let mut dims = x.1.dims().to_vec();
-        if let Some(last) = dims.last_mut() {
-            *last = outputs;
-        }
-        Ok(result(y, x.0, dims))
+        multiply(x, weight, Some(bias))
     }
+}
+
+struct ProductOp;
+
+impl ProductOp {
+    fn run<T: Number>(&self, [left, right]: [Operand<'_>; 2]) -> Result<(CudaStorage, Shape)>
+    where
+        CudaBlasLT: Matmul<T>,
+    {
+        multiply::<T>(left, right, None)
+    }
+}
+
+fn multiply<T: Number>(x: Operand<'_>, weight: Operand<'_>, bias: Option<Operand<'_>>) -> Result<(CudaStorage, Shape)>
+where
+    CudaBlasLT: Matmul<T>,
+{
+    let (outputs, inputs) = weight.1.shape().dims2()?;
+    let count = x.1.shape().elem_count();
+    let fits = bias.is_none_or(|bias| bias.1.dims() == [outputs]);
+    if x.1.shape().dim(D::Minus1)? != inputs || !fits || count * outputs == 0 {
+        candle_core::bail!("a linear layer {:?} does not fit {:?}", weight.1.shape(), x.1.shape());
+    }
+    let rows = count / inputs;
+    let device = x.0.device();
+    let mut y = room::<T>(device, rows * outputs)?;
+    let (x_view, weight, bias) = (view::<T>(x)?, view::<T>(weight)?, bias.map(view::<T>).transpose()?);
+    // Its matrices have their columns in a row, so that every one of ours is its own transposed: y^T = W x^T.
+    let product = MatmulConfig {
+        transa: true,
+        transb: false,
+        transc: false,
+        m: outputs as u64,
+        n: rows as u64,
+        k: inputs as u64,
+        alpha: 1.0,
+        lda: inputs as i64,
+        ldb: inputs as i64,
+        beta: 0.0,
+        ldc: outputs as i64,
+        stride_a: None,
+        stride_b: None,
+        stride_c: None,
+        stride_bias: None,
+        batch_size: None,
+    };
+    let handle = handle(device)?;
+    #[expect(unsafe_code, reason = "the slices are as large as the sizes say, which were made or checked so")]
+    unsafe {
+        handle.matmul(product, &weight, &x_view, &mut y, bias.as_ref(), None).map_err(Error::wrap)?;
+    }
+    let mut dims = x.1.dims().to_vec();
+    if let Some(last) = dims.last_mut() {
+        *last = outputs;
+    }
+    Ok(result(y, x.0, dims))
 }
 
 fn handle(device: &CudaDevice) -> Result<Arc<CudaBlasLT>> {
@@ -93,3 +119,4 @@ fn handle(device: &CudaDevice) -> Result<Arc<CudaBlasLT>> {
 }
 
 operation!(LinearOp, "linear", on 3);
+operation!(ProductOp, "product", on 2);

@@ -6,10 +6,12 @@
 
 mod attention;
 mod convolution;
+mod cudnn;
 mod elementwise;
 mod launch;
 mod linear;
 mod norms;
+mod scores;
 mod trial;
 
 use candle_core::{DType, Result, Tensor};
@@ -19,6 +21,7 @@ pub(super) use convolution::convolution;
 pub(super) use elementwise::{add_channels, adds_channels, gates, geglu, upsample_nearest, upsamples};
 pub(super) use linear::{adds_bias, linear};
 pub(super) use norms::{group_norm, layer_norm, normalizes, normalizes_groups, residual_layer_norm};
+pub(super) use scores::{attends_by_scores, attention_of_one_head};
 pub(super) use trial::Operation;
 
 /// Whether this operation has a version of the GPU's own for this activation, and it is right.

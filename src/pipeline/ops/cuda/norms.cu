@@ -1,4 +1,4 @@
-// Group norm and layer norm of channels-last activations, whose rows are whole vectors. Sums are f32. Compiled to PTX, which is
+// Group norm, layer norm and softmax of channels-last activations, whose rows are whole vectors. Sums are f32. Compiled to PTX, which is
 // in the program (norms.ptx): tools/cuda/ptx makes it, and says whether it is up to date.
 //
 // Every kernel is told apart by the type of its numbers: _f32, _f16, _bf16.
@@ -204,6 +204,52 @@ __device__ void layer_norm(const T *x, const T *residual, const T *weight, const
   }
 }
 
+// Softmax: a block for each row, which is read twice.
+template <typename T>
+__device__ void softmax(const T *x, T *y, unsigned columns) {
+  constexpr unsigned N = Vector<T>::COUNT;
+  constexpr float LOG2_E = 1.44269504f;
+  __shared__ float shared_most[32], shared_sum[32];
+  const size_t start = (size_t)blockIdx.x * columns;
+  // Less than any number, and no infinity, whose difference from itself is none.
+  float most = -3e38f, sum = 0;
+  // Brings in a sum of powers of what is not larger than `other`.
+  auto join = [&](float other, float of_other) {
+    const float larger = fmaxf(most, other);
+    sum = sum * ex2((most - larger) * LOG2_E) + of_other * ex2((other - larger) * LOG2_E);
+    most = larger;
+  };
+  for (unsigned column = threadIdx.x * N; column < columns; column += blockDim.x * N) {
+    const Vector<T> values = Vector<T>::load(x + start + column);
+    float largest = wide(values.at[0]), powers = 0;
+#pragma unroll
+    for (unsigned i = 1; i < N; i++) largest = fmaxf(largest, wide(values.at[i]));
+#pragma unroll
+    for (unsigned i = 0; i < N; i++) powers += ex2((wide(values.at[i]) - largest) * LOG2_E);
+    join(largest, powers);
+  }
+#pragma unroll
+  for (unsigned half = 16; half > 0; half /= 2) {
+    const float other = shfl_xor(most, half), of_other = shfl_xor(sum, half);
+    join(other, of_other);
+  }
+  if (threadIdx.x % 32 == 0) {
+    shared_most[threadIdx.x / 32] = most;
+    shared_sum[threadIdx.x / 32] = sum;
+  }
+  __syncthreads();
+  for (unsigned warp = 0; warp < blockDim.x / 32; warp++)
+    if (warp != threadIdx.x / 32) join(shared_most[warp], shared_sum[warp]);
+
+  const float share = 1 / sum;
+  for (unsigned column = threadIdx.x * N; column < columns; column += blockDim.x * N) {
+    Vector<T> values = Vector<T>::load(x + start + column);
+#pragma unroll
+    for (unsigned i = 0; i < N; i++) narrow(ex2((wide(values.at[i]) - most) * LOG2_E) * share, values.at[i]);
+    values.store(y + start + column);
+  }
+}
+
 }  // namespace
 
 #define NORMS(T, NAME)                                                                                                     \
@@ -224,7 +270,8 @@ __device__ void layer_norm(const T *x, const T *residual, const T *weight, const
   extern "C" __global__ void residual_layer_norm_##NAME(const T *x, const T *residual, const T *weight, const T *bias,     \
                                                         T *sums, T *y, unsigned rows, unsigned channels, float eps) {      \
     layer_norm(x, residual, weight, bias, sums, y, rows, channels, eps);                                                   \
-  }
+  }                                                                                                                        \
+  extern "C" __global__ void softmax_##NAME(const T *x, T *y, unsigned columns) { softmax(x, y, columns); }
 
 NORMS(float, f32)
 NORMS(__half, f16)
