@@ -12,7 +12,11 @@ cd "$(dirname "$0")/.."
 out=${1:?usage: benches/gpu.sh OUT_DIR}
 mkdir -p "$out"
 # Where the driver keeps what it compiles for the GPU, so that the second process finds it.
-export CUDA_CACHE_PATH=${CUDA_CACHE_PATH:-$(mktemp -d)}
+if [ -z "${CUDA_CACHE_PATH:-}" ]; then
+  CUDA_CACHE_PATH=$(mktemp -d)
+  export CUDA_CACHE_PATH
+  trap 'rm -rf "$CUDA_CACHE_PATH"' EXIT
+fi
 device=${DEVICE:-cuda:0}
 sizes=${SIZES:-1024,512}
 dtypes=${DTYPES:-f16,bf16}

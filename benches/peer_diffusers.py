@@ -84,6 +84,8 @@ def main(folder, size, dtype, runs, device, compiled):
     if pipe.vae.config.force_upcast and dtype == torch.float16:
         # Which overflows in it, so that diffusers decodes in f32. It converts the VAE for every picture; here that is done once.
         pipe.vae.to(torch.float32)
+        # As TF32 in products, too, as torch by itself does in convolutions.
+        torch.set_float32_matmul_precision("high")
         decode_latents = pipe.vae.decode
         pipe.vae.decode = lambda latents, **options: decode_latents(latents.to(torch.float32), **options)
     pipe.vae.config.force_upcast = False

@@ -71,8 +71,8 @@ pub(crate) struct GenerateArgs {
     /// Pictures; the second of cat.png goes to cat-2.png, and so on
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     num_outputs: usize,
-    /// What the weights are kept in, and on a CPU with matrix units with how many bits they are multiplied; sums are f32. On a
-    /// CPU weights that the files have in half precision stay so for f32, too: no bit is lost
+    /// What the weights are kept in, and with how many bits they are multiplied where that is faster; sums are f32. On a CPU
+    /// weights that the files have in half precision stay so for f32, too: no bit is lost
     #[arg(long, default_value = "f32")]
     dtype: Precision,
     /// `cpu`, `cuda:0` for the first GPU, or `auto` for that where it can be used

@@ -93,12 +93,11 @@ static int residual_layer_norm_of(Kernel kernel, const std::vector<unsigned> &si
   return write(both);
 }
 
-template <typename T, typename Kernel>
-static int softmax_of(Kernel kernel, const std::vector<unsigned> &sizes) {
+static int softmax_of_rows(const std::vector<unsigned> &sizes) {
   const unsigned rows = sizes[0], columns = sizes[1];
-  auto x = read<T>((size_t)rows * columns);
-  Memory<T> y(x.size);
-  launch({rows, 1, 1}, 64, [&] { kernel(x.data, y.data, columns); });
+  auto x = read((size_t)rows * columns);
+  Memory<float> y(x.size);
+  launch({rows, 1, 1}, 64, [&] { softmax_f32(x.data, y.data, columns); });
   return write(y);
 }
 
@@ -146,7 +145,6 @@ static int upsample_nearest_of(Kernel kernel, const std::vector<unsigned> &sizes
   if (name == "group_norm_" #NAME) return group_norm_of<T>(group_norm_parts_##NAME, group_norm_apply_##NAME, sizes);        \
   if (name == "layer_norm_" #NAME) return layer_norm_of<T>(layer_norm_##NAME, sizes);                                       \
   if (name == "residual_layer_norm_" #NAME) return residual_layer_norm_of<T>(residual_layer_norm_##NAME, sizes);            \
-  if (name == "softmax_" #NAME) return softmax_of<T>(softmax_##NAME, sizes);                                                 \
   if (name == "geglu_" #NAME) return geglu_of<T>(geglu_##NAME, sizes);                                                      \
   if (name == "add_channels_" #NAME)                                                                                        \
     return add_channels_of<T>(add_channels_##NAME, add_channels_and_residual_##NAME, sizes);                                \
@@ -160,6 +158,7 @@ int main(int count, char **arguments) {
   KERNELS_OF(float, f32)
   KERNELS_OF(__half, f16)
   KERNELS_OF(__nv_bfloat16, bf16)
+  if (name == "softmax_f32") return softmax_of_rows(sizes);
   if (name == "attention_64_f16") return attention_of<__half>(attention_64_f16, 2, sizes);
   if (name == "attention_64_bf16") return attention_of<__nv_bfloat16>(attention_64_bf16, 2, sizes);
   if (name == "attention_128_f16") return attention_of<__half>(attention_128_f16, 1, sizes);

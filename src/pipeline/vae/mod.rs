@@ -116,7 +116,8 @@ impl Vae {
         Self::load(&*weights.tensors("vae")?, config, device, dtype)
     }
 
-    /// Builds the VAE this configuration describes. Where it says that half precision overflows, f16 becomes f32.
+    /// Builds the VAE this configuration describes. Where it says that half precision overflows, f16 becomes f32, of which a GPU
+    /// multiplies as many bits as f16 has (TF32).
     pub fn load(store: &dyn TensorStore, config: VaeConfig, device: &Device, dtype: DType) -> Result<Self, Error> {
         let asked = dtype;
         let dtype = if config.force_upcast && dtype == DType::F16 && !device.is_cpu() { DType::F32 } else { dtype };

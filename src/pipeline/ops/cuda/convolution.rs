@@ -25,28 +25,19 @@ thread_local! {
 /// A convolution with its bias and, where there is one, a residual: in one pass where cuDNN does that, in two otherwise.
 pub(in super::super) fn convolution(layer: &Convolution, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
     let call = Call::new(layer, x)?;
-    if has(Operation::ConvolutionAndSum, x) {
-        let key =
-            (x.device().as_cuda_device()?.id(), x.dtype(), call.op.geometry(call.x.layout(), call.filter.layout())?);
-        if !IN_TWO_PASSES.with_borrow(|all| all.contains(&key)) {
-            match call.convolve_and_add(&layer.bias, residual, false) {
-                Ok(y) => return Ok(y),
-                Err(error) => {
-                    tracing::debug!(%error, geometry = ?key.2, "A convolution's bias is added by itself");
-                    IN_TWO_PASSES.with_borrow_mut(|all| all.insert(key));
-                }
-            }
-        }
+    if !has(Operation::ConvolutionAndSum, x) {
+        return call.in_two_passes(&layer.bias, residual);
     }
-    let (y, bias) = (call.convolve()?, layer.bias.unsqueeze(0)?);
-    if has(Operation::AddChannels, &y) && elementwise::adds_channels(&y, &bias, residual) {
-        return elementwise::add_channels(&y, &bias, residual);
+    let key = (x.device().as_cuda_device()?.id(), x.dtype(), call.op.geometry(call.x.layout(), call.filter.layout())?);
+    if IN_TWO_PASSES.with_borrow(|all| all.contains(&key)) {
+        return call.in_two_passes(&layer.bias, residual);
     }
-    let y = y.broadcast_add(&layer.bias)?;
-    match residual {
-        Some(residual) => y + residual,
-        None => Ok(y),
-    }
+    call.in_one_pass(&layer.bias, residual, false).or_else(|error| {
+        let y = call.in_two_passes(&layer.bias, residual)?;
+        tracing::debug!(%error, geometry = ?key.2, "A convolution's bias is added by itself");
+        IN_TWO_PASSES.with_borrow_mut(|all| all.insert(key));
+        Ok(y)
+    })
 }
 
 /// What cuDNN is given: pictures that it need not pad unevenly, and filters `(out, k, k, in)`.
@@ -75,9 +66,21 @@ impl Call {
         self.x.apply_op2_no_bwd(&self.filter, &self.op)
     }
 
+    fn in_two_passes(&self, bias: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        let (y, channels) = (self.convolve()?, bias.unsqueeze(0)?);
+        if has(Operation::AddChannels, &y) && elementwise::adds_channels(&y, &channels, residual) {
+            return elementwise::add_channels(&y, &channels, residual);
+        }
+        let y = y.broadcast_add(bias)?;
+        match residual {
+            Some(residual) => y + residual,
+            None => Ok(y),
+        }
+    }
+
     /// The convolution with its bias and, where there is one, a residual, in one pass. Fails where cuDNN thinks another way
     /// better, unless it is wanted `anyway`.
-    pub(super) fn convolve_and_add(&self, bias: &Tensor, residual: Option<&Tensor>, anyway: bool) -> Result<Tensor> {
+    pub(super) fn in_one_pass(&self, bias: &Tensor, residual: Option<&Tensor>, anyway: bool) -> Result<Tensor> {
         let residual = residual.map(contiguous).transpose()?;
         let op = ConvolutionAndSumOp { convolution: self.op, residual, anyway };
         self.x.apply_op3_no_bwd(&self.filter, &contiguous(bias)?, &op)

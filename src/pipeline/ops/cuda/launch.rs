@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::{
-    CudaDevice, CudaStorage, Layout, Result, Shape, Storage, Tensor,
+    CpuStorage, CudaDevice, CudaStorage, Layout, Result, Shape, Storage, Tensor,
     backend::BackendStorage as _,
     cuda_backend::{
         CudaDType, WrapErr as _,
@@ -139,6 +139,11 @@ pub(super) fn result<T: Number>(
     (CudaStorage::wrap_cuda_slice(values, like.device().clone()), shape.into())
 }
 
+/// These operations have a version for the CPU elsewhere.
+pub(super) fn not_here() -> Result<(CpuStorage, Shape)> {
+    candle_core::bail!("this version of the operation is the GPU's")
+}
+
 /// A tensor as an operation gets it.
 pub(super) type Operand<'a> = (&'a CudaStorage, &'a Layout);
 
@@ -168,7 +173,7 @@ macro_rules! operation {
                 $($more: &candle_core::CpuStorage, $of_more: &candle_core::Layout,)*
             ) -> candle_core::Result<(candle_core::CpuStorage, candle_core::Shape)> {
                 $(let _ = ($more, $of_more);)*
-                candle_core::bail!("this version of the operation is the GPU's")
+                $crate::pipeline::ops::cuda::launch::not_here()
             }
 
             fn cuda_fwd(

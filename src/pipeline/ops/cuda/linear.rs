@@ -1,4 +1,5 @@
-//! Linear layers by cuBLASLt, which adds the bias before it writes a product. candle's own writes it, and goes over it again.
+//! Products by cuBLASLt, which adds a linear layer's bias before it writes one, where candle's own writes it and goes over it
+//! again, and which multiplies f32 as TF32.
 
 use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
@@ -16,6 +17,9 @@ use super::{
     launch::{Number, Operand, in_vectors, operation, result, room, view},
 };
 
+/// Inputs and outputs at least.
+const FEWEST: usize = 16;
+
 thread_local! {
     /// Each has room for what a product is divided into, which one stream may use for one product after the other.
     static HANDLES: RefCell<HashMap<DeviceId, Arc<CudaBlasLT>>> = RefCell::default();
@@ -30,6 +34,8 @@ pub(in super::super) fn adds_bias(x: &Tensor, weight: &Tensor, bias: &Tensor, pr
         && [weight, bias].into_iter().all(|tensor| tensor.dtype() == x.dtype())
         && [x, weight, bias].into_iter().all(is_aligned)
         && in_vectors(&[x, weight, bias])
+        // Smaller ones are as fast any way, and not every algorithm takes them.
+        && weight.dims().iter().all(|&size| size >= FEWEST)
 }
 
 /// As [`super::super::Linear::forward`], of a layer with a bias.
@@ -37,7 +43,7 @@ pub(in super::super) fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Re
     contiguous(x)?.apply_op3_no_bwd(&contiguous(weight)?, &contiguous(bias)?, &LinearOp)
 }
 
-/// The product of `(m, k)` with the transposed `(n, k)`, where [`adds_bias`] would hold.
+/// The product of `(m, k)` with the transposed `(n, k)`, which begin at multiples of 256 bytes and whose rows are whole vectors.
 pub(super) fn product(left: &Tensor, right: &Tensor) -> Result<Tensor> {
     contiguous(left)?.apply_op2_no_bwd(&contiguous(right)?, &ProductOp)
 }

@@ -205,9 +205,8 @@ __device__ void layer_norm(const T *x, const T *residual, const T *weight, const
 }
 
 // Softmax: a block for each row, which is read twice.
-template <typename T>
-__device__ void softmax(const T *x, T *y, unsigned columns) {
-  constexpr unsigned N = Vector<T>::COUNT;
+__device__ void softmax(const float *x, float *y, unsigned columns) {
+  constexpr unsigned N = Vector<float>::COUNT;
   constexpr float LOG2_E = 1.44269504f;
   __shared__ float shared_most[32], shared_sum[32];
   const size_t start = (size_t)blockIdx.x * columns;
@@ -220,7 +219,7 @@ __device__ void softmax(const T *x, T *y, unsigned columns) {
     most = larger;
   };
   for (unsigned column = threadIdx.x * N; column < columns; column += blockDim.x * N) {
-    const Vector<T> values = Vector<T>::load(x + start + column);
+    const Vector<float> values = Vector<float>::load(x + start + column);
     float largest = wide(values.at[0]), powers = 0;
 #pragma unroll
     for (unsigned i = 1; i < N; i++) largest = fmaxf(largest, wide(values.at[i]));
@@ -243,7 +242,7 @@ __device__ void softmax(const T *x, T *y, unsigned columns) {
 
   const float share = 1 / sum;
   for (unsigned column = threadIdx.x * N; column < columns; column += blockDim.x * N) {
-    Vector<T> values = Vector<T>::load(x + start + column);
+    Vector<float> values = Vector<float>::load(x + start + column);
 #pragma unroll
     for (unsigned i = 0; i < N; i++) narrow(ex2((wide(values.at[i]) - most) * LOG2_E) * share, values.at[i]);
     values.store(y + start + column);
@@ -270,9 +269,10 @@ __device__ void softmax(const T *x, T *y, unsigned columns) {
   extern "C" __global__ void residual_layer_norm_##NAME(const T *x, const T *residual, const T *weight, const T *bias,     \
                                                         T *sums, T *y, unsigned rows, unsigned channels, float eps) {      \
     layer_norm(x, residual, weight, bias, sums, y, rows, channels, eps);                                                   \
-  }                                                                                                                        \
-  extern "C" __global__ void softmax_##NAME(const T *x, T *y, unsigned columns) { softmax(x, y, columns); }
+  }
 
 NORMS(float, f32)
 NORMS(__half, f16)
 NORMS(__nv_bfloat16, bf16)
+
+extern "C" __global__ void softmax_f32(const float *x, float *y, unsigned columns) { softmax(x, y, columns); }

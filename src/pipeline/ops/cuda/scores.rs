@@ -1,15 +1,17 @@
 //! Attention of one head that is too wide for [`super::attention`], as the VAE has it: by way of a matrix of scores, in f32, which
 //! tensor cores multiply as TF32.
 
-use candle_core::{CudaStorage, D, DType, Result, Shape, Tensor, backend::BackendStorage as _};
+use candle_core::{
+    CpuStorage, CudaStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor, backend::BackendStorage as _,
+};
 
 use super::{
     super::Mask,
-    launch::{Kernel, NORMS, Number, Operand, blocks, in_vectors, launch, operation, result, room, view},
+    launch::{Kernel, NORMS, Number as _, blocks, in_vectors, launch, not_here, result, room, view},
     linear,
 };
 
-/// Queries whose scores there are at a time, so that most of a large picture's stay in the GPU's cache.
+/// Queries whose scores there are at a time: 32 MiB of them at 1024 x 1024, so that most stay in the cache of a large GPU.
 const QUERIES: usize = 512;
 /// Threads of a block, which takes a row of scores.
 const THREADS: usize = 256;
@@ -22,8 +24,8 @@ pub(in super::super) fn attends_by_scores(
     precision: DType,
 ) -> bool {
     let (queries, keys) = (query.dim(1).unwrap_or(0), key.dim(1).unwrap_or(0));
-    // Rows of f32 are whole vectors, of channels as of scores.
-    let fits = |row: usize| row > 0 && row.is_multiple_of(8);
+    // So that every picture's tokens, and every block of queries, begin at a multiple of 256 bytes of f32, as products take it.
+    let fits = |size: usize| size > 0 && size.is_multiple_of(8);
     heads == 1
         && mask == Mask::None
         && (query.dtype() != DType::F32 || precision != DType::F32)
@@ -49,22 +51,28 @@ pub(in super::super) fn attention_of_one_head(query: &Tensor, key: &Tensor, valu
     Tensor::stack(&pictures, 0)?.to_dtype(query.dtype())
 }
 
-/// Softmax of each row.
+/// Softmax of each row of f32.
 struct SoftmaxOp;
 
-impl SoftmaxOp {
-    fn run<T: Number>(&self, [x]: [Operand<'_>; 1]) -> Result<(CudaStorage, Shape)> {
-        let (device, shape) = (x.0.device(), x.1.shape());
+impl CustomOp1 for SoftmaxOp {
+    fn name(&self) -> &'static str {
+        "softmax"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        not_here()
+    }
+
+    fn cuda_fwd(&self, storage: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let (device, shape) = (storage.device(), layout.shape());
         let columns = shape.dim(D::Minus1)?;
-        if columns == 0 || !columns.is_multiple_of(T::OF_VECTOR) {
+        if columns == 0 || !columns.is_multiple_of(f32::OF_VECTOR) {
             candle_core::bail!("rows of {shape:?} are no whole vectors");
         }
-        let (y, x_view) = (room::<T>(device, shape.elem_count())?, view::<T>(x)?);
+        let (y, x_view) = (room::<f32>(device, shape.elem_count())?, view::<f32>((storage, layout))?);
         let grid = blocks((shape.elem_count() / columns, 1), THREADS);
-        let (kernel, columns) = (Kernel::new::<T>(&NORMS, device, "softmax")?, columns as u32);
+        let (kernel, columns) = (Kernel::new::<f32>(&NORMS, device, "softmax")?, columns as u32);
         launch!(kernel, grid, &x_view, &y, &columns);
-        Ok(result(y, x.0, shape.clone()))
+        Ok(result(y, storage, shape.clone()))
     }
 }
-
-operation!(SoftmaxOp, "softmax", on 1);

@@ -14,14 +14,13 @@ use super::{
     transforms::Transforms,
 };
 
-/// Output channels that any way takes at a time, at most ([`Transforms::WIDTH`]).
+/// Output channels that any way takes at a time, at most.
 pub(super) const MOST_WIDTH: usize = 256;
-/// Input channels at a time, at most: with `WIDTH`, a transformed weight of a megabyte.
+/// Input channels at a time, at most: with [`Transforms::WIDTH`], a transformed weight of a megabyte.
 pub(super) const DEPTH: usize = 64;
 
-/// Rows of so many numbers from one place of a tile to the next, at least as many as given: an odd number of the cache's lines in
-/// all, since it is the same number of each place that is written and read together, and lines a power of two apart push each
-/// other out of the first cache.
+/// How far apart the numbers of a tile's places are, if each place has so many: an odd number of the cache's lines. They are
+/// written and read together, one of each place, and lines that are a power of two apart push each other out of the first cache.
 pub(super) const fn apart(numbers: usize) -> usize {
     numbers.next_multiple_of(MOST_LANES) | MOST_LANES
 }
@@ -29,11 +28,11 @@ pub(super) const fn apart(numbers: usize) -> usize {
 /// Memory that a core uses again and again.
 #[derive(Default)]
 pub(super) struct Scratch {
-    /// `(places, parts of the depth, tiles, depth)`: what a product takes of it lies together.
+    /// `(places, parts of the depth, tiles, depth)`, places [`apart`]: what a product takes of it lies together.
     input: Vec<f32>,
-    /// `(places, panels, depth, columns)`.
+    /// `(places, panels, depth, columns)`, places [`apart`].
     kernel: Vec<f32>,
-    /// `(places, tiles, WIDTH)`.
+    /// `(places, tiles, Transforms::WIDTH)`, an odd number of rows for each place.
     products: Vec<f32>,
     /// Pixels outside of the picture.
     zeros: Vec<f32>,
@@ -126,7 +125,7 @@ impl<F: Transforms<TILE, OUTPUTS>, const TILE: usize, const OUTPUTS: usize> Tile
         place * apart(self.parts * self.range.len() * self.depth) + (part * self.range.len() + tile) * self.depth
     }
 
-    /// Rows of products from one place to the next: an odd number, as [`apart`].
+    /// Rows of products from one place to the next: an odd number, for the reason of [`apart`].
     fn rows_apart(&self) -> usize {
         self.range.len() | 1
     }

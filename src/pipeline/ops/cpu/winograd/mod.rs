@@ -4,7 +4,7 @@
 //!
 //! The picture is cut into tiles that overlap by two. Tiles and kernels are transformed by sums and differences; each place of a
 //! tile is then a matrix product over the channels, and sums of these products are the outputs. The smaller tiles lose next to
-//! nothing in f32; the larger ones lose six bits, which those do not miss who asked for weights of sixteen.
+//! nothing in f32; the larger ones lose six bits or seven, which those do not miss who asked for weights of sixteen.
 //!
 //! Each core takes blocks of tiles, transforms them, and multiplies them with one part of the weight after the other,
 //! transformed into its cache. So weights take no more memory than they do in their files, in whichever type they are kept.
@@ -50,10 +50,10 @@ impl Problem<'_> {
         (self.geometry.height.div_ceil(outputs), self.geometry.width.div_ceil(outputs))
     }
 
-    /// Multiplications by tiles of so many outputs, of each picture and pair of channels, if no product is zero.
+    /// Multiplications by tiles of so many outputs, of each picture and pair of channels.
     fn multiplications(&self, outputs: usize) -> usize {
-        let (rows, columns) = self.grid(outputs);
-        rows * columns * (outputs + transforms::KERNEL - 1).pow(2)
+        let ((rows, columns), tile) = (self.grid(outputs), outputs + transforms::KERNEL - 1);
+        rows * columns * (tile - usize::from(self.upsampled)).pow(2)
     }
 
     /// Whether a place's products are anything but zero.

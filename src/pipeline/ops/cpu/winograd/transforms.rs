@@ -100,8 +100,8 @@ impl Transforms<4, 2> for Two {
     }
 }
 
-/// F(4 x 4, 3 x 3), of the points 0, 1, -1, 2 and -2: 36 multiplications for sixteen outputs. Its factors go from 1/576 to 100, with
-/// which f32 keeps about 18 bits of its 24.
+/// F(4 x 4, 3 x 3), of the points 0, 1, -1, 2 and -2: 36 multiplications for sixteen outputs. Its factors go from 1/576 to 64, with
+/// which f32 keeps 16 to 18 bits of its 24.
 #[derive(Clone, Copy)]
 pub(super) struct Four;
 
