@@ -82,7 +82,7 @@ def main(folder, size, dtype, runs, device, compiled):
         pipe.unet.forward = torch.compile(pipe.unet.forward, fullgraph=True)
         pipe.vae.decode = torch.compile(pipe.vae.decode, fullgraph=True)
     if pipe.vae.config.force_upcast and dtype == torch.float16:
-        # Which overflows in it, so that diffusers decodes in f32. It converts the VAE for every picture; here that is done once.
+        # f16 overflows in the VAE, so that diffusers decodes in f32. It converts the VAE for every picture; here that is done once.
         pipe.vae.to(torch.float32)
         # As TF32 in products, too, as torch by itself does in convolutions.
         torch.set_float32_matmul_precision("high")

@@ -52,7 +52,7 @@ impl Number for bf16 {
 
 /// Whether kernels that go by whole vectors take these tensors, once they are contiguous: as rows of whole vectors, from the
 /// beginning of one on, and not too many.
-pub(in super::super) fn in_vectors(tensors: &[&Tensor]) -> bool {
+pub(super) fn in_vectors(tensors: &[&Tensor]) -> bool {
     tensors.iter().all(|x| {
         let numbers = VECTOR / x.dtype().size_in_bytes().max(1);
         let starts_with_one = !x.is_contiguous() || x.layout().start_offset() % numbers == 0;
@@ -80,8 +80,8 @@ impl Kernel {
     }
 }
 
-/// Runs a [`Kernel`] in blocks of threads on arguments, which nobody checks: whoever writes this says that they are the kernel's,
-/// in number and type, and slices as large as the sizes beside them say.
+/// Runs a [`Kernel`] in blocks of threads on arguments, which nobody checks: whoever writes this says that they are the
+/// kernel's, in number and type, and slices as large as the sizes beside them say.
 macro_rules! launch {
     ($kernel:expr, $grid:expr, $($argument:expr),+ $(,)?) => {{
         use candle_core::cuda_backend::{WrapErr as _, cudarc::driver::PushKernelArg as _};

@@ -25,9 +25,9 @@ thread_local! {
     static HANDLES: RefCell<HashMap<DeviceId, Arc<CudaBlasLT>>> = RefCell::default();
 }
 
-/// Whether it applies to these, whose weight was asked for in `precision`: numbers of 16 bits, or f32 of which no more is asked,
-/// since cudarc has it round f32 to TF32. Rows are whole vectors, and places in memory what it takes them for, multiples of 256
-/// bytes.
+/// Whether it applies to these, whose weight was asked for in `precision`: numbers of 16 bits, or f32 of which no more is
+/// asked, since cudarc has it round f32 to TF32. Rows are whole vectors, and places in memory what it takes them for, multiples
+/// of 256 bytes.
 pub(in super::super) fn adds_bias(x: &Tensor, weight: &Tensor, bias: &Tensor, precision: DType) -> bool {
     let is_aligned = |x: &Tensor| !x.is_contiguous() || x.layout().start_offset() == 0;
     (x.dtype() != DType::F32 || precision != DType::F32)
@@ -43,7 +43,8 @@ pub(in super::super) fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Re
     contiguous(x)?.apply_op3_no_bwd(&contiguous(weight)?, &contiguous(bias)?, &LinearOp)
 }
 
-/// The product of `(m, k)` with the transposed `(n, k)`, which begin at multiples of 256 bytes and whose rows are whole vectors.
+/// The product of `(m, k)` with the transposed `(n, k)`, which begin at multiples of 256 bytes and whose rows are whole
+/// vectors.
 pub(super) fn product(left: &Tensor, right: &Tensor) -> Result<Tensor> {
     contiguous(left)?.apply_op2_no_bwd(&contiguous(right)?, &ProductOp)
 }
@@ -55,7 +56,7 @@ impl LinearOp {
     where
         CudaBlasLT: Matmul<T>,
     {
-        multiply(x, weight, Some(bias))
+        multiply::<T>(x, weight, Some(bias))
     }
 }
 

@@ -67,10 +67,10 @@ impl GroupNormOp {
     fn run<T: Number>(&self, [x, weight, bias]: [Operand<'_>; 3]) -> Result<(CudaStorage, Shape)> {
         let (device, shape) = (x.0.device(), x.1.shape());
         let (pictures, channels) = (shape.dim(0)?, shape.dim(D::Minus1)?);
+        check::<T>(shape, weight, bias)?;
         if self.groups == 0 || channels % self.groups != 0 || shape.elem_count() == 0 {
             candle_core::bail!("{shape:?} has no {} groups of channels", self.groups);
         }
-        check_vectors::<T>((weight, bias), channels)?;
         let pixels = shape.elem_count() / pictures / channels;
         let part = pixels.div_ceil(MOST_PARTS).max(PIXELS);
         let parts = pixels.div_ceil(part);
@@ -103,8 +103,8 @@ struct LayerNormOp {
 impl LayerNormOp {
     fn run<T: Number>(&self, [x, weight, bias]: [Operand<'_>; 3]) -> Result<(CudaStorage, Shape)> {
         let (device, shape) = (x.0.device(), x.1.shape());
-        let (rows, channels) = rows_of::<T>(shape)?;
-        check_vectors::<T>((weight, bias), channels as usize)?;
+        check::<T>(shape, weight, bias)?;
+        let (rows, channels) = rows_of(shape)?;
         let y = room::<T>(device, shape.elem_count())?;
         let (x_view, weight, bias) = (view::<T>(x)?, view::<T>(weight)?, view::<T>(bias)?);
         let (kernel, grid) = (Kernel::new::<T>(&NORMS, device, "layer_norm")?, blocks_of_rows(rows));
@@ -126,8 +126,8 @@ impl ResidualLayerNormOp {
         if self.residual.shape() != shape {
             candle_core::bail!("a residual of {:?} for {shape:?}", self.residual.shape());
         }
-        let (rows, channels) = rows_of::<T>(shape)?;
-        check_vectors::<T>((weight, bias), channels as usize)?;
+        check::<T>(shape, weight, bias)?;
+        let (rows, channels) = rows_of(shape)?;
         let both = room::<T>(device, 2 * shape.elem_count())?;
         let (y, sum) = (both.slice(..shape.elem_count()), both.slice(shape.elem_count()..));
         let (x_view, weight, bias) = (view::<T>(x)?, view::<T>(weight)?, view::<T>(bias)?);
@@ -140,12 +140,9 @@ impl ResidualLayerNormOp {
     }
 }
 
-/// Rows and numbers of each.
-fn rows_of<T: Number>(shape: &Shape) -> Result<(u32, u32)> {
+/// Rows of what was checked, and numbers of each.
+fn rows_of(shape: &Shape) -> Result<(u32, u32)> {
     let channels = shape.dim(D::Minus1)?;
-    if channels == 0 || channels % T::OF_VECTOR != 0 {
-        candle_core::bail!("rows of {shape:?} are no whole vectors");
-    }
     Ok(((shape.elem_count() / channels) as u32, channels as u32))
 }
 
@@ -153,11 +150,12 @@ fn blocks_of_rows(rows: u32) -> LaunchConfig {
     blocks(((rows as usize).div_ceil(ROWS), 1), ROWS * 32)
 }
 
-/// A layer's weight and bias have a number for each channel, in whole vectors.
-fn check_vectors<T: Number>((weight, bias): (Operand<'_>, Operand<'_>), channels: usize) -> Result<()> {
+/// Rows have to be whole vectors, and the layer's weight and bias a number for each channel.
+fn check<T: Number>(shape: &Shape, weight: Operand<'_>, bias: Operand<'_>) -> Result<()> {
+    let channels = shape.dim(D::Minus1)?;
     let fits = |layout: &Layout| layout.dims() == [channels];
-    if !channels.is_multiple_of(T::OF_VECTOR) || !fits(weight.1) || !fits(bias.1) {
-        candle_core::bail!("{:?} and {:?} are no norm of {channels} channels", weight.1.shape(), bias.1.shape());
+    if channels == 0 || !channels.is_multiple_of(T::OF_VECTOR) || !fits(weight.1) || !fits(bias.1) {
+        candle_core::bail!("{:?} and {:?} are no norm of {shape:?}", weight.1.shape(), bias.1.shape());
     }
     Ok(())
 }

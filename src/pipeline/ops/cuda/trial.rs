@@ -1,5 +1,6 @@
 //! A trial of the GPU's own operations, on the GPU, before anything is drawn with them: each against the plain version on
-//! the CPU. One that is wrong or fails is left alone, and the plain version draws, slower and right.
+//! the CPU. One that is wrong or fails is left alone, and what draws instead is slower: the plain version, or a convolution in
+//! two passes.
 
 use std::sync::OnceLock;
 
@@ -178,7 +179,7 @@ impl Trial<'_> {
     }
 
     fn group_norm(&self) -> Result<Vec<f32>> {
-        // Groups of whole vectors, and groups across them.
+        // Groups of whole vectors, groups across them, and as many channels as a block has threads for.
         let trial = |(channels, groups, silu)| {
             let (weight, bias) = (self.random(1, &[channels])?, self.random(2, &[channels])?);
             let layer = GroupNorm { weight, bias, groups, eps: 1e-5 };

@@ -13,8 +13,9 @@ pub(super) const OF_PAIRS: usize = 2;
 // Loops and small functions, instead of what arrays offer, because all of it must be inlined to be compiled for the widest
 // vectors.
 
-/// Minimal filtering of `OUTPUTS x OUTPUTS` outputs at a time, which see a tile of `TILE x TILE` under a kernel of 3 x 3.
-pub(super) trait Transforms<const TILE: usize, const OUTPUTS: usize>: Copy + Send + Sync {
+/// Minimal filtering of `OUTPUTS x OUTPUTS` outputs at a time, which see a tile of `TILE x TILE` under a kernel of 3 x 3. Types
+/// name a way; there are no values of them.
+pub(super) trait Transforms<const TILE: usize, const OUTPUTS: usize> {
     /// Tiles of a block: enough that to transform the weight is a small part of the work (about a twentieth), and few enough
     /// that a block's products stay in a core's cache.
     const BLOCK: usize;
@@ -75,8 +76,7 @@ pub(super) trait Transforms<const TILE: usize, const OUTPUTS: usize>: Copy + Sen
 
 /// F(2 x 2, 3 x 3), of the points 0, 1 and -1: 16 multiplications for four outputs. Its factors are 1 and 1/2, so that next to
 /// nothing is lost in f32.
-#[derive(Clone, Copy)]
-pub(super) struct Two;
+pub(super) enum Two {}
 
 impl Transforms<4, 2> for Two {
     const BLOCK: usize = 196;
@@ -100,10 +100,9 @@ impl Transforms<4, 2> for Two {
     }
 }
 
-/// F(4 x 4, 3 x 3), of the points 0, 1, -1, 2 and -2: 36 multiplications for sixteen outputs. Its factors go from 1/576 to 64, with
-/// which f32 keeps 16 to 18 bits of its 24.
-#[derive(Clone, Copy)]
-pub(super) struct Four;
+/// F(4 x 4, 3 x 3), of the points 0, 1, -1, 2 and -2: 36 multiplications for sixteen outputs. Its factors go from 1/576 to 64,
+/// with which f32 keeps 16 to 18 bits of its 24.
+pub(super) enum Four {}
 
 impl Transforms<6, 4> for Four {
     const BLOCK: usize = 98;
