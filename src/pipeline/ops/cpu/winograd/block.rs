@@ -7,32 +7,23 @@ use pulp::{Simd, WithSimd};
 use super::{
     super::{
         convolution::Geometry,
-        lanes::{self, MOST_LANES, Place, Rows, load, store},
+        lanes::{self, Place, Rows, load, store},
         shared::{Shared, Start},
     },
-    Problem, kernel,
+    Problem,
+    blocking::{Layout, apart},
+    kernel,
     transforms::Transforms,
 };
-
-/// Output channels that any way takes at a time, at most.
-pub(super) const MOST_WIDTH: usize = 256;
-/// Input channels at a time, at most: with [`Transforms::WIDTH`], a transformed weight of a megabyte.
-pub(super) const DEPTH: usize = 64;
-
-/// How far apart the numbers of a tile's places are, if each place has so many: an odd number of the cache's lines. They are
-/// written and read together, one of each place, and lines that are a power of two apart push each other out of the first cache.
-pub(super) const fn apart(numbers: usize) -> usize {
-    numbers.next_multiple_of(MOST_LANES) | MOST_LANES
-}
 
 /// Memory that a core uses again and again.
 #[derive(Default)]
 pub(super) struct Scratch {
-    /// `(places, parts of the depth, tiles, depth)`, places [`apart`]: what a product takes of it lies together.
+    /// `(places, parts of the inputs, tiles, inputs)`, places [`apart`]: what a product takes of it lies together.
     input: Vec<f32>,
-    /// `(places, panels, depth, columns)`, places [`apart`].
+    /// A piece of the transformed weight, where none was transformed ahead.
     kernel: Vec<f32>,
-    /// `(places, tiles, Transforms::WIDTH)`, an odd number of rows for each place.
+    /// `(places, tiles, outputs)`, an odd number of rows for each place.
     products: Vec<f32>,
     /// Pixels outside of the picture.
     zeros: Vec<f32>,
@@ -42,9 +33,12 @@ pub(super) struct Scratch {
 pub(super) struct Block<'a, F, const TILE: usize, const OUTPUTS: usize> {
     pub(super) transforms: PhantomData<F>,
     pub(super) problem: &'a Problem<'a>,
+    pub(super) layout: Layout,
+    /// All of the weight, if it was transformed ahead.
+    pub(super) ahead: Option<&'a [f32]>,
     /// Tiles, counted row by row and picture by picture.
     pub(super) tiles: Range<usize>,
-    /// Output channels.
+    /// Output channels; all of them, if the weight was transformed ahead.
     pub(super) columns: Range<usize>,
     pub(super) scratch: &'a mut Scratch,
     /// All of the output, of which these channels of these tiles are nobody else's.
@@ -56,24 +50,28 @@ impl<F: Transforms<TILE, OUTPUTS>, const TILE: usize, const OUTPUTS: usize> With
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { problem, tiles, columns, scratch, target, .. } = self;
+        let Self { problem, layout, ahead, tiles, columns, scratch, target, .. } = self;
         if tiles.is_empty() || columns.is_empty() {
             return;
         }
-        let channels = problem.geometry.in_channels;
-        let parts = channels.div_ceil(DEPTH);
-        let depth = channels.div_ceil(parts).next_multiple_of(MOST_LANES);
-        let tiles = Tiles { transforms: PhantomData::<F>, problem, range: tiles, parts, depth };
+        let tiles = Tiles { transforms: PhantomData::<F>, problem, layout, range: tiles };
         tiles.transform(simd, scratch);
-        for first in columns.clone().step_by(F::WIDTH) {
-            let columns = first..(first + F::WIDTH).min(columns.end);
-            for part in 0..parts {
-                let inputs = part * depth..(part * depth + depth).min(channels);
-                let (depth, width, kernel) = (inputs.len(), columns.len(), &mut scratch.kernel);
-                kernel::transform::<S, F, TILE, OUTPUTS>(simd, problem, inputs, columns.clone(), kernel);
-                tiles.multiply(simd, part, depth, width, scratch);
+        let Scratch { input, kernel, products, .. } = scratch;
+        kernel.resize(if ahead.is_none() { layout.piece() } else { 0 }, 0.0);
+        for (group, first) in columns.clone().step_by(layout.outputs).enumerate() {
+            let columns = first..(first + layout.outputs).min(columns.end);
+            for part in 0..layout.parts {
+                let kernel = match ahead {
+                    Some(ahead) => &ahead[(group * layout.parts + part) * layout.piece()..][..layout.piece()],
+                    None => {
+                        let channels = (layout.inputs_of(part), columns.clone());
+                        kernel::transform::<S, F, TILE, OUTPUTS>(simd, problem, layout, channels, kernel);
+                        &kernel[..]
+                    }
+                };
+                tiles.multiply(simd, part, columns.len(), input, kernel, products);
             }
-            tiles.write(simd, columns, &scratch.products, target);
+            tiles.write(simd, columns, products, target);
         }
     }
 }
@@ -82,11 +80,8 @@ impl<F: Transforms<TILE, OUTPUTS>, const TILE: usize, const OUTPUTS: usize> With
 struct Tiles<'a, F, const TILE: usize, const OUTPUTS: usize> {
     transforms: PhantomData<F>,
     problem: &'a Problem<'a>,
+    layout: Layout,
     range: Range<usize>,
-    /// Parts of the input channels.
-    parts: usize,
-    /// Channels of each part but perhaps the last.
-    depth: usize,
 }
 
 impl<F: Transforms<TILE, OUTPUTS>, const TILE: usize, const OUTPUTS: usize> Tiles<'_, F, TILE, OUTPUTS> {
@@ -122,7 +117,8 @@ impl<F: Transforms<TILE, OUTPUTS>, const TILE: usize, const OUTPUTS: usize> Tile
 
     /// Where a tile's numbers of one place and one part are.
     fn offset(&self, place: usize, part: usize, tile: usize) -> usize {
-        place * apart(self.parts * self.range.len() * self.depth) + (part * self.range.len() + tile) * self.depth
+        let Layout { parts, inputs, .. } = self.layout;
+        place * apart(parts * self.range.len() * inputs) + (part * self.range.len() + tile) * inputs
     }
 
     /// Rows of products from one place to the next: an odd number, for the reason of [`apart`].
@@ -137,9 +133,10 @@ impl<F: Transforms<TILE, OUTPUTS>, const TILE: usize, const OUTPUTS: usize> Tile
         zeros.resize(channels, 0.0);
         for tile in 0..self.range.len() {
             let pixels = self.pixels(self.range.start + tile, zeros);
-            for part in 0..self.parts {
-                let first = part * self.depth;
-                for channel in (first..(first + self.depth).min(channels)).step_by(S::F32_LANES) {
+            for part in 0..self.layout.parts {
+                let inputs = self.layout.inputs_of(part);
+                let first = inputs.start;
+                for channel in inputs.step_by(S::F32_LANES) {
                     let mut numbers = [[simd.splat_f32s(0.0); TILE]; TILE];
                     for (number, pixel) in numbers.as_flattened_mut().iter_mut().zip(pixels.as_flattened()) {
                         *number = load::<S>(pixel, channel);
@@ -156,27 +153,28 @@ impl<F: Transforms<TILE, OUTPUTS>, const TILE: usize, const OUTPUTS: usize> Tile
         }
     }
 
-    /// Adds one part's products to those of the parts before.
+    /// Adds one part's products, with a piece of the transformed weight, to those of the parts before.
     #[inline(always)]
     fn multiply<S: Simd>(
         &self,
         simd: S,
         part: usize,
-        depth: usize,
-        width: usize,
-        Scratch { input, kernel, products, .. }: &mut Scratch,
+        columns: usize,
+        input: &[f32],
+        kernel: &[f32],
+        products: &mut Vec<f32>,
     ) {
-        let panel = lanes::columns::<S>();
+        let (panel, depth) = (lanes::columns::<S>(), self.layout.inputs_of(part).len());
         let tiles = self.range.len();
         let rows = self.rows_apart();
-        products.resize(Self::PLACES * rows * F::WIDTH, 0.0);
-        let matrix = Shared::of(products, F::WIDTH);
+        products.resize(Self::PLACES * rows * self.layout.outputs, 0.0);
+        let matrix = Shared::of(products, self.layout.outputs);
         for place in (0..Self::PLACES).filter(|place| self.problem.counts(place / TILE, place % TILE)) {
-            let kernel = &kernel[place * apart(DEPTH * F::WIDTH)..][..depth * width];
+            let kernel = &kernel[place * self.layout.place()..][..depth * columns];
             // A few tiles meet all columns while they are in the first cache.
             for first in (0..tiles).step_by(lanes::rows::<S>()) {
                 let count = lanes::rows::<S>().min(tiles - first);
-                let left = Rows { values: &input[self.offset(place, part, first)..], stride: self.depth };
+                let left = Rows { values: &input[self.offset(place, part, first)..], stride: self.layout.inputs };
                 let start = if part > 0 { Start::Target } else { Start::Zero };
                 for (number, right) in kernel.chunks_exact(depth * panel).enumerate() {
                     let target = Place { matrix, row: place * rows + first, column: number * panel };
@@ -199,7 +197,7 @@ impl<F: Transforms<TILE, OUTPUTS>, const TILE: usize, const OUTPUTS: usize> Tile
                 let mut sums = [[simd.splat_f32s(0.0); TILE]; TILE];
                 for (place, sum) in sums.as_flattened_mut().iter_mut().enumerate() {
                     if self.problem.counts(place / TILE, place % TILE) {
-                        *sum = load::<S>(products, (place * self.rows_apart() + tile) * F::WIDTH + column);
+                        *sum = load::<S>(products, (place * self.rows_apart() + tile) * self.layout.outputs + column);
                     }
                 }
                 let bias = load::<S>(self.problem.added.bias, columns.start + column);
@@ -234,6 +232,7 @@ mod tests {
     use super::{
         super::{
             super::convolution::Added,
+            blocking::Blocking,
             transforms::{Four, KERNEL, Two},
         },
         *,
@@ -242,13 +241,19 @@ mod tests {
 
     const SIZE: (usize, usize) = (5, 6);
     const INPUTS: usize = 80;
-    const CHANNELS: usize = 32;
+    const CHANNELS: usize = 96;
+    /// Two parts of the inputs, and two groups of the outputs, the second of either smaller than the first.
+    const BLOCKING: Blocking = Blocking { tiles: 0, outputs: 64, inputs: 64 };
 
     fn numbers(count: usize, seed: usize) -> Vec<f32> {
         (0..count).map(|number| ((number * 7919 + seed * 104_729) % 1000) as f32 / 500.0 - 1.0).collect()
     }
 
-    fn convolved<S, F, const TILE: usize, const OUTPUTS: usize>(simd: S, problem: &Problem<'_>) -> Vec<f32>
+    fn convolved<S, F, const TILE: usize, const OUTPUTS: usize>(
+        simd: S,
+        problem: &Problem<'_>,
+        is_ahead: bool,
+    ) -> Vec<f32>
     where
         S: Simd,
         F: Transforms<TILE, OUTPUTS>,
@@ -257,24 +262,31 @@ mod tests {
         let mut y = vec![0.0; SIZE.0 * SIZE.1 * CHANNELS];
         let target = Shared::of(&mut y, CHANNELS);
         let (tiles, scratch) = (0..rows * columns, &mut Scratch::default());
-        let transforms = PhantomData::<F>;
-        Block { transforms, problem, tiles, columns: 0..CHANNELS, scratch, target }.with_simd(simd);
+        let (transforms, layout) = (PhantomData::<F>, Layout::new(problem.geometry, BLOCKING, TILE * TILE));
+        let mut ahead = vec![f32::NAN; if is_ahead { layout.pieces() * layout.piece() } else { 0 }];
+        for (number, kernel) in ahead.chunks_exact_mut(layout.piece()).enumerate() {
+            kernel::Piece { transforms, problem, layout, number, kernel }.with_simd(simd);
+        }
+        let ahead = is_ahead.then_some(&ahead[..]);
+        Block { transforms, problem, layout, ahead, tiles, columns: 0..CHANNELS, scratch, target }.with_simd(simd);
         y
     }
 
-    /// By vectors of every width.
+    /// By vectors of every width, with weights transformed by the block and ahead.
     fn all_convolved<F, const TILE: usize, const OUTPUTS: usize>(problem: &Problem<'_>) -> Vec<(&'static str, Vec<f32>)>
     where
         F: Transforms<TILE, OUTPUTS>,
     {
-        let mut found = vec![("scalar", convolved::<_, F, TILE, OUTPUTS>(Scalar, problem))];
-        #[cfg(target_arch = "x86_64")]
-        {
-            found
-                .extend(pulp::x86::V3::try_new().map(|simd| ("AVX2", convolved::<_, F, TILE, OUTPUTS>(simd, problem))));
-            found.extend(
-                pulp::x86::V4::try_new().map(|simd| ("AVX-512", convolved::<_, F, TILE, OUTPUTS>(simd, problem))),
-            );
+        let mut found = Vec::new();
+        for is_ahead in [false, true] {
+            found.push(("scalar", convolved::<_, F, TILE, OUTPUTS>(Scalar, problem, is_ahead)));
+            #[cfg(target_arch = "x86_64")]
+            {
+                let by_avx2 = |simd| ("AVX2", convolved::<_, F, TILE, OUTPUTS>(simd, problem, is_ahead));
+                found.extend(pulp::x86::V3::try_new().map(by_avx2));
+                let by_avx512 = |simd| ("AVX-512", convolved::<_, F, TILE, OUTPUTS>(simd, problem, is_ahead));
+                found.extend(pulp::x86::V4::try_new().map(by_avx512));
+            }
         }
         found
     }

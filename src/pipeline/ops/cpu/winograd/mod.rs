@@ -6,13 +6,15 @@
 //! tile is then a matrix product over the channels, and sums of these products are the outputs. The smaller tiles lose next to
 //! nothing in f32; the larger ones lose six bits or seven, which those do not miss who asked for weights of sixteen.
 //!
-//! Each core takes blocks of tiles, transforms them, and multiplies them with one part of the weight after the other,
-//! transformed into its cache. So weights take no more memory than they do in their files, in whichever type they are kept.
+//! Each core takes blocks of tiles, transforms them, and multiplies them with one part of the weight after the other. Weights are
+//! kept as they are in their files, in whichever type. Where there are many tiles they are transformed ahead, once for the call;
+//! where there are few, each core transforms what it needs into its cache, which is sooner done than fetched from memory.
 //!
 //! A picture that is upsampled twice by repeating its pixels needs not be there: of neighbours in a tile, two and two are then
 //! the same, one row and one column of the transformed tile are zero, and 7 of 16 products with them, or 11 of 36.
 
 mod block;
+mod blocking;
 mod kernel;
 mod transforms;
 
@@ -28,10 +30,16 @@ use super::{
     vectors::with_lanes,
 };
 use crate::pipeline::weights::Numbers;
+use blocking::Layout;
 use transforms::{Four, Transforms, Two};
 
 /// What output channels are a multiple of: two of the widest vectors. Input channels are of one.
 const CHANNELS: usize = 2 * MOST_LANES;
+/// Tiles of each core with which a weight is transformed ahead, at least.
+const MANY: usize = 256;
+/// Numbers of a weight that is transformed ahead, at most: 64 MiB. Larger ones would be fetched for each block from the slowest
+/// memory there is.
+const MOST_AHEAD: usize = 1 << 24;
 
 /// A convolution to calculate.
 struct Problem<'a> {
@@ -96,13 +104,17 @@ fn convolve_by<F: Transforms<TILE, OUTPUTS>, const TILE: usize, const OUTPUTS: u
     problem: &Problem<'_>,
     batch: usize,
 ) -> Vec<f32> {
-    let Geometry { height, width, out_channels, .. } = *problem.geometry;
+    let Geometry { height, width, in_channels, out_channels, .. } = *problem.geometry;
     let pixels = height * width;
     let (rows, columns) = problem.grid(OUTPUTS);
     let tiles = batch * rows * columns;
     let threads = rayon::current_num_threads();
+    let is_ahead = tiles >= MANY * threads && TILE * TILE * in_channels * out_channels <= MOST_AHEAD;
+    let blocking = if is_ahead { F::AHEAD } else { F::FOR_EACH_BLOCK };
+    let layout = Layout::new(problem.geometry, blocking, TILE * TILE);
+    let ahead = is_ahead.then(|| kernel::ahead::<F, TILE, OUTPUTS>(problem, layout));
     // The same number of blocks for each core; where there are not enough, some of the columns of each.
-    let (blocks, parts) = match tiles.div_ceil(F::BLOCK).max(1) {
+    let (blocks, parts) = match tiles.div_ceil(blocking.tiles).max(1) {
         few if few < threads => (few, threads.div_ceil(few).min(out_channels / CHANNELS)),
         many => (many.next_multiple_of(threads), 1),
     };
@@ -113,11 +125,51 @@ fn convolve_by<F: Transforms<TILE, OUTPUTS>, const TILE: usize, const OUTPUTS: u
         let (first, column) = (number / parts * block, number % parts * part);
         let tiles = first.min(tiles)..(first + block).min(tiles);
         let columns = column.min(out_channels)..(column + part).min(out_channels);
-        with_lanes(block::Block { transforms: PhantomData::<F>, problem, tiles, columns, scratch, target });
+        let (transforms, ahead) = (PhantomData::<F>, ahead.as_deref());
+        with_lanes(block::Block { transforms, problem, layout, ahead, tiles, columns, scratch, target });
     });
     #[expect(unsafe_code, reason = "the blocks and parts have written every channel of every pixel")]
     unsafe {
         y.set_len(batch * pixels * out_channels);
     }
     y
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device, Tensor};
+
+    use super::*;
+
+    #[test]
+    fn few_cores_with_the_weight_ahead_convolve_like_many_without() {
+        // Tiles enough for one core, and too few for sixty-four.
+        let geometry = Geometry {
+            height: 64,
+            width: 66,
+            in_channels: 32,
+            out_height: 64,
+            out_width: 66,
+            out_channels: 64,
+            kernel: 3,
+            stride: 1,
+            padding: Padding::same(1),
+        };
+        let random = |count| {
+            let numbers = Tensor::rand(-1.0_f32, 1.0, count, &Device::Cpu).expect("numbers");
+            numbers.to_vec1::<f32>().expect("a vector")
+        };
+        let (x, bias) = (random(64 * 66 * 32), random(64));
+        let weight = Tensor::new(random(9 * 32 * 64), &Device::Cpu).expect("a weight");
+        for (precision, tolerance) in [(DType::F32, 1e-4), (DType::F16, 1e-2)] {
+            let weight = Weight::of(&weight, precision).expect("f32 on the CPU");
+            let [alone, together] = [1, 64].map(|threads| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+                pool.install(|| convolve(&x, &weight, Added { bias: &bias, residual: None }, &geometry, false))
+            });
+            for (place, (alone, together)) in alone.iter().zip(&together).enumerate() {
+                assert!((alone - together).abs() < tolerance, "{precision:?} at {place}: {alone}, {together}");
+            }
+        }
+    }
 }

@@ -2,6 +2,8 @@
 
 use pulp::Simd;
 
+use super::blocking::Blocking;
+
 /// Rows and columns of a kernel.
 pub(super) const KERNEL: usize = 3;
 
@@ -16,11 +18,13 @@ pub(super) const OF_PAIRS: usize = 2;
 /// Minimal filtering of `OUTPUTS x OUTPUTS` outputs at a time, which see a tile of `TILE x TILE` under a kernel of 3 x 3. Types
 /// name a way; there are no values of them.
 pub(super) trait Transforms<const TILE: usize, const OUTPUTS: usize> {
-    /// Tiles of a block: enough that to transform the weight is a small part of the work (about a twentieth), and few enough
-    /// that a block's products stay in a core's cache.
-    const BLOCK: usize;
-    /// Output channels that the weight is transformed for at a time, so that what is read of it are long rows.
-    const WIDTH: usize;
+    /// Where each core transforms the weight for each of its blocks: so many tiles that this is a small part of the work (about
+    /// a twentieth), so many outputs that what is read of the weight are long rows, and so few inputs that what becomes of it
+    /// stays in the core's cache.
+    const FOR_EACH_BLOCK: Blocking;
+    /// Where the weight is transformed ahead: so many inputs that sums are seldom laid aside, and so few tiles and outputs that
+    /// a block's numbers of one place stay in the cache.
+    const AHEAD: Blocking;
 
     /// `B^T d` of a column of the input.
     fn input_line<S: Simd>(simd: S, line: [S::f32s; TILE]) -> [S::f32s; TILE];
@@ -79,8 +83,8 @@ pub(super) trait Transforms<const TILE: usize, const OUTPUTS: usize> {
 pub(super) enum Two {}
 
 impl Transforms<4, 2> for Two {
-    const BLOCK: usize = 196;
-    const WIDTH: usize = 256;
+    const FOR_EACH_BLOCK: Blocking = Blocking { tiles: 196, outputs: 256, inputs: 64 };
+    const AHEAD: Blocking = Blocking { tiles: 98, outputs: 128, inputs: 640 };
 
     #[inline(always)]
     fn input_line<S: Simd>(simd: S, [a, b, c, d]: [S::f32s; 4]) -> [S::f32s; 4] {
@@ -105,8 +109,8 @@ impl Transforms<4, 2> for Two {
 pub(super) enum Four {}
 
 impl Transforms<6, 4> for Four {
-    const BLOCK: usize = 98;
-    const WIDTH: usize = 128;
+    const FOR_EACH_BLOCK: Blocking = Blocking { tiles: 98, outputs: 128, inputs: 64 };
+    const AHEAD: Blocking = Blocking { tiles: 56, outputs: 64, inputs: 640 };
 
     #[inline(always)]
     fn input_line<S: Simd>(simd: S, [a, b, c, d, e, f]: [S::f32s; 6]) -> [S::f32s; 6] {
