@@ -1,0 +1,181 @@
+//! Creating predictions: what is asked for is checked, priced and put in the queue, or was so before.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tracing::Span;
+
+use super::{Error, PredictionService, Result, complete, current_request, internal, random_seed};
+use crate::{
+    domain::{
+        Caller, Dialect, FaceDefaults, Idempotency, Input, Model, NewPrediction, Prediction, PredictionId, Scope,
+        Shortage, Webhook,
+    },
+    spans,
+    store::{self, Mark},
+};
+
+/// A request to create a prediction, as its face understood it.
+#[derive(Clone, Debug)]
+pub struct CreateRequest {
+    /// The client's own id, for an idempotent create.
+    pub id: Option<PredictionId>,
+    /// The model by any of its names; the default model if `None`.
+    pub model: Option<String>,
+    /// A version id the model must have.
+    pub version: Option<String>,
+    /// The input object as it came.
+    pub input: Value,
+    /// The face.
+    pub dialect: Dialect,
+    /// What the face fills in.
+    pub defaults: FaceDefaults,
+    /// When to give up, counted from now.
+    pub cancel_after: Option<Duration>,
+    /// The client's key for an idempotent create without an id.
+    pub idempotency_key: Option<String>,
+    /// Run before others that have a greater one; for operators.
+    pub priority: Option<i16>,
+    /// Where to tell what becomes of it.
+    pub webhook: Option<Webhook>,
+}
+
+impl CreateRequest {
+    /// What a repetition must have in common with the first request.
+    fn hash(&self) -> [u8; 32] {
+        // The fields of an object are in the order of their names, so that it does not matter how they came.
+        let mut what = vec![self.dialect.as_str().into(), json!(self.model), json!(self.version), self.input.clone()];
+        if let Some(webhook) = &self.webhook {
+            let events: Vec<_> = webhook.request.events.iter().map(|event| event.as_str()).collect();
+            what.push(json!([webhook.request.url, events]));
+        }
+        let what = Value::from(what);
+        Sha256::digest(what.to_string()).into()
+    }
+}
+
+/// A create's result.
+#[derive(Clone, Debug)]
+pub struct Created {
+    /// As it is now.
+    pub prediction: Prediction,
+    /// Whether it was made by this request, and not by an earlier one that was the same, with the same id or idempotency key.
+    pub is_new: bool,
+    /// What has changed since is still to be heard by whoever waits for it.
+    pub mark: Mark,
+}
+
+impl PredictionService {
+    /// Accepts a prediction: checks it, fixes its seed and price, and puts it in the queue.
+    ///
+    /// With an id or a key of the client's, repeating the request returns the prediction made the first time.
+    pub async fn create(&self, caller: Caller, request: CreateRequest) -> Result<Created> {
+        let asked = self.model_for(&request)?;
+        let request_hash = request.hash();
+        let model = self.shared.catalog.answering(asked);
+        let (mut input, mut notes) =
+            Input::parse(&request.input, &model.limits, &request.defaults, random_seed().map_err(internal)?)?;
+        if request.priority.is_some() && !caller.scopes.contains(Scope::Admin) {
+            return Err(Error::Forbidden(Scope::Admin));
+        }
+        if !caller.scopes.contains(Scope::SafetyDisable) {
+            let asked_for = ["disable_safety_checker", "enable_safety_checker"]
+                .iter()
+                .any(|name| request.input.get(name).is_some());
+            if input.disable_safety_checker && asked_for {
+                return Err(Error::Forbidden(Scope::SafetyDisable));
+            }
+            // A face's habit is not its caller's wish.
+            input.disable_safety_checker = false;
+        }
+        let webhook = request.webhook.map(|webhook| self.shared.check_webhook(webhook)).transpose()?;
+        let run = self.known_run(model);
+        self.shared.admission.check_queue(&self.shared.store, &model.slug, run)?;
+        let mut version = request.version;
+        if model.slug != asked.slug {
+            notes.push(format!("The weights of {} are not here; {} stands in for it", asked.slug, model.slug));
+            version = None;
+        }
+        let mut raw_input = match request.input {
+            Value::Null => Value::Object(serde_json::Map::new()),
+            input => input,
+        };
+        let image = self.shared.take_image(caller.account_id, &mut raw_input, &mut input, &model.limits).await?;
+        let mut new = NewPrediction {
+            id: request.id.unwrap_or_else(PredictionId::generate),
+            account_id: caller.account_id,
+            key_id: caller.key_id,
+            dialect: request.dialect,
+            model: model.slug.clone(),
+            version: version.unwrap_or_else(|| model.version.clone()),
+            raw_input,
+            input,
+            notes,
+            price: model.price,
+            time_limit: model.time_limit(),
+            longest_run: model.longest_run(),
+            priority: request.priority.unwrap_or(0),
+            cancel_after: request.cancel_after,
+            idempotency: request.idempotency_key.map(|key| Idempotency { key, request_hash }),
+            webhook,
+            request_id: current_request(),
+            trace_parent: spans::place_of(&Span::current()),
+        };
+        let service = self.clone();
+        let mark = service.shared.store.changes().mark();
+        let created = move |prediction, is_new| Created { prediction, is_new, mark };
+        // Both lines of the log, the request's and the prediction's end, are found from this one, wherever it runs.
+        tracing::info!(prediction_id = %new.id, key_id = caller.key_id, model = new.model, "Queueing a prediction");
+        complete(async move {
+            if let Some(bytes) = image {
+                new.input.image = Some(service.shared.store_image(new.id, bytes).await?);
+            }
+            match service.shared.store.create(&new).await {
+                Ok(Some(prediction)) => return Ok(created(prediction, true)),
+                Ok(None) => {}
+                // Perhaps it is there all the same, and wants its image; if not, that is swept away like any lost file.
+                Err(error @ store::Error::Unavailable(_)) => return Err(error.into()),
+                Err(error) => {
+                    service.shared.artifacts.delete(new.input.image.take().into_iter().collect()).await;
+                    if let store::Error::Refused(shortage @ Shortage::InFlight { .. }) = error {
+                        service.shared.full.put(new.account_id, shortage);
+                    }
+                    return Err(error.into());
+                }
+            }
+            service.shared.artifacts.delete(new.input.image.take().into_iter().collect()).await;
+            if let Some(idempotency) = &new.idempotency {
+                let repeated = service.shared.store.find_repeated(new.account_id, idempotency).await?;
+                return repeated.map(|existing| created(existing, false)).ok_or(Error::KeyReused);
+            }
+            match service.shared.store.get(new.account_id, new.id).await? {
+                Some(existing)
+                    if (&existing.model, &existing.version, &existing.raw_input)
+                        == (&new.model, &new.version, &new.raw_input) =>
+                {
+                    Ok(created(existing, false))
+                }
+                Some(_) => Err(Error::Conflict(new.id)),
+                // Somebody else's, and nobody learns more of it than that it is not there for them.
+                None => Err(Error::NotFound),
+            }
+        })
+        .await
+    }
+
+    pub(super) fn model_for(&self, request: &CreateRequest) -> Result<&Model> {
+        let catalog = &self.shared.catalog;
+        let unknown_version = |version: &String| Error::UnknownVersion(version.clone());
+        match (&request.model, &request.version) {
+            (None, None) => Ok(catalog.default_model()),
+            (Some(name), None) => catalog.find(name).ok_or_else(|| Error::UnknownModel(name.clone())),
+            // Replicate's clients name only the version, bare or with the model in front.
+            (None, Some(version)) => catalog.find(version).ok_or_else(|| unknown_version(version)),
+            (Some(name), Some(version)) => {
+                let named = catalog.find(name).ok_or_else(|| Error::UnknownModel(name.clone()))?;
+                if named.has_version(version) { Ok(named) } else { Err(unknown_version(version)) }
+            }
+        }
+    }
+}
