@@ -48,10 +48,15 @@ impl<'a> ImageSource<'a> {
         }
     }
 
-    /// Takes the image out of an input that `Input::parse` accepted, with the name of its field.
+    /// Takes the image out of an input that `Input::parse` accepted, with the name of its field, and leaves there what is
+    /// echoed.
     pub fn take(raw: &mut Value) -> Option<(&'static str, String)> {
         ["image", "image_url"].into_iter().find_map(|field| match raw.get_mut(field)? {
-            Value::String(text) if !text.is_empty() => Some((field, std::mem::take(text))),
+            Value::String(text) if !text.is_empty() => {
+                // What names a file of ours is short.
+                let echo = ImageSource::parse(text).map_or_else(|_| text.clone(), |source| source.echo());
+                Some((field, std::mem::replace(text, echo)))
+            }
             _ => None,
         })
     }
@@ -103,6 +108,8 @@ pub fn size_from_image(
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -140,6 +147,13 @@ mod tests {
         let echo = echo("A");
         let Ok(ImageSource::Inline { payload, .. }) = ImageSource::parse(&echo) else { panic!("{echo}") };
         assert!(ImageSource::decode(payload).is_err());
+        for (text, left) in
+            [("data:;base64,aGk=", "data:;base64,aGk=… ("), ("https://a/b", "https://a/b"), ("an id", "an id")]
+        {
+            let mut raw = json!({"image": "", "image_url": text});
+            assert_eq!(ImageSource::take(&mut raw), Some(("image_url", text.to_owned())));
+            assert!(raw["image_url"].as_str().is_some_and(|echo| echo.starts_with(left)), "{raw}");
+        }
     }
 
     #[test]

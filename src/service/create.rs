@@ -6,11 +6,13 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tracing::Span;
 
-use super::{Error, PredictionService, Result, complete, current_request, internal, random_seed};
+use super::{
+    Error, PredictionService, Result, Shared, complete, current_request, internal, random_seed, start_image::NamedImage,
+};
 use crate::{
     domain::{
-        Caller, Dialect, FaceDefaults, Idempotency, Input, Model, NewPrediction, Prediction, PredictionId, Scope,
-        Shortage, Webhook,
+        Caller, Dialect, FaceDefaults, Idempotency, ImageSource, Input, Model, NewPrediction, Prediction, PredictionId,
+        Scope, Shortage, Webhook,
     },
     spans,
     store::{self, Mark},
@@ -69,11 +71,38 @@ pub struct Created {
 impl PredictionService {
     /// Accepts a prediction: checks it, fixes its seed and price, and puts it in the queue.
     ///
-    /// With an id or a key of the client's, repeating the request returns the prediction made the first time.
+    /// With an id or a key of the client's, repeating the request returns the prediction made the first time, whatever has
+    /// become of the image it started from, and however long the queue is by now.
     pub async fn create(&self, caller: Caller, request: CreateRequest) -> Result<Created> {
+        let Shared { store, catalog, admission, .. } = &*self.shared;
         let asked = self.model_for(&request)?;
-        let request_hash = request.hash();
-        let model = self.shared.catalog.answering(asked);
+        let model = catalog.answering(asked);
+        let may_be_repeated = request.id.is_some() || request.idempotency_key.is_some();
+        let (mut new, image) = self.read(caller, request, asked, model)?;
+        if may_be_repeated {
+            let mark = store.changes().mark();
+            if let Some(prediction) = self.made_before(&new).await? {
+                return Ok(Created { prediction, is_new: false, mark });
+            }
+        }
+        admission.check_queue(store, &model.slug, self.known_run(model))?;
+        let image = match image {
+            Some(image) => Some(self.shared.load_image(&mut new, image, &model.limits).await?),
+            None => None,
+        };
+        // Both lines of the log, the request's and the prediction's end, are found from this one, wherever it runs.
+        tracing::info!(prediction_id = %new.id, key_id = caller.key_id, model = new.model, "Queueing a prediction");
+        complete(self.clone().insert(new, image)).await
+    }
+
+    /// What is asked for, as far as it can be told without asking anybody; with the image that is still to be loaded.
+    fn read(
+        &self,
+        caller: Caller,
+        request: CreateRequest,
+        asked: &Model,
+        model: &Model,
+    ) -> Result<(NewPrediction, Option<NamedImage>)> {
         let (mut input, mut notes) =
             Input::parse(&request.input, &model.limits, &request.defaults, random_seed().map_err(internal)?)?;
         if request.priority.is_some() && !caller.scopes.contains(Scope::Admin) {
@@ -89,9 +118,9 @@ impl PredictionService {
             // A face's habit is not its caller's wish.
             input.disable_safety_checker = false;
         }
+        // Of all of it, which may be megabytes.
+        let request_hash = request.idempotency_key.is_some().then(|| request.hash());
         let webhook = request.webhook.map(|webhook| self.shared.check_webhook(webhook)).transpose()?;
-        let run = self.known_run(model);
-        self.shared.admission.check_queue(&self.shared.store, &model.slug, run)?;
         let mut version = request.version;
         if model.slug != asked.slug {
             notes.push(format!("The weights of {} are not here; {} stands in for it", asked.slug, model.slug));
@@ -101,8 +130,8 @@ impl PredictionService {
             Value::Null => Value::Object(serde_json::Map::new()),
             input => input,
         };
-        let image = self.shared.take_image(caller.account_id, &mut raw_input, &mut input, &model.limits).await?;
-        let mut new = NewPrediction {
+        let image = ImageSource::take(&mut raw_input).map(|(field, text)| NamedImage { field, text });
+        let new = NewPrediction {
             id: request.id.unwrap_or_else(PredictionId::generate),
             account_id: caller.account_id,
             key_id: caller.key_id,
@@ -117,51 +146,59 @@ impl PredictionService {
             longest_run: model.longest_run(),
             priority: request.priority.unwrap_or(0),
             cancel_after: request.cancel_after,
-            idempotency: request.idempotency_key.map(|key| Idempotency { key, request_hash }),
+            idempotency: request
+                .idempotency_key
+                .zip(request_hash)
+                .map(|(key, request_hash)| Idempotency { key, request_hash }),
             webhook,
             request_id: current_request(),
             trace_parent: spans::place_of(&Span::current()),
         };
-        let service = self.clone();
-        let mark = service.shared.store.changes().mark();
-        let created = move |prediction, is_new| Created { prediction, is_new, mark };
-        // Both lines of the log, the request's and the prediction's end, are found from this one, wherever it runs.
-        tracing::info!(prediction_id = %new.id, key_id = caller.key_id, model = new.model, "Queueing a prediction");
-        complete(async move {
-            if let Some(bytes) = image {
-                new.input.image = Some(service.shared.store_image(new.id, bytes).await?);
-            }
-            match service.shared.store.create(&new).await {
-                Ok(Some(prediction)) => return Ok(created(prediction, true)),
-                Ok(None) => {}
-                // Perhaps it is there all the same, and wants its image; if not, that is swept away like any lost file.
-                Err(error @ store::Error::Unavailable(_)) => return Err(error.into()),
-                Err(error) => {
-                    service.shared.artifacts.delete(new.input.image.take().into_iter().collect()).await;
-                    if let store::Error::Refused(shortage @ Shortage::InFlight { .. }) = error {
-                        service.shared.full.put(new.account_id, shortage);
-                    }
-                    return Err(error.into());
+        Ok((new, image))
+    }
+
+    /// The prediction that an earlier request has made which was the same: by its key, or else by its id.
+    async fn made_before(&self, new: &NewPrediction) -> Result<Option<Prediction>> {
+        let store = &self.shared.store;
+        if let Some(idempotency) = &new.idempotency {
+            return Ok(store.find_repeated(new.account_id, idempotency).await?);
+        }
+        let asked_for = |made: &Prediction| {
+            (&made.model, &made.version, &made.raw_input) == (&new.model, &new.version, &new.raw_input)
+        };
+        match store.get(new.account_id, new.id).await? {
+            Some(made) if !asked_for(&made) => Err(Error::Conflict(new.id)),
+            made => Ok(made),
+        }
+    }
+
+    /// Stores the image and the row, or finds the row that was there before.
+    async fn insert(self, mut new: NewPrediction, image: Option<Vec<u8>>) -> Result<Created> {
+        let Shared { store, artifacts, full, .. } = &*self.shared;
+        let mark = store.changes().mark();
+        if let Some(bytes) = image {
+            new.input.image = Some(self.shared.store_image(new.id, bytes).await?);
+        }
+        match store.create(&new).await {
+            Ok(Some(prediction)) => return Ok(Created { prediction, is_new: true, mark }),
+            Ok(None) => {}
+            // Perhaps it is there all the same, and wants its image; if not, that is swept away like any lost file.
+            Err(error @ store::Error::Unavailable(_)) => return Err(error.into()),
+            Err(error) => {
+                artifacts.delete(new.input.image.take().into_iter().collect()).await;
+                if let store::Error::Refused(shortage @ Shortage::InFlight { .. }) = error {
+                    full.put(new.account_id, shortage);
                 }
+                return Err(error.into());
             }
-            service.shared.artifacts.delete(new.input.image.take().into_iter().collect()).await;
-            if let Some(idempotency) = &new.idempotency {
-                let repeated = service.shared.store.find_repeated(new.account_id, idempotency).await?;
-                return repeated.map(|existing| created(existing, false)).ok_or(Error::KeyReused);
-            }
-            match service.shared.store.get(new.account_id, new.id).await? {
-                Some(existing)
-                    if (&existing.model, &existing.version, &existing.raw_input)
-                        == (&new.model, &new.version, &new.raw_input) =>
-                {
-                    Ok(created(existing, false))
-                }
-                Some(_) => Err(Error::Conflict(new.id)),
-                // Somebody else's, and nobody learns more of it than that it is not there for them.
-                None => Err(Error::NotFound),
-            }
-        })
-        .await
+        }
+        artifacts.delete(new.input.image.take().into_iter().collect()).await;
+        match self.made_before(&new).await? {
+            Some(prediction) => Ok(Created { prediction, is_new: false, mark }),
+            None if new.idempotency.is_some() => Err(Error::KeyReused),
+            // Somebody else's, and nobody learns more of it than that it is not there for them.
+            None => Err(Error::NotFound),
+        }
     }
 
     pub(super) fn model_for(&self, request: &CreateRequest) -> Result<&Model> {

@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
-
 use super::{Error, Result, Shared};
 use crate::{
     artifacts::Artifacts,
-    domain::{ImageSource, Input, InputLimits, InvalidInput, PredictionId, size_from_image},
+    domain::{ImageSource, InputLimits, InvalidInput, NewPrediction, PredictionId, size_from_image},
     picture,
 };
 
@@ -17,41 +15,42 @@ pub(super) const DECODED_AT_ONCE: usize = 2;
 /// Pictures fetched at the same time, each up to [`picture::MAX_BYTES`]; further ones wait.
 pub(super) const FETCHED_AT_ONCE: usize = 16;
 
+/// An image as an input names it, not looked at yet.
+#[derive(Debug)]
+pub(super) struct NamedImage {
+    /// The field that names it.
+    pub(super) field: &'static str,
+    /// A `data:` URI, a URL, or the id of an upload.
+    pub(super) text: String,
+}
+
 impl Shared {
-    /// Checks the image of an input, if it has one, and lets it decide on the size where the caller has not. Returns the
-    /// file's bytes; the raw input keeps a short form of them.
-    pub(super) async fn take_image(
+    /// Loads and checks the image of a prediction, and lets it decide on the size where the caller has not. Returns the
+    /// file's bytes.
+    pub(super) async fn load_image(
         &self,
-        account_id: i64,
-        raw: &mut Value,
-        input: &mut Input,
+        new: &mut NewPrediction,
+        NamedImage { field, text }: NamedImage,
         limits: &InputLimits,
-    ) -> Result<Option<Vec<u8>>> {
-        let Some((field, text)) = ImageSource::take(raw) else { return Ok(None) };
+    ) -> Result<Vec<u8>> {
         let refuse = |reason: String| InvalidInput::one(format!("input.{field}"), reason);
-        let bytes = match self.own_file(account_id, &text).await? {
-            Some(bytes) => {
-                raw[field] = text.into();
-                bytes.map_err(refuse)?
-            }
-            None => {
-                let source = ImageSource::parse(&text).map_err(refuse)?;
-                raw[field] = source.echo().into();
-                match source {
-                    ImageSource::Inline { payload, .. } => ImageSource::decode(payload).map_err(refuse)?,
-                    ImageSource::Remote(url) => {
-                        // The semaphores are never closed.
-                        let _place = self.fetching.acquire().await;
-                        self.fetcher.get(url, picture::MAX_BYTES).await.map_err(|error| refuse(error.to_string()))?
-                    }
+        let bytes = match self.own_file(new.account_id, &text).await? {
+            Some(bytes) => bytes.map_err(refuse)?,
+            None => match ImageSource::parse(&text).map_err(refuse)? {
+                ImageSource::Inline { payload, .. } => ImageSource::decode(payload).map_err(refuse)?,
+                ImageSource::Remote(url) => {
+                    // The semaphores are never closed.
+                    let _place = self.fetching.acquire().await;
+                    self.fetcher.get(url, picture::MAX_BYTES).await.map_err(|error| refuse(error.to_string()))?
                 }
-            }
+            },
         };
         let (size, bytes) = self.check_picture(bytes).await?.map_err(|reason| refuse(reason.to_string()))?;
+        let (raw, input) = (&new.raw_input, &mut new.input);
         let is_given = |name: &str| raw.get(name).is_some_and(|value| !value.is_null() && value.as_str() != Some(""));
         let given = (is_given("width").then_some(input.width), is_given("height").then_some(input.height));
         (input.width, input.height) = size_from_image(size, given, (limits.min_size, limits.max_size));
-        Ok(Some(bytes))
+        Ok(bytes)
     }
 
     /// Decodes a file to see whether a prediction can start from it; returns its size in pixels, and the file again.

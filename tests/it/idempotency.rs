@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use fourstep::domain::ApiKey;
-use reqwest::{RequestBuilder, StatusCode};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use fourstep::{domain::ApiKey, service::admission::Limits};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use uuid::Uuid;
 
-use crate::support::{TestApp, id, json};
+use crate::support::{TestApp, black_png, eventually, id, json};
 
 /// Each face's create.
 fn creates() -> [(&'static str, Value); 4] {
@@ -153,4 +155,49 @@ async fn a_malformed_key_is_refused_on_every_face(pool: PgPool) {
         }
     }
     assert_eq!(count(&app.pool).await, 0);
+}
+
+#[sqlx::test]
+async fn a_repetition_needs_nothing_that_the_first_request_needed(pool: PgPool) {
+    let limits = Limits { max_queued: 2, ..Limits::NONE };
+    let app = TestApp::start_limited(pool, limits, |_| ()).await;
+    let upload = app.post("/files").body(black_png(256, 256)).send().await.unwrap();
+    let upload = id(&json(upload).await);
+    let body = json!({"input": {"prompt": "a cat", "image": upload}});
+    let own = format!("/predictions/{}", Uuid::new_v4());
+    let put = |body: &Value| app.request(Method::PUT, &own).json(body).send();
+    let made = id(&json(keyed(&app, "/predictions", "k", &body).send().await.unwrap()).await);
+    let put_made = id(&json(put(&body).await.unwrap()).await);
+    // The file it starts from is gone, and the queue is full.
+    let deleted = app.request(Method::DELETE, &format!("/files/{upload}")).send().await.unwrap();
+    assert_eq!(deleted.status(), StatusCode::NO_CONTENT);
+    let full = async || app.post("/predictions").json(&json!({})).send().await.unwrap().status() == 503;
+    eventually("the queue is full", full).await;
+
+    for (again, made) in
+        [(keyed(&app, "/predictions", "k", &body).send().await, made), (put(&body).await, put_made.clone())]
+    {
+        let again = again.unwrap();
+        assert_eq!(again.status(), StatusCode::ACCEPTED);
+        assert_eq!(again.headers()["idempotent-replayed"], "true");
+        assert_eq!(id(&json(again).await), made);
+    }
+    // What is no repetition is still refused.
+    let other = json!({"input": {"prompt": "a dog"}});
+    assert_eq!(put(&other).await.unwrap().status(), StatusCode::CONFLICT);
+    assert_eq!(put_made, own.rsplit('/').next().unwrap());
+}
+
+#[sqlx::test]
+async fn an_inline_picture_is_compared_without_the_one_it_was(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let picture = |side| json!(format!("data:image/png;base64,{}", BASE64_STANDARD.encode(black_png(side, side))));
+    let own = format!("/predictions/{}", Uuid::new_v4());
+    let put = async |side| {
+        let body = json!({"input": {"prompt": "a cat", "image_url": picture(side)}});
+        app.request(Method::PUT, &own).json(&body).send().await.unwrap()
+    };
+    assert!(!put(256).await.headers().contains_key("idempotent-replayed"));
+    assert_eq!(put(256).await.headers()["idempotent-replayed"], "true");
+    assert_eq!(put(264).await.status(), StatusCode::CONFLICT);
 }
