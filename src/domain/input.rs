@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::{
     InputLimits,
     fields::{Fields, contains_nul},
+    raw_input::notes_on,
 };
 
 /// Everything a run depends on besides the weights. Same input, same picture.
@@ -298,7 +299,7 @@ impl Input {
         let mut notes = Vec::new();
         match defaults.unknown_fields {
             UnknownFields::Refuse => unknown.iter().for_each(|key| fields.refuse(key, "is not a field of this model")),
-            UnknownFields::Note => notes.extend(unknown.iter().map(|key| format!("Ignored unknown field {key:?}"))),
+            UnknownFields::Note => notes.extend(notes_on(&unknown)),
         }
         if !fields.invalid.is_empty() {
             return Err(InvalidInput { fields: fields.invalid });

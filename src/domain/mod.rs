@@ -11,6 +11,7 @@ mod input;
 mod model;
 mod prediction;
 mod progress;
+mod raw_input;
 mod scope;
 mod shortage;
 mod start_image;
@@ -30,6 +31,7 @@ pub use prediction::{
     Safety, Status, UnknownWord,
 };
 pub use progress::Progress;
+pub use raw_input::check_raw_input;
 pub use scope::{Scope, Scopes, UnknownScope};
 pub use shortage::{Period, Shortage};
 pub use start_image::{ImageSource, size_from_image};

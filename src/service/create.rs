@@ -12,7 +12,7 @@ use super::{
 use crate::{
     domain::{
         Caller, Dialect, FaceDefaults, Idempotency, ImageSource, Input, Model, NewPrediction, Prediction, PredictionId,
-        Scope, Shortage, Webhook,
+        Scope, Shortage, Webhook, check_raw_input,
     },
     spans,
     store::{self, Mark},
@@ -131,6 +131,7 @@ impl PredictionService {
             input => input,
         };
         let image = ImageSource::take(&mut raw_input).map(|(field, text)| NamedImage { field, text });
+        check_raw_input(&raw_input)?;
         let new = NewPrediction {
             id: request.id.unwrap_or_else(PredictionId::generate),
             account_id: caller.account_id,

@@ -1,7 +1,7 @@
 //! More than a hundred ways to get a request wrong: each is told what it got wrong, and leaves nothing behind.
 
 use reqwest::{Body, Method};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -288,4 +288,51 @@ async fn several_mistakes_are_told_at_once(pool: PgPool) {
       "type": "about:blank"
     }
     "#);
+}
+
+#[sqlx::test]
+async fn an_input_that_is_too_long_to_be_kept_is_refused_on_every_face(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let long = "x".repeat(70_000);
+    let zeros = format!("{}7", "0".repeat(70_000));
+    let of_model = "/v1/models/bytedance/sdxl-lightning-4step/predictions";
+    let eachlabs = json!({"model": "sdxl-lightning-4step", "input": {"lora": long}});
+    let mut named_long = json!({"input": {}});
+    named_long["input"][&long] = json!(1);
+    for (path, body, status) in [
+        ("/predictions", json!({"input": {"seed": zeros}}), 422),
+        (of_model, json!({"input": {"lora": [long]}}), 422),
+        (of_model, json!({"input": {"lora": format!("data:image/png;base64,{long}")}}), 422),
+        (of_model, named_long, 422),
+        ("/v1/prediction", eachlabs, 400),
+        ("/v1/images/generations", json!({"prompt": "a cat", "seed": zeros}), 400),
+    ] {
+        let refused = app.post(path).json(&body).send().await.unwrap();
+        assert_eq!(refused.status(), status, "{path}");
+        let refused = json(refused).await;
+        // Each face names the field in a place of its own.
+        let named = [&refused["invalid_fields"][0], &refused["details"][0]].map(|invalid| &invalid["field"]);
+        assert!(named.contains(&&json!("input")) || refused["error"]["param"] == "input", "{refused}");
+        assert!(refused.to_string().contains("65536 bytes"), "{refused}");
+    }
+    let made: i64 = sqlx::query_scalar("select count(*) from predictions").fetch_one(&app.pool).await.unwrap();
+    assert_eq!(made, 0);
+    // What the model takes is not too long, whatever it is written in.
+    let prompt = "🐈".repeat(10_000);
+    app.create(json!({"prompt": prompt, "negative_prompt": prompt})).await;
+}
+
+#[sqlx::test]
+async fn of_many_unknown_fields_a_few_are_named_in_the_logs(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let mut input = json!({"a": 1, "b".repeat(200): 2});
+    for number in 0..1000 {
+        input[format!("c{number}")] = json!(number);
+    }
+    let create = app.post("/v1/models/bytedance/sdxl-lightning-4step/predictions").json(&json!({"input": input}));
+    let created = json(create.send().await.unwrap()).await;
+    let lines: Vec<&str> = created["logs"].as_str().unwrap().lines().collect();
+    let cut = format!("Ignored unknown field \"{}…\"", "b".repeat(64));
+    assert_eq!(lines[..2], ["Ignored unknown field \"a\"", &cut]);
+    assert_eq!((lines.len(), lines[10]), (11, "Further unknown fields ignored: 992"));
 }
