@@ -279,6 +279,8 @@ pub(super) async fn receive(
     request: Request,
 ) -> Result<StatusCode, Error> {
     let id = known(&id)?;
+    // Nothing is read for whoever has no ticket; what is sent until then may take a minute, and is looked up afresh.
+    api.service.find_announced(id, &ticket).await?;
     let bytes = read(request, &api).await?;
     api.service.receive_upload(id, &ticket, bytes).await?;
     Ok(StatusCode::OK)

@@ -88,11 +88,15 @@ impl PredictionService {
         Ok(Announced { upload, ticket })
     }
 
+    /// The announced upload whose bytes the holder of this ticket may send.
+    pub async fn find_announced(&self, id: UploadId, ticket: &str) -> Result<Upload> {
+        self.shared.store.find_announced(id, hash_of(ticket), TICKET_VALID).await?.ok_or(Error::NoFile)
+    }
+
     /// Takes the bytes of an announced upload. A file of another kind than was announced is refused: its URL is known
     /// already, and what is read there is what it says.
     pub async fn receive_upload(&self, id: UploadId, ticket: &str, bytes: Vec<u8>) -> Result<Upload> {
-        let found = self.shared.store.find_announced(id, hash_of(ticket), TICKET_VALID).await?;
-        let upload = found.ok_or(Error::NoFile)?;
+        let upload = self.find_announced(id, ticket).await?;
         let refuse = |reason: String| InvalidInput::one("body", reason);
         let content_type = picture::media_type(&bytes).map_err(|reason| refuse(reason.to_string()))?;
         if content_type != upload.content_type {

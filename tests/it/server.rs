@@ -10,6 +10,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
+use uuid::Uuid;
 
 use crate::support::{PATIENCE, TestApp, json};
 
@@ -129,4 +130,16 @@ async fn a_client_that_does_not_take_its_answer_does_not_hold_up_a_shutdown(pool
     stream.write_all(format!("GET /files/{key} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
     stream.read_exact(&mut [0; 16]).await.unwrap();
     app.shut_down().await;
+}
+
+#[sqlx::test]
+async fn bytes_that_nobody_announced_are_refused_before_they_are_sent(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let mut stream = TcpStream::connect(app.address()).await.unwrap();
+    let url = format!("/v1/upload/{}/x", Uuid::new_v4());
+    let head = format!("PUT {url} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 1024];
+    let read = tokio::time::timeout(PATIENCE, stream.read(&mut answer)).await.expect("an answer without a body");
+    assert!(answer[..read.unwrap()].starts_with(b"HTTP/1.1 404"));
 }
