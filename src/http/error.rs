@@ -22,8 +22,10 @@ use crate::{
 
 /// Seconds after which an unavailable server is worth another try.
 pub(super) const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("1");
-/// Understood by clients that retry conflicts, among them Replicate's.
-const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+/// Another try would be another prediction. Understood by clients that retry conflicts, among them Replicate's, and what is
+/// the server's fault, as OpenAI's do.
+pub(super) const NOT_AGAIN: (HeaderName, HeaderValue) =
+    (HeaderName::from_static("x-should-retry"), HeaderValue::from_static("false"));
 
 /// Why a request is not answered as its client hoped.
 #[derive(Debug, thiserror::Error)]
@@ -142,10 +144,7 @@ impl Error {
             Self::Service(
                 service::Error::TooManyRequests { retry_after } | service::Error::Overloaded { retry_after },
             ) => Some((RETRY_AFTER, HeaderValue::from(*retry_after))),
-            // Another try would be another prediction.
-            Self::Service(service::Error::Conflict(_)) | Self::Unsuccessful { .. } | Self::NotInTime(_) => {
-                Some((X_SHOULD_RETRY, HeaderValue::from_static("false")))
-            }
+            Self::Service(service::Error::Conflict(_)) => Some(NOT_AGAIN),
             Self::RangeNotSatisfiable { size } => {
                 HeaderValue::try_from(format!("bytes */{size}")).ok().map(|value| (CONTENT_RANGE, value))
             }

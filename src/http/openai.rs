@@ -19,6 +19,7 @@ use futures_util::{Stream, stream};
 use super::{
     Api, Error,
     caller::{Creator, Reader, Writer},
+    error::NOT_AGAIN,
     events::{HEARTBEAT, X_ACCEL_BUFFERING},
     extract::{JsonBody, Rest},
     files,
@@ -186,13 +187,17 @@ async fn create(
     let replayed = Replayed::of(&created);
     let by_url = match answer {
         Answer::Stream { partial_images } => {
-            let follow = api.service.follow(caller, created.prediction.id).await?;
+            let about = summary::of(&created.prediction);
+            let follow = match api.service.follow(caller, created.prediction.id).await {
+                Ok(follow) => follow,
+                Err(error) => return Ok((replayed, about, [NOT_AGAIN], Error::from(error)).into_response()),
+            };
             let plan = PartialPlan::new(partial_images);
             let pictures = Pictures { api: api.clone(), follow, plan, event, ready: VecDeque::new(), has_ended: false };
             let events =
                 Sse::new(pictures.events()).keep_alive(KeepAlive::new().interval(HEARTBEAT).text("still here"));
             let unbuffered = [(CACHE_CONTROL, "no-store"), (X_ACCEL_BUFFERING, "no")];
-            return Ok((replayed, summary::of(&created.prediction), unbuffered, events).into_response());
+            return Ok((replayed, about, unbuffered, events).into_response());
         }
         Answer::Urls => true,
         Answer::Inline => false,
@@ -202,7 +207,8 @@ async fn create(
     let about: HeaderMap = summary::of(&prediction);
     Ok(match images(api, &prediction, by_url, base).await {
         Ok(images) => (replayed, about, Json(images)).into_response(),
-        Err(error) => (replayed, about, error).into_response(),
+        // Whatever it is: the prediction is there, and most likely paid for.
+        Err(error) => (replayed, about, [NOT_AGAIN], error).into_response(),
     })
 }
 

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use fourstep::domain::{Failure, FailureCode, Outcome, Progress};
+use fourstep::{
+    artifacts::Artifacts,
+    domain::{Artifact, Failure, FailureCode, Outcome, Progress},
+};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -58,6 +61,54 @@ async fn what_fails_is_an_error_that_is_not_to_be_tried_again(pool: PgPool) {
         assert!(response.headers().contains_key("fourstep-prediction-id"));
         assert_eq!(json(response).await["error"]["code"], code);
     }
+}
+
+#[sqlx::test]
+async fn pictures_that_are_paid_for_and_cannot_be_read_are_not_to_be_bought_again(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let held = tokio::spawn(app.post(GENERATIONS).json(&small()).send());
+    app.until_watched(1).await;
+    let claim = app.claim().await;
+    let folder = Artifacts::attempt_folder(claim.id, claim.attempt).unwrap();
+    let artifact = Artifact {
+        key: format!("{folder}/out-0.png"),
+        content_type: "image/png".to_owned(),
+        width: 256,
+        height: 256,
+        bytes: 1,
+        seed: 7,
+        safety: None,
+    };
+    // What leads only to itself cannot be read, not even by root.
+    let place = app.folder.0.join(&artifact.key);
+    std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink(&place, &place).unwrap();
+    app.end(&claim, Outcome::Succeeded { output: vec![artifact], device_time: Duration::from_secs(1) }).await;
+    let response = held.await.unwrap().unwrap();
+    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(response.headers()["x-should-retry"], "false");
+    assert_eq!(response.headers()["fourstep-prediction-id"], claim.id.to_string());
+}
+
+#[sqlx::test]
+async fn a_stream_that_cannot_begin_is_not_to_be_tried_again_once_its_prediction_is_made(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    // From its creation on, the row is one that this version cannot read.
+    sqlx::raw_sql(
+        "create function spoil() returns trigger language plpgsql as $$ begin
+             update predictions set failure_code = 'of a newer version', failure_message = '' where id = new.id;
+             return null;
+         end $$;
+         create trigger spoil after insert on predictions for each row execute function spoil()",
+    )
+    .execute(&app.pool)
+    .await
+    .unwrap();
+    let streamed = json!({"prompt": "a cat", "size": "256x256", "stream": true});
+    let response = app.post(GENERATIONS).json(&streamed).send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(response.headers()["x-should-retry"], "false");
+    assert!(response.headers().contains_key("fourstep-prediction-id"));
 }
 
 #[sqlx::test]

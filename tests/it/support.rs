@@ -44,7 +44,8 @@ pub(crate) struct TestApp {
     pub(crate) closing: CancellationToken,
     server: JoinHandle<()>,
     spreading: JoinHandle<()>,
-    _folder: TestFolder,
+    /// Where the artifacts are.
+    pub(crate) folder: TestFolder,
 }
 
 impl TestApp {
@@ -97,7 +98,7 @@ impl TestApp {
             closing,
             server,
             spreading,
-            _folder: folder,
+            folder,
         }
     }
 
