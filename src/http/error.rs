@@ -118,7 +118,9 @@ impl Error {
             Self::NoRoute => (StatusCode::NOT_FOUND, "unknown_url", Vec::new()),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", Vec::new()),
             Self::NotBuilt(_) => (StatusCode::NOT_IMPLEMENTED, "not_implemented", Vec::new()),
-            Self::Unsuccessful { code: code @ "invalid_input", .. } => (StatusCode::BAD_REQUEST, code, Vec::new()),
+            Self::Unsuccessful { code: code @ ("invalid_input" | "content_moderation"), .. } => {
+                (StatusCode::BAD_REQUEST, code, Vec::new())
+            }
             Self::Unsuccessful { code: code @ "canceled", .. } => (StatusCode::CONFLICT, code, Vec::new()),
             Self::Unsuccessful { code, .. } => (StatusCode::INTERNAL_SERVER_ERROR, code, Vec::new()),
             Self::NotInTime(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_in_time", Vec::new()),

@@ -46,10 +46,11 @@ async fn what_fails_is_an_error_that_is_not_to_be_tried_again(pool: PgPool) {
         let failure = Failure { code, message: "in vain".to_owned() };
         Outcome::Failed { failure, device_time: Duration::from_secs(1) }
     };
-    for (outcome, status, code) in [
-        (failed(FailureCode::OutOfMemory), 500, "out_of_memory"),
-        (failed(FailureCode::InvalidInput), 400, "invalid_input"),
-        (Outcome::Canceled { device_time: Duration::ZERO }, 409, "canceled"),
+    for (outcome, status, code, kind) in [
+        (failed(FailureCode::OutOfMemory), 500, "out_of_memory", "server_error"),
+        (failed(FailureCode::InvalidInput), 400, "invalid_input", "invalid_request_error"),
+        (failed(FailureCode::ContentModeration), 400, "moderation_blocked", "image_generation_user_error"),
+        (Outcome::Canceled { device_time: Duration::ZERO }, 409, "canceled", "invalid_request_error"),
     ] {
         let held = tokio::spawn(app.post(GENERATIONS).json(&small()).send());
         app.until_watched(1).await;
@@ -59,7 +60,8 @@ async fn what_fails_is_an_error_that_is_not_to_be_tried_again(pool: PgPool) {
         assert_eq!(response.status(), status);
         assert_eq!(response.headers()["x-should-retry"], "false");
         assert!(response.headers().contains_key("fourstep-prediction-id"));
-        assert_eq!(json(response).await["error"]["code"], code);
+        let refused = json(response).await;
+        assert_eq!((&refused["error"]["code"], &refused["error"]["type"]), (&json!(code), &json!(kind)));
     }
 }
 

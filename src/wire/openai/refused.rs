@@ -7,6 +7,9 @@ use utoipa::ToSchema;
 use super::super::Refusal;
 use crate::domain::InvalidField;
 
+/// What was drawn is not given out; its type is the vendor's as well.
+const MODERATION: &str = "moderation_blocked";
+
 /// The body of a refusal.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = openai::Refused)]
@@ -38,9 +41,11 @@ impl Refused {
             "invalid_request" => (StatusCode::BAD_REQUEST, None),
             "unknown_model" => (StatusCode::NOT_FOUND, Some("model_not_found")),
             "unauthorized" => (status, Some("invalid_api_key")),
+            "content_moderation" => (status, Some(MODERATION)),
             _ => (status, Some(code)),
         };
         let kind = match status {
+            _ if code == Some(MODERATION) => "image_generation_user_error",
             StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
             StatusCode::PAYMENT_REQUIRED => "insufficient_quota",
             status if status.is_server_error() => "server_error",
