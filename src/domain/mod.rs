@@ -32,7 +32,7 @@ pub use prediction::{
 };
 pub use progress::Progress;
 pub use raw_input::check_raw_input;
-pub use scope::{Scope, Scopes, UnknownScope};
+pub use scope::{CHECKER_KEPT, Scope, Scopes, UnknownScope};
 pub use shortage::{Period, Shortage};
 pub use start_image::{ImageSource, size_from_image};
 pub use upload::{Checksums, NewFile, NewUpload, OwnFile, Upload, UploadId};

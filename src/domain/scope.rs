@@ -2,6 +2,9 @@
 
 use std::{fmt, str::FromStr};
 
+/// In the logs of a prediction whose caller has not [`Scope::SafetyDisable`] and is served all the same.
+pub const CHECKER_KEPT: &str = "The safety checker stays on: this API key does not have the scope safety:disable";
+
 /// One thing that keys may be allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {

@@ -15,7 +15,7 @@ use axum::{
 };
 
 use crate::{
-    domain::{InvalidField, InvalidInput, PredictionId},
+    domain::{InvalidField, InvalidInput, PredictionId, Scope},
     service,
     wire::Refusal,
 };
@@ -76,6 +76,9 @@ impl Error {
             Self::Service(error) => match error {
                 service::Error::NotFound => (StatusCode::NOT_FOUND, "not_found", Vec::new()),
                 service::Error::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", one("Authorization")),
+                service::Error::Forbidden(Scope::SafetyDisable) => {
+                    (StatusCode::FORBIDDEN, "forbidden", one("input.disable_safety_checker"))
+                }
                 service::Error::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden", Vec::new()),
                 service::Error::PaymentRequired(_) => (StatusCode::PAYMENT_REQUIRED, "payment_required", Vec::new()),
                 service::Error::TooManyRequests { .. } => {

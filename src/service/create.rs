@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     domain::{
-        Caller, Dialect, FaceDefaults, Idempotency, ImageSource, Input, Model, NewPrediction, Prediction, PredictionId,
-        Scope, Shortage, Webhook, check_raw_input,
+        CHECKER_KEPT, Caller, Dialect, FaceDefaults, Idempotency, ImageSource, Input, Model, NewPrediction, Prediction,
+        PredictionId, Scope, Shortage, Webhook, check_raw_input,
     },
     spans,
     store::{self, Mark},
@@ -108,15 +108,9 @@ impl PredictionService {
         if request.priority.is_some() && !caller.scopes.contains(Scope::Admin) {
             return Err(Error::Forbidden(Scope::Admin));
         }
-        if !caller.scopes.contains(Scope::SafetyDisable) {
-            let asked_for = ["disable_safety_checker", "enable_safety_checker"]
-                .iter()
-                .any(|name| request.input.get(name).is_some());
-            if input.disable_safety_checker && asked_for {
-                return Err(Error::Forbidden(Scope::SafetyDisable));
-            }
-            // A face's habit is not its caller's wish.
+        if input.disable_safety_checker && !caller.scopes.contains(Scope::SafetyDisable) {
             input.disable_safety_checker = false;
+            notes.extend(on_kept_checker(&request)?);
         }
         // Of all of it, which may be megabytes.
         let request_hash = request.idempotency_key.is_some().then(|| request.hash());
@@ -202,6 +196,7 @@ impl PredictionService {
         }
     }
 
+    /// The model that a request names, by any of its names.
     pub(super) fn model_for(&self, request: &CreateRequest) -> Result<&Model> {
         let catalog = &self.shared.catalog;
         let unknown_version = |version: &String| Error::UnknownVersion(version.clone());
@@ -215,5 +210,19 @@ impl PredictionService {
                 if named.has_version(version) { Ok(named) } else { Err(unknown_version(version)) }
             }
         }
+    }
+}
+
+/// What is said to who may not turn the safety checker off: it stays on, and where its caller wants something else a note
+/// says so or the request is refused.
+fn on_kept_checker(request: &CreateRequest) -> Result<Option<String>> {
+    let is_given = |name| request.input.get(name).is_some_and(|value| !value.is_null() && value != "");
+    let is_asked_for = ["disable_safety_checker", "enable_safety_checker"].into_iter().any(is_given);
+    match request.dialect {
+        // A face's habit is not its caller's wish.
+        _ if !is_asked_for => Ok(None),
+        // The sample that its clients are copied from asks for it, as for all that is usual there.
+        Dialect::Eachlabs => Ok(Some(CHECKER_KEPT.to_owned())),
+        Dialect::Native | Dialect::Replicate | Dialect::OpenAi => Err(Error::Forbidden(Scope::SafetyDisable)),
     }
 }

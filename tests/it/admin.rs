@@ -69,21 +69,52 @@ async fn turning_the_safety_checker_off_takes_a_scope(pool: PgPool) {
     let app = TestApp::start(pool).await;
     let key = ApiKey::generate().unwrap();
     app.store.issue_key(&usual_key("usual"), &key).await.unwrap();
-    let asked = json!({"model": "sdxl-lightning-4step", "input": {"disable_safety_checker": true}});
-    let create = |key: &str, body: &Value| {
-        app.client.post(format!("{}/v1/prediction/", app.url)).bearer_auth(key).json(body).send()
+    let create = async |key: &str, path: &str, body: Value| {
+        let request = app.client.post(format!("{}{path}", app.url)).bearer_auth(key).json(&body);
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), json(response).await)
     };
-    assert_eq!(create(key.expose(), &asked).await.unwrap().status(), StatusCode::FORBIDDEN);
-    assert_eq!(create(&app.key, &asked).await.unwrap().status(), StatusCode::OK);
+    let input = json!({"input": {"disable_safety_checker": true}});
+    let of_model = "/v1/models/bytedance/sdxl-lightning-4step/predictions";
+    for path in ["/predictions", of_model] {
+        let (status, refused) = create(key.expose(), path, input.clone()).await;
+        assert_eq!((status, &refused["status"]), (403, &json!(403)), "{path}");
+        let field = if path == of_model { &Value::Null } else { &json!("input.disable_safety_checker") };
+        assert_eq!(&refused["invalid_fields"][0]["field"], field, "{refused}");
+        assert!(refused["detail"].as_str().unwrap().contains("safety:disable"), "{refused}");
+    }
+    let (status, refused) =
+        create(key.expose(), "/v1/images/generations", json!({"prompt": "a cat", "disable_safety_checker": true}))
+            .await;
+    assert_eq!((status, &refused["error"]["code"]), (403, &json!("forbidden")));
+
+    // The vendor's own sample asks for it; so there it is drawn with the checker on, and said.
+    let path = "/v1/prediction/";
+    let sample = json!({"model": "sdxl-lightning-4step", "input": {"disable_safety_checker": "true"}});
     // A face that has it off unless asked does not count as asking.
     let plain = json!({"model": "sdxl-lightning-4step", "input": {}});
-    assert_eq!(create(key.expose(), &plain).await.unwrap().status(), StatusCode::OK);
+    for (key, body, logs) in [
+        (
+            key.expose(),
+            &sample,
+            json!("The safety checker stays on: this API key does not have the scope safety:disable"),
+        ),
+        (key.expose(), &plain, Value::Null),
+        (&app.key, &sample, Value::Null),
+    ] {
+        let (status, created) = create(key, path, body.clone()).await;
+        assert_eq!(status, 200);
+        app.run_one().await;
+        let url = format!("{}/v1/prediction/{}", app.url, created["id"].as_str().unwrap());
+        let ended = json(app.client.get(url).bearer_auth(key).send().await.unwrap()).await;
+        assert_eq!((&ended["status"], &ended["logs"]), (&json!("success"), &logs));
+    }
     let off: Vec<bool> =
         sqlx::query_scalar("select (input ->> 'disable_safety_checker')::boolean from predictions order by created_at")
             .fetch_all(&app.pool)
             .await
             .unwrap();
-    assert_eq!(off, [true, false]);
+    assert_eq!(off, [false, false, true]);
 }
 
 #[sqlx::test]

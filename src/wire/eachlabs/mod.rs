@@ -23,7 +23,9 @@ use super::{
     BaseUrl, FaceUrl,
     exact::{Dollars, Seconds},
 };
-use crate::domain::{self, Artifact, FaceDefaults, Failure, FailureCode, NanoUsd, PredictionId, Status, UnknownFields};
+use crate::domain::{
+    self, Artifact, CHECKER_KEPT, FaceDefaults, Failure, FailureCode, NanoUsd, PredictionId, Status, UnknownFields,
+};
 
 pub use answer::{Canceled, Created, Finished, TimedOut};
 pub use create::CreatePrediction;
@@ -76,7 +78,7 @@ pub struct Prediction<'a> {
     status: &'static str,
     /// The pictures' URLs, in order, or why there are none.
     output: Option<Output<'a>>,
-    /// Nothing but the reason of a failure, which is what the vendor's own samples print.
+    /// The reason of a failure, which is what the vendor's own samples print; else whether the safety checker stayed on.
     logs: Option<&'a str>,
     /// What it took.
     metrics: Metrics,
@@ -126,7 +128,10 @@ impl<'a> Prediction<'a> {
             input: &prediction.raw_input,
             status: status_word(prediction.status),
             output,
-            logs: failure.map(|failure| failure.message.as_str()),
+            logs: failure.map_or_else(
+                || prediction.logs.lines().find(|line| *line == CHECKER_KEPT),
+                |failure| Some(failure.message.as_str()),
+            ),
             metrics: Metrics {
                 predict_time: Seconds(prediction.device_time.unwrap_or_default()),
                 cost: Dollars(prediction.cost.unwrap_or(NanoUsd::ZERO)),
