@@ -12,6 +12,7 @@ use axum::{
     },
 };
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{Api, Error};
@@ -57,6 +58,18 @@ impl FromRequestParts<Api> for Rest {
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Error> {
         Ok(Self(path(parts, api).await.unwrap_or_default()))
+    }
+}
+
+/// The parameters in a route's path, where there are several. What is not even UTF-8 leads nowhere.
+pub(super) struct Several<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Several<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        let path = Path::from_request_parts(parts, state).await;
+        path.map(|Path(parameters)| Self(parameters)).map_err(|_| Error::NoRoute)
     }
 }
 

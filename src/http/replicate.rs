@@ -17,7 +17,7 @@ use futures_util::{StreamExt, stream};
 use super::{
     Api, Error,
     caller::{Creator, Reader, Writer},
-    extract::{JsonBody, KnownId},
+    extract::{JsonBody, KnownId, Several},
     files,
     idempotency::{IdempotencyKey, Replayed},
     query::Parameters,
@@ -260,7 +260,7 @@ pub(super) async fn list_versions(_: Reader, NamedModel(model): NamedModel) -> R
 pub(super) async fn get_version(
     State(api): State<Api>,
     _: Reader,
-    Path((owner, name, id)): Path<(String, String, String)>,
+    Several((owner, name, id)): Several<(String, String, String)>,
 ) -> Result<Response, Error> {
     let model = api.service.catalog().find(&format!("{owner}/{name}:{id}")).ok_or(service::Error::NotFound)?;
     Ok(Json(Version::new(model, &id)).into_response())

@@ -2,7 +2,7 @@
 
 use axum::{
     Extension, Json,
-    extract::{FromRequest, FromRequestParts, Path, Request, State},
+    extract::{FromRequest, FromRequestParts, Request, State},
     http::{HeaderMap, Method, StatusCode, header::LOCATION, request::Parts},
     response::{IntoResponse, Response},
 };
@@ -10,7 +10,7 @@ use axum::{
 use super::{
     Api, Error,
     caller::{Reader, Writer},
-    extract::{self, JsonBody, Rest},
+    extract::{self, JsonBody, Rest, Several},
     face::Face,
     files,
     form::{self, Form},
@@ -159,7 +159,7 @@ pub(super) async fn list_of_replicate(
 pub(super) async fn get_of_replicate(
     State(api): State<Api>,
     Reader(caller): Reader,
-    Path(id): Path<String>,
+    Rest(id): Rest,
     face: FaceUrl,
 ) -> Result<Response, Error> {
     let upload: Upload = api.service.find_upload(caller, known(&id)?).await?;
@@ -220,7 +220,7 @@ pub(super) async fn delete_of_vendor(
     State(api): State<Api>,
     Writer(caller): Writer,
     Extension(face): Extension<Face>,
-    Path(id): Path<String>,
+    Rest(id): Rest,
 ) -> Result<StatusCode, Error> {
     let deleted = match (face.dialect(), id.parse()) {
         (Dialect::Eachlabs, Err(_)) => return Err(InvalidInput::one("id", "must be a UUID").into()),
@@ -275,7 +275,7 @@ pub(super) async fn presign(
 )]
 pub(super) async fn receive(
     State(api): State<Api>,
-    Path((id, ticket)): Path<(String, String)>,
+    Several((id, ticket)): Several<(String, String)>,
     request: Request,
 ) -> Result<StatusCode, Error> {
     let id = known(&id)?;
@@ -293,7 +293,7 @@ impl FromRequestParts<Api> for Link {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Error> {
-        let Path(id) = Path::<String>::from_request_parts(parts, api).await.map_err(|_| service::Error::NoFile)?;
+        let Rest(id) = Rest::from_request_parts(parts, api).await?;
         let id = known(&id)?;
         let parameters = Parameters::read(parts, &["owner", "expiry", "signature"])?;
         let mut invalid = Vec::new();

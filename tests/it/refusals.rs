@@ -102,3 +102,28 @@ async fn where_there_is_nothing_each_face_says_so_in_its_own_shape(pool: PgPool)
         }
     }
 }
+
+#[sqlx::test]
+async fn a_path_that_is_no_text_leads_nowhere_on_any_face(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let document = document();
+    let schemas = &document["components"]["schemas"];
+    let (json_type, problem) = ("application/json", "application/problem+json");
+    for (method, path, status, content_type, schema) in [
+        (Method::GET, "/v1/files/%FF", 404, problem, "replicate.Problem"),
+        (Method::GET, "/v1/files/%FF/download", 404, problem, "replicate.Problem"),
+        (Method::DELETE, "/v1/files/%FF", 404, problem, "replicate.Problem"),
+        (Method::DELETE, "/eachlabs/v1/files/%FF", 400, json_type, "eachlabs.Refused"),
+        (Method::PUT, "/v1/upload/%FF/x", 404, json_type, "eachlabs.Refused"),
+        (Method::GET, "/v1/models/a/b/versions/%FF", 404, problem, "replicate.Problem"),
+        (Method::GET, "/v1/models/%FF/b/versions", 404, problem, "replicate.Problem"),
+        (Method::GET, "/docs/x/%FF", 404, problem, "native.Problem"),
+        (Method::GET, "/playground/x/%FF", 404, problem, "native.Problem"),
+    ] {
+        let response = app.request(method.clone(), path).send().await.unwrap();
+        let what = format!("{method} {path}");
+        assert_eq!(response.status(), status, "{what}");
+        assert_eq!(response.headers()["content-type"], content_type, "{what}");
+        assert_valid(&document, &schemas[schema], &json(response).await, &what);
+    }
+}

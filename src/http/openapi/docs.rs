@@ -3,11 +3,12 @@
 
 use std::sync::LazyLock;
 
-use axum::{extract::Path, http::HeaderMap, response::Response};
+use axum::{http::HeaderMap, response::Response};
 use rust_embed::Embed;
 
 use super::super::{
     Error,
+    extract::Several,
     playground::{ASK_AGAIN, FOR_EVER, send, site::Site},
 };
 
@@ -36,7 +37,7 @@ pub(in crate::http) async fn page(headers: HeaderMap) -> Result<Response, Error>
 
 /// `GET /docs/{digest}/{path}`: a file of the page.
 pub(in crate::http) async fn asset(
-    Path((digest, path)): Path<(String, String)>,
+    Several((digest, path)): Several<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, Error> {
     let file = SITE.file(&path).ok_or(Error::NoRoute)?;

@@ -7,7 +7,6 @@
 pub(super) mod site;
 
 use axum::{
-    extract::Path,
     http::{
         HeaderMap, HeaderName, HeaderValue, StatusCode,
         header::{
@@ -18,7 +17,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{Error, conditional, probes};
+use super::{Error, conditional, extract::Several, probes};
 use crate::wire::BaseUrl;
 use site::{File, SITE};
 
@@ -42,7 +41,10 @@ pub(super) async fn root(headers: HeaderMap, base: BaseUrl) -> Result<Response, 
 
 /// `GET /playground/{digest}/{path}`: a file of the page. A digest of another version is a page that was loaded from, or
 /// by, a server that is just being replaced: it gets what there is, and does not keep it.
-pub(super) async fn asset(Path((digest, path)): Path<(String, String)>, headers: HeaderMap) -> Result<Response, Error> {
+pub(super) async fn asset(
+    Several((digest, path)): Several<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, Error> {
     let file = SITE.file(&path).ok_or(Error::NoRoute)?;
     let caching = if digest == SITE.digest() { FOR_EVER } else { ASK_AGAIN };
     Ok(send(file, &headers, caching, "Accept-Encoding"))
