@@ -59,8 +59,10 @@ impl FromRequestParts<Api> for Wanted {
     async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Error> {
         let parameters = Parameters::read(parts, &["from", "to", "group_by", "format"])?;
         let day = |name| {
-            let day = parameters.get(name).map(|day| NaiveDate::parse_from_str(day, "%Y-%m-%d"));
-            day.transpose().map_err(|_| InvalidInput::one(name, "must be a day like 2026-01-31"))
+            let Some(day) = parameters.get(name) else { return Ok(None) };
+            // Years of fewer and of more digits are read as well, and the database has not all of them.
+            let day = NaiveDate::parse_from_str(day, "%Y-%m-%d").ok().filter(|day| (1..=9999).contains(&day.year()));
+            day.map(Some).ok_or_else(|| InvalidInput::one(name, "must be a day like 2026-01-31"))
         };
         let to = day("to")?.unwrap_or_else(|| Utc::now().date_naive());
         let from = day("from")?.unwrap_or_else(|| to.with_day(1).unwrap_or(to));

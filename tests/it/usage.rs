@@ -46,6 +46,7 @@ async fn usage_is_added_up_by_day_key_and_model_and_outlives_the_data(pool: PgPo
     let lookup = ApiKey::parse(&app.key).unwrap().lookup().to_owned();
     assert_eq!(by_key["results"], json!([with(&format!("fs_{lookup} test"))]));
     assert_eq!(usage(&app, "?from=2020-01-01&to=2020-12-31").await["results"], json!([]));
+    assert_eq!(usage(&app, "?from=0001-01-01&to=9999-12-31").await["total"], figures);
     assert!(app.store.audit().await.unwrap().is_clean());
 }
 
@@ -78,6 +79,9 @@ async fn usage_is_its_accounts_own_and_a_question_that_makes_no_sense_is_refused
         ("?group_by=week", "group_by"),
         ("?from=yesterday", "from"),
         ("?from=2026-02-01&to=2026-01-01", "from"),
+        ("?from=-5000-01-01", "from"),
+        ("?from=0000-12-31", "from"),
+        ("?to=%2B10000-01-01", "to"),
         ("?format=xml", "format"),
         ("?until=2026-01-01", "until"),
     ] {
