@@ -199,6 +199,7 @@ pub(super) async fn get_model(State(api): State<Api>, Slug(slug): Slug) -> Resul
         ("offset" = Option<u32>, Query, description = "Entries to leave out from the start."),
         ("model" = Option<String>, Query, description = "Only of this model."),
         ("status" = Option<String>, Query, description = "Some of `created`, `starting`, `success`, `error`, with commas."),
+        ("error_classification" = Option<String>, Query, description = "Only those that failed for one of these reasons, the vendor's words with commas."),
         ("workflow_id" = Option<String>, Query, description = "None belongs to one."),
         ("workflow_execution_id" = Option<String>, Query, description = "None belongs to one."),
         ("from" = Option<chrono::DateTime<chrono::Utc>>, Query, description = "Only later ones; of the last 90 days if left out."),
@@ -309,13 +310,16 @@ impl FromRequestParts<Api> for ExecutionsQuery {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Error> {
-        let known = ["limit", "offset", "model", "status", "workflow_id", "workflow_execution_id", "from", "to"];
-        let parameters = Parameters::read(parts, &known)?;
+        let workflow = ["workflow_id", "workflow_execution_id"];
+        let known = ["limit", "offset", "model", "status", "error_classification", "from", "to"];
+        let parameters = Parameters::read(parts, &[&known[..], &workflow].concat())?;
         let page = PageQuery::read(&parameters, 20, 100)?;
         let statuses = parameters.get("status").map(|words| words.split(',').map(eachlabs::parse_status).collect());
         if statuses == Some(None) {
             return Err(InvalidInput::one("status", "must be a list of created, starting, success, error").into());
         }
+        let failures = parameters.get("error_classification").map(eachlabs::parse_classifications).transpose();
+        let failures = failures.map_err(|reason| InvalidInput::one("error_classification", reason))?;
         // No model has it in its name, and the database cannot be asked for it.
         if parameters.get("model").is_some_and(|model| model.contains('\0')) {
             return Err(InvalidInput::one("model", "must not contain the NUL character").into());
@@ -323,6 +327,7 @@ impl FromRequestParts<Api> for ExecutionsQuery {
         let from = parameters.time("from")?.unwrap_or_else(|| Utc::now() - TimeDelta::days(LISTED_DAYS));
         let filter = ListFilter {
             statuses: statuses.flatten(),
+            failures,
             model: parameters.get("model").map(str::to_owned),
             from: Some(from),
             until: parameters.time("to")?,
@@ -330,7 +335,7 @@ impl FromRequestParts<Api> for ExecutionsQuery {
             limit: page.limit,
             ..ListFilter::default()
         };
-        let of_workflow = ["workflow_id", "workflow_execution_id"].iter().any(|name| parameters.get(name).is_some());
+        let of_workflow = workflow.iter().any(|name| parameters.get(name).is_some());
         Ok(Self { filter, of_workflow })
     }
 }

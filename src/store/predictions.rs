@@ -15,8 +15,8 @@ use super::{
     together::Together,
 };
 use crate::domain::{
-    Artifact, Failure, Idempotency, Input, NanoUsd, NewPrediction, Prediction, PredictionId, PricePerSecond,
-    QueuePlace, Status,
+    Artifact, Failure, FailureCode, Idempotency, Input, NanoUsd, NewPrediction, Prediction, PredictionId,
+    PricePerSecond, QueuePlace, Status,
 };
 use crate::metrics;
 
@@ -44,7 +44,8 @@ macro_rules! listed {
             and ($2::text[] is null or status = any ($2))
             and ($3::text is null or model = $3)
             and ($4::timestamptz is null or created_at >= $4)
-            and ($5::timestamptz is null or created_at < $5)"
+            and ($5::timestamptz is null or created_at < $5)
+            and ($6::text[] is null or failure_code = any ($6))"
     };
 }
 
@@ -130,6 +131,8 @@ impl TryFrom<Row> for Prediction {
 pub struct ListFilter {
     /// Only those in one of these statuses.
     pub statuses: Option<Vec<Status>>,
+    /// Only those that failed, or were canceled by other than their owner, for one of these reasons.
+    pub failures: Option<Vec<FailureCode>>,
     /// Only those of the model with this slug.
     pub model: Option<String>,
     /// Only those created at this moment or later.
@@ -215,15 +218,16 @@ impl Store {
             columns!(),
             " from predictions",
             listed!(),
-            " and ($6::timestamptz is null or (created_at, id) < ($6, $7))
+            " and ($7::timestamptz is null or (created_at, id) < ($7, $8))
              order by created_at desc, id desc
-             limit $8 offset $9"
+             limit $9 offset $10"
         ))
         .bind(account_id)
         .bind(status_words(filter))
         .bind(&filter.model)
         .bind(filter.from)
         .bind(filter.until)
+        .bind(failure_codes(filter))
         .bind(filter.after.map(|cursor| cursor.created_at))
         .bind(filter.after.map(|cursor| cursor.id.as_uuid()))
         .bind(i64::from(filter.limit))
@@ -243,13 +247,14 @@ impl Store {
         let count: i64 = sqlx::query_scalar(concat!(
             "select count(*) from (select from predictions",
             listed!(),
-            " limit $6) as counted"
+            " limit $7) as counted"
         ))
         .bind(account_id)
         .bind(status_words(filter))
         .bind(&filter.model)
         .bind(filter.from)
         .bind(filter.until)
+        .bind(failure_codes(filter))
         .bind(i64::from(most))
         .fetch_one(&self.pool)
         .await?;
@@ -342,6 +347,10 @@ impl Store {
 
 fn status_words(filter: &ListFilter) -> Option<Vec<&'static str>> {
     filter.statuses.as_ref().map(|statuses| statuses.iter().map(|status| status.as_str()).collect())
+}
+
+fn failure_codes(filter: &ListFilter) -> Option<Vec<&'static str>> {
+    filter.failures.as_ref().map(|failures| failures.iter().map(|failure| failure.as_str()).collect())
 }
 
 /// A duration for a `bigint` of microseconds.

@@ -316,6 +316,9 @@ async fn executions_are_what_was_run_and_what_it_cost(pool: PgPool) {
         ("?model=sdxl-lightning-4step", 4, 4),
         ("?model=demo-4step", 0, 0),
         ("?workflow_id=x", 0, 0),
+        ("?error_classification=provider_error,internal_error", 1, 1),
+        ("?error_classification=invalid_user_input", 0, 0),
+        ("?error_classification=provider_auth&status=error", 0, 0),
         ("?to=2020-01-01T00:00:00Z", 0, 0),
         ("?from=2020-01-01T00:00:00Z", 4, 4),
         ("?from=2020-01-01T00:00:00+01:00&to=9999-12-31T23:59:59Z", 4, 4),
@@ -356,6 +359,13 @@ async fn every_refusal_is_of_eachlabs_shape(pool: PgPool) {
         (400, "slug parameter is required", get("/v1/model")),
         (400, "limit must be an integer between 1 and 500", get("/eachlabs/v1/models?limit=0")),
         (400, "status must be a list of created, starting, success, error", get("/v1/executions?status=cancelled")),
+        (
+            400,
+            "error_classification must be a list of content_moderation, execution_timeout, invalid_user_input, \
+             invalid_model_config, provider_auth, provider_error, provider_rate_limit, provider_unavailable, \
+             internal_error, unknown",
+            get("/v1/executions?error_classification=provider_error,bad_luck"),
+        ),
         (400, "model must not contain the NUL character", get("/v1/executions?model=%00")),
         (400, "from must be a time like 2026-01-31T12:00:00Z", get("/v1/executions?from=-99999-01-01T00:00:00Z")),
         (422, "invalid request body", raw("{", "application/json")),

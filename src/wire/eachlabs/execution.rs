@@ -7,7 +7,7 @@ use super::super::{
     BaseUrl,
     exact::{Dollars, Moment, Seconds},
 };
-use crate::domain::{NanoUsd, Prediction, PredictionId, Status};
+use crate::domain::{FailureCode, NanoUsd, Prediction, PredictionId, Status};
 
 const fn status_word(status: Status) -> &'static str {
     match status {
@@ -24,6 +24,29 @@ const fn status_word(status: Status) -> &'static str {
 pub fn parse_status(word: &str) -> Option<Status> {
     let canceled = |status: &Status| *status == Status::Canceled;
     Status::ALL.into_iter().filter(|status| !canceled(status)).find(|status| status_word(*status) == word)
+}
+
+/// The vendor's words for why an execution failed, each with what that is here: whoever runs the model is its provider, and
+/// has neither keys nor limits of its own to fail by.
+const CLASSIFICATIONS: [(&str, &[FailureCode]); 10] = [
+    ("content_moderation", &[FailureCode::ContentModeration]),
+    ("execution_timeout", &[FailureCode::DeadlineExceeded, FailureCode::TimeLimit]),
+    ("invalid_user_input", &[FailureCode::InvalidInput]),
+    ("invalid_model_config", &[]),
+    ("provider_auth", &[]),
+    ("provider_error", &[FailureCode::OutOfMemory, FailureCode::WorkerLost]),
+    ("provider_rate_limit", &[]),
+    ("provider_unavailable", &[]),
+    ("internal_error", &[FailureCode::Internal]),
+    ("unknown", &[]),
+];
+
+/// The failures that a filter's words mean, with commas between; the error says what they must be.
+pub fn parse_classifications(words: &str) -> Result<Vec<FailureCode>, String> {
+    let meant = |word| CLASSIFICATIONS.into_iter().find(|(known, _)| *known == word).map(|(_, failures)| failures);
+    let failures: Option<Vec<_>> = words.split(',').map(meant).collect();
+    let known = || CLASSIFICATIONS.map(|(word, _)| word).join(", ");
+    failures.map(|failures| failures.concat()).ok_or_else(|| format!("must be a list of {}", known()))
 }
 
 /// A prediction in the list.

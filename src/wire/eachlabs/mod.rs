@@ -29,7 +29,7 @@ use crate::domain::{
 
 pub use answer::{Canceled, Created, Finished, TimedOut};
 pub use create::CreatePrediction;
-pub use execution::{Execution, Executions, parse_status};
+pub use execution::{Execution, Executions, parse_classifications, parse_status};
 pub use model::Model;
 pub use refused::Refused;
 pub use upload::{Presign, Presigned};
