@@ -3,10 +3,12 @@
 use std::{
     collections::BTreeSet,
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    process::Command,
 };
 
-use crate::{repository, text};
+use crate::{process::TestFolder, repository, text};
 
 /// What a `FROM` or a `COPY --from=` may name besides a stage above it: a base that an argument gives.
 const BASES: [&str; 4] = ["${RUST}", "${DEBIAN}", "${CUDA}", "${CUDA_RUNTIME}"];
@@ -101,4 +103,39 @@ fn the_images_build_is_given_everything_that_it_reads() {
     for path in read {
         assert!(given.iter().any(|given| path.starts_with(given)), "{}", path.display());
     }
+}
+
+/// Runs the container's first program on that folder as if by root, with programs in the place of those that only root may
+/// run. Says whether it went well, what those were given, and what it wrote as an error.
+fn start(data: &Path, folder: &Path) -> (bool, String, String) {
+    let (programs, asked) = (folder.join("programs"), folder.join("asked"));
+    fs::create_dir_all(&programs).unwrap();
+    let _ = fs::remove_file(&asked);
+    for (name, does) in [("id", "echo 0"), ("chown", "echo \"chown $*\" >>$ASKED"), ("setpriv", "echo \"$*\" >>$ASKED")]
+    {
+        let program = programs.join(name);
+        fs::write(&program, format!("#!/bin/sh\n{does}\n")).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let mut start = Command::new("sh");
+    start.arg(repository("deploy/container/start")).arg("serve").env("FOURSTEP_DATA__DIR", data).env("ASKED", &asked);
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    let output = start.env("PATH", path).output().unwrap();
+    let asked = fs::read_to_string(asked).unwrap_or_default();
+    (output.status.success(), asked, String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn a_container_takes_over_an_empty_folder_and_leaves_somebodys_alone() {
+    let folder = TestFolder::new();
+    let data = folder.0.join("data");
+    fs::create_dir(&data).unwrap();
+    let (went_well, asked, error) = start(&data, &folder.0);
+    assert!(went_well && asked.starts_with(&format!("chown 10001:10001 {}\n", data.display())), "{asked}{error}");
+    assert!(asked.contains("--reuid=10001") && asked.trim_end().ends_with("fourstep serve"), "{asked}");
+
+    fs::write(data.join("lock"), "").unwrap();
+    let (went_well, asked, error) = start(&data, &folder.0);
+    assert!(!went_well && asked.is_empty(), "{asked}");
+    assert!(error.contains("is not empty and belongs to user") && error.contains("Mount a volume"), "{error}");
 }
