@@ -19,7 +19,9 @@ fn known() -> BTreeSet<String> {
 fn named(text: &str) -> BTreeSet<String> {
     let words = text.split(|character: char| !(character.is_ascii_uppercase() || "_".contains(character)));
     let words = words.filter(|word| word.starts_with("FOURSTEP_") && word.trim_end_matches('_').contains("__"));
-    words.map(|word| word.trim_end_matches("_FILE").to_owned()).collect()
+    // A secret's file, and not the option `file` of a section.
+    let option = |word: &str| word.strip_suffix("_FILE").filter(|rest| !rest.ends_with('_')).unwrap_or(word).to_owned();
+    words.map(option).collect()
 }
 
 fn files(folder: &Path, found: &mut Vec<String>) {
