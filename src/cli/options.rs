@@ -50,7 +50,7 @@ pub(crate) struct Device {
     /// Merge the LoRA of this file into the weights, so much of it (1 if not said); may be repeated
     #[arg(long, value_name = "FILE[:SCALE]")]
     lora: Vec<String>,
-    /// Number of workers, or auto for one on each device [default: auto]
+    /// Number of workers, all on the same device; auto is one [default: auto]
     #[arg(long, value_name = "N")]
     workers: Option<String>,
     /// What runs predictions: sdxl, or mock for tests without a model [default: sdxl]

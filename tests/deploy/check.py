@@ -1,7 +1,7 @@
 """check.py HELM_FOLDER CHART [helm's options]: the chart linted, rendered, and every document checked against the schema of
 its kind in Kubernetes, as a JSON list. Kinds that are no part of Kubernetes have no schema here and are listed all the same.
 
-check.py --files COMPOSE WORKFLOW: these two checked against the schemas of Compose and of GitHub's workflows.
+check.py --files COMPOSE WORKFLOW: these two checked against the schemas of Compose and of GitHub's workflows; the first as JSON.
 """
 import importlib.util
 import io
@@ -54,6 +54,8 @@ def check_files(compose, workflow):
     check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema"]
     subprocess.run([*check, "vendor.compose-spec", compose], check=True, stdout=sys.stderr)
     subprocess.run([*check, "vendor.github-workflows", workflow], check=True, stdout=sys.stderr)
+    with open(compose) as file:
+        json.dump(yaml.safe_load(file), sys.stdout)
 
 
 if sys.argv[1] == "--files":
