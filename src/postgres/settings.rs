@@ -41,7 +41,7 @@ const FIXED: [(&str, &str); 18] = [
     ("fsync", "on"),
     ("synchronous_commit", "on"),
     ("full_page_writes", "on"),
-    // Small and enough: queue and ledger fit, and the pools of a server and a few dozen workers too.
+    // Small and enough: queue and ledger fit, and the connections of a server (12) and of six workers (13 each).
     ("shared_buffers", "128MB"),
     ("max_connections", "100"),
     // The write-ahead log of a demonstration need not take a gigabyte of somebody's laptop.

@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, PgPool};
 
 use crate::{
     process::{Client, Program, TestFolder, url_of},
-    repository,
+    repository, text,
 };
 
 /// Python with helm and the schemas, installed once and again when what is pinned changes.
@@ -45,7 +45,10 @@ fn check(arguments: &[&str]) -> Output {
 fn render(values: &[&str]) -> Vec<Value> {
     let folder = PYTHON.parent().unwrap().to_str().unwrap();
     let mut arguments = vec![folder, "deploy/helm/fourstep"];
-    values.iter().for_each(|value| arguments.extend(["--set", value]));
+    for value in values {
+        // Variables are texts, also those that look like numbers.
+        arguments.extend([if value.starts_with("environment.") { "--set-string" } else { "--set" }, value]);
+    }
     serde_json::from_slice(&check(&arguments).stdout).unwrap()
 }
 
@@ -56,7 +59,14 @@ fn find<'a>(documents: &'a [Value], kind: &str, name: &str) -> &'a Value {
 
 #[test]
 fn compose_and_the_workflow_follow_their_schemas() {
-    check(&["--files", "deploy/compose.yaml", ".github/workflows/ci.yaml"]);
+    let compose = check(&["--files", "deploy/compose.yaml", ".github/workflows/ci.yaml"]).stdout;
+    let services = serde_json::from_slice::<Value>(&compose).unwrap()["services"].take();
+    let server = &services["server"]["healthcheck"]["test"];
+    assert!(server.as_array().unwrap().contains(&"--live".into()), "it has no workers of its own: {server}");
+    let devices = ["worker", "worker-1"].map(|worker| {
+        services[worker]["deploy"]["resources"]["reservations"]["devices"][0]["device_ids"][0].as_str().unwrap()
+    });
+    assert_ne!(devices[0], devices[1]);
 }
 
 #[test]
@@ -98,8 +108,7 @@ fn the_chart_is_valid_with_its_defaults_and_with_everything_turned_the_other_way
 fn no_pod_is_root_or_writes_outside_its_volume() {
     for document in render(&[]) {
         let pod = &document["spec"]["template"]["spec"];
-        let containers = ["containers", "initContainers"].iter().filter_map(|kind| pod[kind].as_array()).flatten();
-        for container in containers {
+        for (_, container) in containers(std::slice::from_ref(&document)) {
             assert_eq!(pod["securityContext"]["runAsUser"], 10001, "{document}");
             assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{document}");
             assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true, "{document}");
@@ -107,6 +116,84 @@ fn no_pod_is_root_or_writes_outside_its_volume() {
             assert_eq!(container["securityContext"]["capabilities"]["drop"][0], "ALL", "{document}");
         }
     }
+}
+
+/// Every container of the documents, with the name of its pod's owner.
+fn containers(documents: &[Value]) -> Vec<(&str, &Value)> {
+    let mut all = Vec::new();
+    for document in documents {
+        let pod = &document["spec"]["template"]["spec"];
+        let containers = ["containers", "initContainers"].iter().filter_map(|kind| pod[kind].as_array()).flatten();
+        all.extend(containers.map(|container| (document["metadata"]["name"].as_str().unwrap(), container)));
+    }
+    all
+}
+
+#[test]
+fn every_container_is_told_what_is_set_and_each_of_it_once() {
+    let documents = render(&[
+        "environment.HTTPS_PROXY=http://proxy:3128",
+        "environment.FOURSTEP_SERVER__SHUTDOWN_SECONDS=5",
+        "environment.FOURSTEP_SERVER__PUBLIC_URL=http://elsewhere",
+        "environment.FOURSTEP_METRICS__LISTEN=127.0.0.1:1",
+        "environment.HF_TOKEN=plain",
+        "api.publicUrl=https://images.example.com",
+        "worker.drainSeconds=120",
+        "secretEnvironment[0].name=HF_TOKEN",
+        "secretEnvironment[0].secret=hugging-face",
+        "secretEnvironment[0].key=token",
+    ]);
+    let containers = containers(&documents);
+    assert_eq!(containers.len(), 4, "API, migration, worker and what fetches its weights");
+    for (owner, container) in containers {
+        let variables = container["env"].as_array().unwrap();
+        let named = |name: &str| {
+            let found: Vec<_> = variables.iter().filter(|variable| variable["name"] == name).collect();
+            assert_eq!(found.len(), 1, "{owner}, {}: {name}", container["name"]);
+            found[0]
+        };
+        variables.iter().for_each(|variable| _ = named(variable["name"].as_str().unwrap()));
+        assert_eq!(named("HTTPS_PROXY")["value"], "http://proxy:3128");
+        assert_eq!(named("HF_TOKEN")["valueFrom"]["secretKeyRef"]["name"], "hugging-face");
+        assert_eq!(named("FOURSTEP_METRICS__LISTEN")["value"], "0.0.0.0:9464", "where its port is");
+        let (drain, url) = (named("FOURSTEP_SERVER__SHUTDOWN_SECONDS"), named("FOURSTEP_SERVER__PUBLIC_URL"));
+        assert_eq!(drain["value"], if container["name"] == "worker" { "120" } else { "5" });
+        assert_eq!(
+            url["value"],
+            if container["name"] == "api" { "https://images.example.com" } else { "http://elsewhere" }
+        );
+    }
+}
+
+#[test]
+fn a_new_worker_waits_for_no_gpu_and_for_its_own_model() {
+    let documents = render(&["worker.model=another-model", "worker.minReadySeconds=90"]);
+    let worker = &find(&documents, "Deployment", "demo-worker")["spec"];
+    assert_eq!(worker["strategy"]["rollingUpdate"]["maxSurge"], 0, "all GPUs may be taken");
+    assert_eq!(
+        (&worker["strategy"]["rollingUpdate"]["maxUnavailable"], &worker["minReadySeconds"]),
+        (&1.into(), &90.into())
+    );
+    let pull = &worker["template"]["spec"]["initContainers"][0]["args"];
+    assert_eq!(pull, &serde_json::json!(["pull", "another-model"]));
+}
+
+/// `docs/operations.md` and `values.yaml` say the sum.
+#[test]
+fn the_connections_of_all_pods_are_as_many_as_is_documented() {
+    let documents = render(&[]);
+    let worker = &find(&documents, "Deployment", "demo-worker")["spec"]["template"]["spec"]["containers"][0]["env"];
+    let mut variables = worker.as_array().unwrap().iter();
+    let pool = variables.find(|variable| variable["name"] == "FOURSTEP_DATABASE__POOL_SIZE").unwrap();
+    let pool: i64 = pool["value"].as_str().unwrap().parse().unwrap();
+    let most = |kind, name, field| find(&documents, kind, name)["spec"][field].as_i64().unwrap();
+    let apis = most("HorizontalPodAutoscaler", "demo-api", "maxReplicas");
+    let workers = most("ScaledObject", "demo-worker", "maxReplicaCount");
+    let defaults: toml::Table = text("config/default.toml").parse().unwrap();
+    let default = defaults["database"]["pool_size"].as_integer().unwrap();
+    let sum = apis * (default + 2) + workers * (pool + 3);
+    assert!(text("docs/operations.md").contains(&format!("= {sum}, and")), "{sum}");
+    assert!(text("deploy/helm/fourstep/values.yaml").contains(&format!("that is {sum}, and")), "{sum}");
 }
 
 #[test]

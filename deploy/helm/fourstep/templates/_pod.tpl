@@ -42,21 +42,33 @@ securityContext:
   capabilities: { drop: [ALL] }
 {{- end }}
 
+{{/* Called with (list $ (dict NAME value …)): the component's own variables first, then secrets, then
+     `environment`. A name that comes again is left out: Kubernetes keeps one of two, and server-side apply refuses them. */}}
 {{- define "fourstep.environment" -}}
 {{- $ := index . 0 -}}
+{{- $own := merge (dict "FOURSTEP_METRICS__LISTEN" "0.0.0.0:9464") (index . 1) -}}
 - name: DATABASE_URL
   valueFrom:
     secretKeyRef: { name: {{ $.Values.database.secret | quote }}, key: {{ $.Values.database.key | quote }} }
-- name: FOURSTEP_METRICS__LISTEN
-  value: "0.0.0.0:9464"
-{{- range $name, $value := $.Values.environment }}
+{{- $taken := dict "DATABASE_URL" true -}}
+{{- range $name, $value := $own }}
+{{- $_ := set $taken $name true }}
 - name: {{ $name }}
   value: {{ $value | quote }}
 {{- end }}
 {{- range $.Values.secretEnvironment }}
+{{- if not (hasKey $taken .name) }}
+{{- $_ := set $taken .name true }}
 - name: {{ .name }}
   valueFrom:
     secretKeyRef: { name: {{ .secret | quote }}, key: {{ .key | quote }} }
+{{- end }}
+{{- end }}
+{{- range $name, $value := $.Values.environment }}
+{{- if not (hasKey $taken $name) }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
 {{- end }}
 {{- end }}
 
