@@ -26,7 +26,7 @@ const SERVED: &str = "http://127.0.0.1:8000";
 const NOT_HERE: [(&str, &str); 6] = [
     ("make run\n", "builds the program"),
     ("make run ARGS=", "builds the program, and needs the weights"),
-    ("tools/cuda/kit ", "builds for a GPU, which takes a compiler of 100 MB and half an hour"),
+    ("mkdir -p target && tools/cuda/kit ", "builds for a GPU, which takes a compiler of 100 MB and half an hour"),
     ("docker build", "needs a container engine"),
     ("export FOURSTEP_ARTIFACTS__URL=", "needs a bucket, which tests/clients/s3.rs and tests/hosts have"),
     ("make test ", "runs all tests, this one among them"),
