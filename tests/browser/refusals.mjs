@@ -10,10 +10,24 @@ test("what is wrong with an input is said at its field", async () => {
   await page.getByText("Say what to draw.").waitFor();
   await draw(page, "a bad size", { width: 300 });
   await page.getByRole("alert").getByText("width").first().waitFor();
-  assert.equal(await page.locator("#field-width").getAttribute("aria-invalid"), "true");
-  await set(page, { width: 256 });
+  const width = page.locator("#field-width");
+  assert.equal(await width.getAttribute("aria-invalid"), "true");
+  // By hand, letter by letter: what is being put right stays in sight.
+  await width.press("Control+a");
+  await width.pressSequentially("256");
+  assert.ok(await page.locator("details.advanced").evaluate((details) => details.open));
+  assert.equal(await width.inputValue(), "256");
   await page.getByRole("button", { name: "Run", exact: true }).click();
   await page.locator(".picture.loaded").waitFor();
+  await close();
+});
+
+test("what is wrong with an advanced field opens the advanced controls", async () => {
+  const { page, close } = await open(browser, server, { expected: ["422"] });
+  await draw(page, "a bad size", { width: 300 });
+  await page.locator("details.advanced > summary").click();
+  await page.getByRole("button", { name: "Run", exact: true }).click();
+  await page.locator("#field-width[aria-invalid=true]").waitFor();
   await close();
 });
 

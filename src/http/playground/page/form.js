@@ -1,6 +1,6 @@
 // The input form, made from the model's JSON Schema: a field the server learns appears here by itself.
 
-import { html } from "./vendor/preact-htm.js";
+import { html, useEffect, useState } from "./vendor/preact-htm.js";
 import { Icon } from "./icons.js";
 import { ImageInput } from "./image-input.js";
 
@@ -25,10 +25,15 @@ export function Fields({ properties, example, values, errors, lastSeed, set, onP
   rest.sort((one, other) => (properties[one]["x-order"] ?? 99) - (properties[other]["x-order"] ?? 99));
   // What is said at length comes first and needs the room.
   const [texts, others] = [rest.filter((name) => isText(properties[name])), rest.filter((name) => !isText(properties[name]))];
+  // What is wrong is shown, and stays so while it is put right: with its first letter it is wrong no more.
+  const [isOpen, setOpen] = useState(false);
+  useEffect(() => {
+    if ([...rest, "width", "height", "seed"].some((name) => errors[name])) setOpen(true);
+  }, [errors]);
   return html`
     ${properties.prompt && html`<${Prompt} ...${field("prompt")} example=${example} />`}
     ${properties.image && html`<${ImageInput} ...${field("image")} onParameters=${onParameters} strength=${properties.prompt_strength && field("prompt_strength")} />`}
-    <details class="advanced" open=${[...rest, "width", "height", "seed"].some((name) => errors[name])}>
+    <details class="advanced" open=${isOpen} onToggle=${(/** @type {any} */ event) => setOpen(event.target.open)}>
       <summary>Advanced controls</summary>
       <div class="grid">
         ${properties.width && properties.height && html`<${Size} width=${field("width")} height=${field("height")} ofImage=${Boolean(values.image)} />`}
