@@ -31,6 +31,18 @@ test("what is wrong with an advanced field opens the advanced controls", async (
   await close();
 });
 
+test("a key that may not read is told so, and can be changed for another", async () => {
+  const key = await server.newKey("--scopes", "predictions:write");
+  const { page, close, watched } = await open(browser, server, { key, expected: ["403"] });
+  await page.getByRole("status").getByText("This key may not do that: this API key does not have the scope predictions:read.", { exact: true }).waitFor();
+  await page.getByRole("button", { name: "Change key" }).click();
+  await page.getByLabel("API key").fill(server.key);
+  await page.getByRole("button", { name: "Continue" }).click();
+  await page.getByLabel("Prompt", { exact: true }).waitFor();
+  assert.equal(watched.urls.filter((url) => url.endsWith("/models")).length, 2, "asked once with each");
+  await close();
+});
+
 test("a spent budget is said in words, with what is left of it", async () => {
   const key = await server.newKey("--budget", "0.000001");
   const { page, close } = await open(browser, server, { key, expected: ["402"] });

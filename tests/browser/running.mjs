@@ -51,6 +51,26 @@ test("the printed link brings the key, and the key leaves the address at once", 
   assert.ok(!server.log.includes(server.key));
 });
 
+test("the printed link brings the key to a page that is open already", async () => {
+  const { page, watched, close } = await open(browser, server, { withKey: false });
+  await page.getByLabel("API key").waitFor();
+  await page.goto(`${server.url}/#key=${server.key}`);
+  await page.getByLabel("Prompt", { exact: true }).waitFor();
+  assert.equal(page.url(), `${server.url}/`);
+  // In the place of another, too.
+  const other = await server.newKey();
+  await page.goto(`${server.url}/#key=${other}`);
+  await page.waitForFunction((other) => localStorage.getItem("fourstep-key") === other, other);
+  await page.getByLabel("Prompt", { exact: true }).waitFor();
+  assert.equal(page.url(), `${server.url}/`);
+  const asked = page.waitForRequest((request) => request.url().endsWith("/predictions"));
+  await draw(page, "with the other key");
+  assert.equal((await asked).headers().authorization, `Bearer ${other}`);
+  await page.locator(".picture.loaded").waitFor();
+  assert.ok(watched.urls.every((url) => !url.split("#")[0].includes(other)));
+  await close();
+});
+
 test("a run is canceled in its middle", async () => {
   const { page, close } = await open(browser, server);
   await draw(page, "too long", { num_inference_steps: 10, num_outputs: 4 });

@@ -53,12 +53,13 @@ export function forgetKey() {
   localStorage.removeItem(KEY);
 }
 
-/** Takes the key of a link like `/#key=fs_…`, and takes it out of the address at once. */
+/** Takes the key of a link like `/#key=fs_…`, and takes it out of the address at once. Says whether there was one. */
 export function takeKeyFromLink() {
   const key = new URLSearchParams(location.hash.slice(1)).get("key");
-  if (!key) return;
+  if (!key) return false;
   storeKey(key);
   history.replaceState(null, "", location.pathname);
+  return true;
 }
 
 /**
@@ -90,6 +91,7 @@ function explain(response, problem) {
   const again = response.headers.get("Retry-After");
   const when = again ? ` Try again in ${again} s.` : "";
   if (response.status === 401) return "This key is not known here.";
+  if (response.status === 403) return `This key may not do that: ${detail}.`;
   if (response.status === 402) return `There is not enough money: ${detail}.`;
   if (response.status === 429) return `Too many requests: ${detail}.${when}`;
   if (response.status === 503) return `The server is busy: ${detail}.${when}`;

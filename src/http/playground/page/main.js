@@ -12,7 +12,7 @@ function App() {
   const [key, setKey] = useState(storedKey());
   const [wrong, setWrong] = useState(false);
   const [models, setModels] = useState(/** @type {Model[] | null} */ (null));
-  const [trouble, setTrouble] = useState("");
+  const [trouble, setTrouble] = useState({ text: "", forGood: false });
   const ask = useCallback((/** @type {boolean} */ wrong) => {
     forgetKey();
     setModels(null);
@@ -20,24 +20,42 @@ function App() {
     setKey(null);
   }, []);
   useEffect(() => {
+    setTrouble({ text: "", forGood: false });
     if (!key) return;
     let timer = 0;
-    const load = () => loadModels().then((models) => {
-      setTrouble("");
-      setModels(models);
-    }, (error) => {
-      if (error instanceof Refusal && error.status === 401) return ask(true);
-      setTrouble(error.message);
-      timer = setTimeout(load, 2000);
+    let isOver = false;
+    const load = () => loadModels().then((models) => isOver || setModels(models), (error) => {
+      if (isOver) return;
+      const status = error instanceof Refusal ? error.status : 0;
+      if (status === 401) return ask(true);
+      // Asking again would not change what the key may do.
+      setTrouble({ text: error.message, forGood: status === 403 });
+      if (status !== 403) timer = setTimeout(load, 2000);
     });
     load();
-    return () => clearTimeout(timer);
+    return () => {
+      isOver = true;
+      clearTimeout(timer);
+    };
+  }, [key]);
+  useEffect(() => {
+    // A link that is opened in a tab which already shows the page loads nothing anew.
+    const take = () => {
+      if (!takeKeyFromLink() || storedKey() === key) return;
+      setModels(null);
+      setWrong(false);
+      setKey(storedKey());
+    };
+    addEventListener("hashchange", take);
+    return () => removeEventListener("hashchange", take);
   }, [key]);
   if (!key) {
     return html`<${Frame}><main class="narrow"><${KeyForm} wrong=${wrong} onKey=${() => { setWrong(false); setKey(storedKey()); }} /></main><//>`;
   }
   if (!models) {
-    return html`<${Frame}><main class="narrow"><p class=${trouble ? "trouble" : ""} role="status">${trouble ? `${trouble} Trying again …` : ""}</p></main><//>`;
+    const { text, forGood } = trouble;
+    return html`<${Frame} onForget=${text ? () => ask(false) : undefined}><main class="narrow">
+      <p class=${text && "trouble"} role="status">${text && !forGood ? `${text} Trying again …` : text}</p></main><//>`;
   }
   return html`<${Workshop} models=${models} onForget=${() => ask(false)} onWrongKey=${() => ask(true)} />`;
 }
