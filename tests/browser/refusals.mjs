@@ -43,6 +43,26 @@ test("a key that may not read is told so, and can be changed for another", async
   await close();
 });
 
+test("an answer that is lost costs nothing: trying again finds what was made", async () => {
+  const { page, close } = await open(browser, server, { expected: ["ERR_"] });
+  // The request arrives, its answer does not.
+  await page.route("**/predictions", async (route) => {
+    await route.fetch();
+    await route.abort();
+  }, { times: 1 });
+  await draw(page, "only once");
+  await page.getByRole("alert").getByText("The server does not answer.").waitFor();
+  await page.getByRole("button", { name: "Try again" }).click();
+  await page.locator(".picture.loaded").waitFor();
+  // The same again is another.
+  await page.getByRole("button", { name: "Run", exact: true }).click();
+  await page.locator(".picture.loaded").waitFor({ state: "detached" });
+  await page.locator(".picture.loaded").waitFor();
+  const { results } = await (await server.fetch("predictions?limit=10")).json();
+  assert.equal(results.filter(({ input }) => input.prompt === "only once").length, 2);
+  await close();
+});
+
 test("a spent budget is said in words, with what is left of it", async () => {
   const key = await server.newKey("--budget", "0.000001");
   const { page, close } = await open(browser, server, { key, expected: ["402"] });

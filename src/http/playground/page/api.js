@@ -112,11 +112,12 @@ export async function discover() {
 /**
  * @param {string} model
  * @param {Input} input
+ * @param {string} intent creates with the same one make one prediction
  * @returns {Promise<Prediction>}
  */
-export async function create(model, input) {
+export async function create(model, input, intent) {
   const body = JSON.stringify({ model, input });
-  const headers = { "Content-Type": "application/json" };
+  const headers = { "Content-Type": "application/json", "Idempotency-Key": intent };
   return (await request("predictions", { method: "POST", headers, body })).json();
 }
 

@@ -14,6 +14,9 @@ import { Refusal, cancel, create, follow } from "./api.js";
  * }} Run
  */
 
+/** Names a wish to draw, so that asking again after a lost answer draws it once. (`randomUUID` is there with TLS alone.) */
+const newIntent = () => Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(16)).join("-");
+
 const ENDED = ["succeeded", "failed", "canceled"];
 
 /**
@@ -23,6 +26,7 @@ const ENDED = ["succeeded", "failed", "canceled"];
 export function useRun(shape, onRefusal) {
   const [run, setRun] = useState(/** @type {Run | null} */ (null));
   const following = useRef(/** @type {AbortController | null} */ (null));
+  const lost = useRef({ question: "", intent: "" });
   const change = (/** @type {Partial<Run>} */ news) => setRun((run) => run && { ...run, ...news });
   const refuse = (/** @type {any} */ error) => {
     if (!(error instanceof Refusal)) throw error;
@@ -66,8 +70,12 @@ export function useRun(shape, onRefusal) {
   const start = async (model, input, size) => {
     following.current?.abort();
     setRun({ ...fresh(input), ...size });
+    const question = JSON.stringify({ model, input });
+    const intent = lost.current.question === question ? lost.current.intent : newIntent();
+    lost.current = { question, intent };
     try {
-      const prediction = await create(model, input);
+      const prediction = await create(model, input, intent);
+      lost.current = { question: "", intent: "" };
       change({ phase: "queued", prediction, position: prediction.queue_position ?? undefined, eta: prediction.eta_seconds ?? undefined });
       await watch(prediction.id);
     } catch (error) {
