@@ -40,6 +40,41 @@ test("the history lists, filters, and tells everything about one", async () => {
   await close();
 });
 
+test("an answer that comes late changes nothing that was asked since", async () => {
+  const { page, close } = await open(browser, server);
+  let letGo;
+  const held = new Promise((go) => (letGo = go));
+  await page.route(/predictions\?limit=24$/, async (route) => {
+    const response = await route.fetch();
+    await held;
+    await route.fulfill({ response });
+  });
+  await page.getByRole("link", { name: "History" }).click();
+  await page.getByLabel("Show").selectOption("canceled");
+  await page.locator(".entry", { hasText: "too long" }).waitFor();
+  const late = page.waitForResponse(/predictions\?limit=24$/);
+  letGo();
+  await (await late).finished();
+  // It has been read, and shown if it would be, when what is asked after it has been.
+  await page.evaluate(() => fetch("livez").then(() => new Promise((shown) => requestAnimationFrame(() => setTimeout(shown)))));
+  assert.equal(await page.locator(".entry", { hasText: "for the record" }).count(), 0);
+  await close();
+});
+
+test("what could not be fetched is asked for again", async () => {
+  const { page, close } = await open(browser, server, { expected: ["ERR_"] });
+  await page.route(/predictions\?limit=24$/, (route) => route.continue({ url: route.request().url().replace("24", "1") }));
+  await page.route(/predictions\?.*limit=1&|predictions\?.*cursor/, (route) => route.abort(), { times: 1 });
+  await page.getByRole("link", { name: "History" }).click();
+  await page.getByRole("button", { name: "More" }).click();
+  await page.getByRole("alert").getByText("The server does not answer.").waitFor();
+  assert.equal(await page.locator(".entry").count(), 1);
+  await page.getByRole("button", { name: "Try again" }).click();
+  await page.locator(".entry").nth(1).waitFor();
+  await page.getByRole("button", { name: "More" }).waitFor();
+  await close();
+});
+
 test("the costs of a day are the sum of what was charged", async () => {
   const { page, close } = await open(browser, server);
   await page.goto(`${server.url}/#history`);

@@ -1,6 +1,6 @@
 // What was drawn before, by day.
 
-import { html, useEffect, useState } from "./vendor/preact-htm.js";
+import { html, useEffect, useRef, useState } from "./vendor/preact-htm.js";
 import { list, local, usage } from "./api.js";
 import { Detail } from "./detail.js";
 import { clock, day, money, seconds } from "./format.js";
@@ -18,15 +18,20 @@ export function History({ onShow }) {
   const [open, setOpen] = useState(/** @type {Prediction | null} */ (null));
   const [{ predictions, next, state }, setPage] = useState(
     /** @type {{predictions: Prediction[], next: string | null, state: string}} */ ({ predictions: [], next: null, state: "loading" }));
+  const latest = useRef(0);
   const load = async (/** @type {string} */ query, /** @type {Prediction[]} */ before) => {
+    const question = ++latest.current;
+    // An answer that comes after the next question is to none that is still asked.
+    const answer = (/** @type {{predictions: Prediction[], next: string | null, state: string}} */ page) => question === latest.current && setPage(page);
     try {
       const page = await list(query);
-      setPage({ predictions: [...before, ...page.results], next: page.next && new URL(page.next).search, state: "" });
+      answer({ predictions: [...before, ...page.results], next: page.next && new URL(page.next).search, state: "" });
     } catch (error) {
-      setPage({ predictions: before, next: null, state: /** @type {Error} */ (error).message });
+      answer({ predictions: before, next: query, state: /** @type {Error} */ (error).message });
     }
   };
   useEffect(() => {
+    setPage((page) => ({ ...page, next: null }));
     load(`?limit=${PAGE}${status && `&status=${status}`}`, []);
   }, [status]);
   useEffect(() => {
@@ -53,7 +58,7 @@ export function History({ onShow }) {
       <ul class="gallery">${ofDay.map((prediction) => html`<li key=${prediction.id}><${Entry} prediction=${prediction} onOpen=${() => setOpen(prediction)} /></li>`)}</ul>
     </section>`)}
     ${open && html`<${Detail} key=${open.id} prediction=${open} word=${wordFor(open.status)} onClose=${() => setOpen(null)} onOpen=${() => onShow(open)} />`}
-    ${next && html`<p class="center"><button type="button" onClick=${() => load(next, predictions)}>More</button></p>`}
+    ${next && html`<p class="center"><button type="button" onClick=${() => load(next, predictions)}>${state ? "Try again" : "More"}</button></p>`}
   </section>`;
 }
 
