@@ -5,6 +5,9 @@ import { mkdirSync, readFileSync } from "node:fs";
 import { test } from "node:test";
 import { browser, open, server } from "./support.mjs";
 
+/** A red square. */
+const PNG = Buffer.from("iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAIAAAAlC+aJAAAAS0lEQVR42u3PQQkAAAgAsetfWiP4FgYrsKZeS0BAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBA"
+  + "QEBAQEBAQEBAQEBAQEDgsqnc8OJg6Ln3AAAAAElFTkSuQmCC", "base64");
 const axe = readFileSync(new URL("node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
 
 test("the page leads to the reference, where every operation says what it does and can be tried", async () => {
@@ -34,6 +37,23 @@ test("the page leads to the reference, where every operation says what it does a
   await close();
 });
 
+test("a picture is uploaded from the reference, as it is and in a form", async () => {
+  const { page, close } = await open(browser, server, { path: "docs#files_send" });
+  await page.getByLabel("API key").fill(server.key);
+  const form = page.locator("#files_send form");
+  const picture = { name: "red.png", mimeType: "image/png", buffer: PNG };
+  for (const [mediaType, name] of Object.entries({ "application/octet-stream": "Body", "multipart/form-data": "file" })) {
+    await form.getByLabel("Media type").selectOption(mediaType);
+    await form.getByLabel(name, { exact: true }).setInputFiles(picture);
+    const answer = page.waitForResponse((response) => response.request().method() === "POST");
+    await form.getByRole("button", { name: "Send" }).click();
+    assert.equal((await answer).status(), 201, mediaType);
+    await form.getByRole("heading", { name: "201 Created" }).waitFor();
+    assert.deepEqual(JSON.parse(await form.locator("pre").last().innerText()).metadata ?? {}, name === "file" ? { shelf: 7 } : {});
+  }
+  await close();
+});
+
 for (const scheme of ["light", "dark"]) {
   for (const [name, width] of Object.entries({ phone: 390, tablet: 820, desk: 1440 })) {
     test(`the reference fits, and axe finds nothing serious: ${scheme}, ${name}`, async () => {
@@ -41,6 +61,13 @@ for (const scheme of ["light", "dark"]) {
       const options = { viewport: { width, height: 900 }, colorScheme: scheme };
       const { page, close } = await open(browser, server, { options, path: "docs#replicate_download_file" });
       await page.locator("#replicate_download_file form").waitFor();
+      for (const id of ["files_send", "replicate_create_file", "predictions_create"]) {
+        await page.locator(`#${id} > summary`).click();
+        await page.locator(`#${id} form`).waitFor();
+      }
+      for (const id of ["files_send", "predictions_create"]) {
+        await page.locator(`#${id}`).getByLabel("Media type").selectOption("multipart/form-data");
+      }
       await page.screenshot({ path: `screenshots/${scheme}-${name}-reference.png` });
       const overflow = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
       assert.ok(overflow <= 0, `${overflow} pixels too wide`);

@@ -86,55 +86,90 @@ const body = (content, heading) =>
     ),
   );
 
+const PICTURES = "image/png,image/jpeg,image/webp";
+const isFile = (schema) => resolved(schema).format === "binary";
+
+/// A field to fill in, under its name.
+const asked = (name, input) => node("label", { className: "field" }, node("code", {}, name), input);
+
+/// What a body of a media type is written or chosen with, and how what was given is sent.
+const bodyForm = (mediaType, { schema, example }) => {
+  if (mediaType === "multipart/form-data") {
+    const { properties = {}, required = [] } = resolved(schema);
+    const inputs = Object.entries(properties).map(([name, property]) => {
+      const given = isFile(property) ? { type: "file", accept: PICTURES } : { value: example?.[name] ?? "" };
+      return node("input", { name, required: required.includes(name), ...given });
+    });
+    const sent = () => {
+      const form = new FormData();
+      for (const { name, files, value } of inputs) if (value !== "") form.set(name, files?.[0] ?? value);
+      return form;
+    };
+    return { element: node("div", {}, ...inputs.map((input) => asked(input.name, input))), sent };
+  }
+  if (isFile(schema)) {
+    const input = node("input", { type: "file", accept: PICTURES, required: true });
+    return { element: asked("Body", input), sent: () => input.files[0], type: () => input.files[0].type || mediaType };
+  }
+  const text = node("textarea", { value: JSON.stringify(example ?? {}, null, 2), spellcheck: false });
+  return { element: node("label", {}, "Body", text), sent: () => text.value, type: () => mediaType };
+};
+
+/// The body's part of a form: for each of its media types one, of which one is chosen.
+const bodyChoice = (content) => {
+  const forms = Object.entries(content).map(([mediaType, media]) => ({ mediaType, ...bodyForm(mediaType, media) }));
+  if (forms.length < 2) return { elements: forms.map(({ element }) => element), chosen: () => forms[0] };
+  const choice = node("select", {}, ...forms.map(({ mediaType }) => node("option", {}, mediaType)));
+  const place = node("div", {}, forms[0].element);
+  choice.addEventListener("change", () => place.replaceChildren(forms[choice.selectedIndex].element));
+  return { elements: [asked("Media type", choice), place], chosen: () => forms[choice.selectedIndex] };
+};
+
+/// The request that a form's inputs make: its URL, and what `fetch` is told.
+const requestOf = (method, path, inputs, body) => {
+  const headers = new Headers();
+  const query = new URLSearchParams();
+  let url = path.slice(1);
+  for (const { parameter, input } of inputs.filter(({ input }) => input.value !== "")) {
+    if (parameter.in === "path") url = url.replace(`{${parameter.name}}`, encodeURIComponent(input.value));
+    if (parameter.in === "query") query.set(parameter.name, input.value);
+    if (parameter.in === "header") headers.set(parameter.name, input.value);
+  }
+  if (key.value) headers.set("Authorization", `Bearer ${key.value}`);
+  // A form's own type has a boundary in it, which the browser knows.
+  if (body?.type) headers.set("Content-Type", body.type());
+  return [query.size ? `${url}?${query}` : url, { method: method.toUpperCase(), headers, body: body?.sent() }];
+};
+
+/// An answer as it is read: its status, its head, and its picture or text.
+const answered = async (got) => {
+  const head = [...got.headers].map(([name, value]) => `${name}: ${value}`).join("\n");
+  let content;
+  if (got.headers.get("content-type")?.startsWith("image/")) {
+    content = node("img", { src: URL.createObjectURL(await got.blob()), alt: "The picture" });
+  } else {
+    const came = await got.text();
+    let value = came;
+    try { value = JSON.parse(came); } catch { /* It is shown as it came. */ }
+    content = shown(value);
+  }
+  return [node("h3", { className: got.ok ? "" : "bad" }, `${got.status} ${got.statusText}`), shown(head), content];
+};
+
 /// A form that sends the request, and shows what comes back.
 const trial = (method, path, operation) => {
   const inputs = (operation.parameters ?? []).map((parameter) => {
     const input = node("input", { name: parameter.name, required: parameter.required === true });
     return { parameter, input };
   });
-  const mediaType = Object.keys(operation.requestBody?.content ?? {})[0];
-  const example = operation.requestBody?.content[mediaType]?.example;
-  const isForm = mediaType === "multipart/form-data";
-  const picture = isForm ? node("input", { type: "file", accept: "image/*", required: true }) : null;
-  const prompt = isForm ? node("input", { value: example?.prompt ?? "" }) : null;
-  const text = mediaType && !isForm ? node("textarea", { value: JSON.stringify(example ?? {}, null, 2), spellcheck: false }) : null;
+  const body = bodyChoice(operation.requestBody?.content ?? {});
   const answer = node("div", { ariaLive: "polite" });
   const send = async (event) => {
     event.preventDefault();
-    const headers = new Headers();
-    const query = new URLSearchParams();
-    let url = path.slice(1);
-    for (const { parameter, input } of inputs.filter(({ input }) => input.value !== "")) {
-      if (parameter.in === "path") url = url.replace(`{${parameter.name}}`, encodeURIComponent(input.value));
-      if (parameter.in === "query") query.set(parameter.name, input.value);
-      if (parameter.in === "header") headers.set(parameter.name, input.value);
-    }
-    if (key.value) headers.set("Authorization", `Bearer ${key.value}`);
-    let sent = text?.value;
-    if (text) headers.set("Content-Type", mediaType);
-    if (isForm) {
-      sent = new FormData();
-      sent.set("image", picture.files[0]);
-      sent.set("prompt", prompt.value);
-    }
     answer.replaceChildren(node("p", { className: "about" }, "Asking…"));
     try {
-      const got = await fetch(query.size ? `${url}?${query}` : url, { method: method.toUpperCase(), headers, body: sent });
-      const head = [...got.headers].map(([name, value]) => `${name}: ${value}`).join("\n");
-      const isImage = got.headers.get("content-type")?.startsWith("image/");
-      let content;
-      if (isImage) content = node("img", { src: URL.createObjectURL(await got.blob()), alt: "The picture" });
-      else {
-        const came = await got.text();
-        let value = came;
-        try { value = JSON.parse(came); } catch { /* It is shown as it came. */ }
-        content = shown(value);
-      }
-      answer.replaceChildren(
-        node("h3", { className: got.ok ? "" : "bad" }, `${got.status} ${got.statusText}`),
-        shown(head),
-        content,
-      );
+      const got = await fetch(...requestOf(method, path, inputs, body.chosen()));
+      answer.replaceChildren(...(await answered(got)));
     } catch (error) {
       answer.replaceChildren(node("p", { className: "bad" }, String(error)));
     }
@@ -143,12 +178,8 @@ const trial = (method, path, operation) => {
     "form",
     {},
     node("h3", {}, "Try it"),
-    ...inputs.map(({ parameter, input }) =>
-      node("div", { className: "field" }, node("code", {}, parameter.name), node("label", { ariaLabel: parameter.name }, input)),
-    ),
-    picture && node("div", { className: "field" }, node("code", {}, "image"), node("label", {}, picture)),
-    prompt && node("div", { className: "field" }, node("code", {}, "prompt"), node("label", {}, prompt)),
-    text && node("label", {}, "Body", text),
+    ...inputs.map(({ parameter, input }) => asked(parameter.name, input)),
+    ...body.elements,
     node("p", {}, node("button", {}, "Send")),
     answer,
   );
