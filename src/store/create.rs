@@ -137,14 +137,16 @@ impl Store {
              ),
              payer as (
                  select told.*, mode = 'prepaid' as holds_balance, max_in_flight is not null as holds_place,
-                        -- Null without a budget.
-                        date_trunc(budget_period, now(), 'UTC') as period,
+                        -- Null without a budget. What began later, by another process' clock or while the budget was
+                        -- for other periods, goes on: no period comes back.
+                        case when budget_nano is not null
+                             then greatest(date_trunc(budget_period, now(), 'UTC'), period_start) end as period,
                         mode <> 'prepaid' or balance_nano - accounts.held_nano >= sum(told_hold) over places
                             as has_balance,
                         max_in_flight is null or in_flight + row_number() over places <= max_in_flight as has_place,
                         budget_nano is null
                             or budget_nano >= sum(told_hold) over (partition by told_key order by told_place)
-                                              + case when period_start = date_trunc(budget_period, now(), 'UTC')
+                                              + case when period_start >= date_trunc(budget_period, now(), 'UTC')
                                                      then spent_nano + api_keys.held_nano else 0 end as has_budget
                  from told
                  join accounts on accounts.id = $1
@@ -197,6 +199,8 @@ impl Store {
                      period_start = due.held_budget,
                      spent_nano = case when period_start = due.held_budget then spent_nano else 0 end,
                      held_nano = case
+                         -- It has begun meanwhile, and is found there at the next try.
+                         when period_start > due.held_budget then refuse('a period that is over')
                          when budget_nano < due.hold + case when period_start = due.held_budget
                                                             then spent_nano + held_nano else 0 end
                              then refuse('budget')

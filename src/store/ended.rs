@@ -50,7 +50,8 @@ macro_rules! when_ended {
          settled_keys as (
              update api_keys set
                  spent_nano = spent_nano + due.cost,
-                 held_nano = held_nano - due.hold
+                 -- An older version forgets holds of a period that it begins a second time; an end must not fail of that.
+                 held_nano = greatest(held_nano - due.hold, 0)
              from (
                  select key_id, held_budget, sum(cost_nano) as cost, sum(hold_nano) as hold
                  from ended where held_budget is not null and (select count(*) from locked_keys) >= 0

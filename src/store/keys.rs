@@ -127,9 +127,9 @@ impl Store {
     pub async fn list_keys(&self) -> Result<Vec<KeyRecord>> {
         let rows: Vec<Row> = sqlx::query_as(
             "select accounts.name as account, api_keys.name, lookup, scopes, budget_nano, budget_period,
-                    case when period_start = date_trunc(budget_period, now(), 'UTC') then spent_nano else 0 end
+                    case when period_start >= date_trunc(budget_period, now(), 'UTC') then spent_nano else 0 end
                         as spent_nano,
-                    case when period_start = date_trunc(budget_period, now(), 'UTC') then api_keys.held_nano else 0 end
+                    case when period_start >= date_trunc(budget_period, now(), 'UTC') then api_keys.held_nano else 0 end
                         as held_nano,
                     api_keys.created_at, expires_at, revoked_at
              from api_keys join accounts on accounts.id = account_id
@@ -169,11 +169,14 @@ impl Store {
         Ok(rotated.rows_affected() > 0)
     }
 
-    /// Sets or takes away what a key may spend. What it has spent in the period stays spent. Returns whether there was
-    /// such a key.
+    /// Sets or takes away what a key may spend. What it has spent in the period stays spent, unless that is one that only a
+    /// wrong clock can have begun: then it is over. Returns whether there was such a key.
     pub async fn set_budget(&self, lookup: &str, budget: Option<Budget>) -> Result<bool> {
         let set = sqlx::query(
-            "update api_keys set budget_nano = $2, budget_period = $3 where lookup = $1 and revoked_at is null",
+            "update api_keys set
+                 budget_nano = $2, budget_period = $3,
+                 period_start = case when period_start <= now() then period_start end
+             where lookup = $1 and revoked_at is null",
         )
         .bind(lookup)
         .bind(budget.map(|budget| budget.amount.get()))

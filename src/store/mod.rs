@@ -1,6 +1,6 @@
 //! Every SQL statement of the program, and the news of what they changed.
 //!
-//! Grouped by who uses them: `predictions`, `uploads`, `keys`, `accounts` and `usage` for the service, `queue`, `workers`
+//! Grouped by who uses them: `predictions`, `uploads`, `keys`, `accounts` and `usage` for the service, `queue`, `sweep`, `workers`
 //! and `chores` for workers, `changes` and `progress` for both; `create` makes predictions, `finish` is a worker's end of a prediction, `settle` that of a webhook's delivery, `ended` the end of every
 //! statement that ends some, `durable` says when they are safe. `grouped` has callers share a statement that is about something of
 //! each, `together` one that answers all the same, `keyed` is for both by what they are about. `ledger` and `audit` are about money. `connections` is what statements run on, `pulse` what tells when the database has fallen silent. One function is one statement, named by the verb of the domain; the table's own constraints (`migrations/`)
@@ -30,6 +30,7 @@ mod redelivery;
 mod run_times;
 mod seal;
 mod settle;
+mod sweep;
 mod together;
 mod turns;
 mod uploads;
@@ -64,11 +65,12 @@ pub use changes::{Changes, Subscription};
 pub use keys::StoredKey;
 pub use outbox::DueWebhook;
 pub use predictions::{Cursor, ListFilter};
-pub use queue::{Claim, Renewal, Swept};
+pub use queue::{Claim, Renewal};
 pub use recent::Mark;
 pub use redelivery::GivenUp;
 pub use seal::Seal;
 pub use settle::{WebhookAttempt, WebhookVerdict};
+pub use sweep::Swept;
 pub use workers::{Phase, SeenWorker, WorkerRecord, WorkerSession};
 
 /// `migrations/`, built into the program. Others may have been applied: while a site is upgraded, this version starts beside

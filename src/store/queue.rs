@@ -12,7 +12,6 @@ use uuid::Uuid;
 use super::{
     Error, Result, Store,
     durable::without_waiting,
-    ended::{ended_columns, when_ended},
     outbox::{post_logs, post_started},
     predictions::{Row, columns, microseconds},
 };
@@ -98,15 +97,6 @@ pub struct Renewal {
     pub id: PredictionId,
     /// Whether to stop: its owner asked for it, or its deadline passed.
     pub cancel_requested: bool,
-}
-
-/// What a sweep did.
-#[derive(Clone, Debug, Default)]
-pub struct Swept {
-    /// Lost by their workers and queued again.
-    pub requeued: Vec<PredictionId>,
-    /// Lost once too often, canceled while lost, or past their deadline: terminal now.
-    pub ended: Vec<PredictionId>,
 }
 
 impl Store {
@@ -287,110 +277,6 @@ impl Store {
         }
         self.changes.announce_queued();
         Ok(())
-    }
-
-    /// Takes predictions from workers that are gone, and ends what has passed its deadline.
-    ///
-    /// A worker is gone when its session no longer holds its advisory lock, which the database notices in milliseconds,
-    /// or, should its connection only hang, when its lease has run out. Just after a restart of the database nobody
-    /// holds a lock yet, so for a few seconds only leases count. Being wrong is safe: the worker that was taken for
-    /// dead is fenced.
-    pub async fn sweep(&self, max_losses: i16) -> Result<Swept> {
-        let lost: Vec<(Uuid, String, bool)> = sqlx::query_as(concat!(
-            "with alive as materialized (
-                 -- A lock on one bigint shows as its two halves.
-                 select classid::bigint << 32 | objid::bigint as key from pg_locks
-                 where locktype = 'advisory' and objsubid = 1 and granted
-                   and database = (select oid from pg_database where datname = current_database())
-             ),
-             lost as materialized (
-                 select id as lost_id from predictions
-                 where status = 'processing'
-                   and (lease_until < now()
-                        or (pg_postmaster_start_time() < now() - interval '5 s'
-                            and hashtextextended(worker_id::text, 0) not in (select key from alive)))
-                 for update skip locked
-             ),
-             judged as (
-                 select lost_id, case
-                     when cancel_requested_at is not null or deadline <= now() then 'canceled'
-                     when losses + 1 >= $1 then 'failed'
-                     else 'queued'
-                 end as verdict
-                 from lost join predictions on id = lost_id
-             ),
-             taken as (
-                 update predictions set
-                     status = verdict,
-                     losses = losses + 1,
-                     lease_until = null,
-                     completed_at = case when verdict <> 'queued' then now() end,
-                     device_us = case when verdict <> 'queued' then 0 end,
-                     cost_nano = case when verdict <> 'queued' then 0 end,
-                     failure_code = case verdict when 'failed' then $2 end,
-                     failure_message = case verdict when 'failed' then $3 end
-                 from judged
-                 where id = lost_id
-                 returning input, ",
-            ended_columns!(),
-            "),
-             ended as (select * from taken where status <> 'queued')",
-            when_ended!(),
-            "select id, status, input ->> 'image' is not null from taken",
-        ))
-        .bind(max_losses)
-        .bind(FailureCode::WorkerLost.as_str())
-        .bind("every worker that ran this prediction was lost")
-        .fetch_all(&self.pool)
-        .await?;
-        let late: Vec<(Uuid, String, bool)> = sqlx::query_as(concat!(
-            "with overdue as materialized (
-                 select id as late_id from predictions
-                 where deadline <= now() and status in ('queued', 'processing')
-                   and (status = 'queued' or cancel_requested_at is null)
-                 -- Who is at one has its turn; the next sweep comes soon.
-                 for update skip locked
-             ),
-             late as (
-                 update predictions set
-                     cancel_requested_at = coalesce(cancel_requested_at, now()),
-                     status          = case status when 'queued' then 'canceled' else status end,
-                     completed_at    = case status when 'queued' then now() end,
-                     device_us       = case status when 'queued' then 0 end,
-                     cost_nano       = case status when 'queued' then 0 end,
-                     failure_code    = case status when 'queued' then $1 end,
-                     failure_message = case status when 'queued' then $2 end
-                 from overdue where id = late_id
-                 returning input, ",
-            ended_columns!(),
-            "),
-             ended as (select * from late where status <> 'processing')",
-            when_ended!(),
-            "select id, status, input ->> 'image' is not null from late",
-        ))
-        .bind(FailureCode::DeadlineExceeded.as_str())
-        .bind(DEADLINE_MESSAGE)
-        .fetch_all(&self.pool)
-        .await?;
-
-        metrics::leases_expired(lost.len() as u64);
-        let mut swept = Swept::default();
-        for (id, verdict, has_image) in lost.into_iter().chain(late) {
-            let id = PredictionId::from(id);
-            match verdict.as_str() {
-                "queued" => swept.requeued.push(id),
-                // Still running: its worker hears of the cancel below.
-                "processing" => {}
-                ended => {
-                    let status = if ended == "failed" { "failed" } else { "canceled" };
-                    metrics::prediction_ended(status, Input::mode_of(has_image));
-                    swept.ended.push(id);
-                }
-            }
-            self.changes.announce_changed(id);
-        }
-        swept.requeued.iter().for_each(|_| self.changes.announce_queued());
-        Ok(swept)
     }
 
     /// Takes the data out of predictions that ended longer than `retention` ago, at most `limit` at a time. Returns

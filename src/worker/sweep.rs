@@ -41,13 +41,13 @@ async fn sweep(store: &Store, settings: &Settings) {
                 tracing::info!("Ended prediction {id} that was late, or lost once too often");
             }
         }
-        Err(error) => tracing::debug!(%error, "Could not sweep"),
+        Err(error) => tracing::warn!(%error, "Could not sweep"),
     }
     if let Err(error) = store.forget_silent_workers(settings.lease).await {
-        tracing::debug!(%error, "Could not forget silent workers");
+        tracing::warn!(%error, "Could not forget silent workers");
     }
     if let Err(error) = store.forget_progress().await {
-        tracing::debug!(%error, "Could not forget the progress of ended predictions");
+        tracing::warn!(%error, "Could not forget the progress of ended predictions");
     }
 }
 
@@ -58,7 +58,7 @@ pub async fn prune(store: &Store, artifacts: &Artifacts, retention: Duration) {
         let pruned = match store.prune(retention, PRUNE_CHUNK).await {
             Ok(pruned) => pruned,
             Err(error) => {
-                tracing::debug!(%error, "Could not prune");
+                tracing::warn!(%error, "Could not prune");
                 return;
             }
         };

@@ -6,6 +6,7 @@ mod admin;
 mod admission;
 mod architecture;
 mod auth;
+mod budgets;
 mod checker;
 mod command_line;
 mod delivering;
@@ -40,6 +41,7 @@ mod replicate;
 mod server;
 mod shared_files;
 mod support;
+mod sweeping;
 #[cfg(feature = "otlp")]
 mod traces;
 mod uploads;

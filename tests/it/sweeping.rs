@@ -1,0 +1,65 @@
+//! What becomes of predictions whose workers are gone or go, when something is in the way.
+
+use std::time::Duration;
+
+use fourstep::{
+    domain::{AccountMode, ApiKey, Caller, NanoUsd, NewPrediction, PredictionId},
+    store::Swept,
+};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::{
+    ledger::usual_key,
+    queue::{MODEL, Queue},
+};
+
+const LEASE: Duration = Duration::from_secs(60);
+const MAX_LOSSES: i16 = 5;
+
+/// A key of an account that has a balance and places in flight.
+async fn payer(queue: &Queue) -> Caller {
+    assert!(queue.store.create_account("payer", AccountMode::Prepaid, Some(10)).await.unwrap());
+    assert!(queue.store.credit("payer", NanoUsd::new(1_000_000_000_000), None).await.unwrap());
+    queue.store.issue_key(&usual_key("payer"), &ApiKey::generate().unwrap()).await.unwrap()
+}
+
+async fn create(queue: &Queue, caller: Caller, cancel_after: Option<Duration>) -> PredictionId {
+    let Caller { account_id, key_id, .. } = caller;
+    let id = PredictionId::generate();
+    let new = NewPrediction { id, account_id, key_id, cancel_after, ..queue.new_prediction() };
+    queue.store.create(&new).await.unwrap().unwrap().id
+}
+
+async fn status(queue: &Queue, id: PredictionId) -> String {
+    let status = sqlx::query_scalar("select status from predictions where id = $1").bind(id.as_uuid());
+    status.fetch_one(&queue.pool).await.unwrap()
+}
+
+#[sqlx::test]
+async fn one_that_the_database_does_not_let_end_keeps_no_other_from_being_swept(pool: PgPool) {
+    let queue = Queue::new(pool.clone()).await;
+    let payer = payer(&queue).await;
+    let (stuck, lost) = (create(&queue, payer, None).await, create(&queue, queue.caller, None).await);
+    for _ in 0..2 {
+        queue.store.claim(MODEL, Uuid::new_v4(), LEASE).await.unwrap().unwrap();
+    }
+    queue.store.request_cancel(payer.account_id, stuck).await.unwrap();
+    let stuck_late = create(&queue, payer, Some(Duration::ZERO)).await;
+    let late = create(&queue, queue.caller, Some(Duration::ZERO)).await;
+    for statement in [
+        "update predictions set lease_until = now() - interval '1 s' where status = 'processing'",
+        // Wrong books: fewer in flight than none cannot be.
+        "update accounts set in_flight = 0 where name = 'payer'",
+    ] {
+        sqlx::query(statement).execute(&pool).await.unwrap();
+    }
+    let Swept { requeued, ended } = queue.store.sweep(MAX_LOSSES).await.unwrap();
+    assert_eq!((requeued, ended), (vec![lost], vec![late]));
+    assert_eq!((status(&queue, stuck).await, status(&queue, stuck_late).await), ("processing".into(), "queued".into()));
+
+    sqlx::query("update accounts set in_flight = 2 where name = 'payer'").execute(&pool).await.unwrap();
+    let Swept { requeued, ended } = queue.store.sweep(MAX_LOSSES).await.unwrap();
+    assert_eq!((requeued, ended), (vec![], vec![stuck, stuck_late]), "and when the books are put right they end");
+    assert!(queue.store.audit().await.unwrap().is_clean());
+}
