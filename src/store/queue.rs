@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::{
     Error, Result, Store,
     durable::without_waiting,
+    ended::{ended_columns, when_ended},
     outbox::{post_logs, post_started},
     predictions::{Row, columns, microseconds},
 };
@@ -261,22 +262,48 @@ impl Store {
     }
 
     /// Puts a claimed prediction back in the queue because its worker is shutting down; it is nobody's fault and does
-    /// not count as a loss.
-    pub async fn hand_back(&self, claim: &Claim) -> Result<()> {
-        let handed_back = sqlx::query(
-            "update predictions set status = 'queued', lease_until = null
-             where id = $1 and attempt = $2 and worker_id = $3 and status = 'processing'",
-        )
+    /// not count as a loss. One that was to be canceled ends there, free of charge: nobody would stop the next run of it.
+    /// Returns whether it is queued again.
+    pub async fn hand_back(&self, claim: &Claim) -> Result<bool> {
+        let row = sqlx::query(concat!(
+            "with handed_back as (
+                 update predictions set
+                     status = case when cancel_requested_at is null then 'queued' else 'canceled' end,
+                     lease_until = null,
+                     completed_at = case when cancel_requested_at is not null then now() end,
+                     device_us    = case when cancel_requested_at is not null then 0 end,
+                     cost_nano    = case when cancel_requested_at is not null then 0 end,
+                     -- A cancel that nobody asked for by hand comes from the deadline.
+                     failure_code    = case when cancel_requested_at is not null and deadline <= now() then $4 end,
+                     failure_message = case when cancel_requested_at is not null and deadline <= now() then $5 end
+                 where id = $1 and attempt = $2 and worker_id = $3 and status = 'processing'
+                 returning *
+             ),
+             ended as (select ",
+            ended_columns!(),
+            " from handed_back where completed_at is not null)",
+            when_ended!(),
+            "select status = 'queued' as is_queued, ",
+            without_waiting!(),
+            " from handed_back",
+        ))
         .bind(claim.id.as_uuid())
         .bind(claim.attempt)
         .bind(claim.worker_id)
-        .execute(&self.pool)
+        .bind(FailureCode::DeadlineExceeded.as_str())
+        .bind(DEADLINE_MESSAGE)
+        .fetch_optional(&self.pool)
         .await?;
-        if handed_back.rows_affected() == 0 {
-            return Err(Error::LeaseLost);
+        let is_queued = row.ok_or(Error::LeaseLost)?.try_get("is_queued")?;
+        match is_queued {
+            true => self.changes.announce_queued(),
+            false => {
+                self.until_end_is_safe(claim.id).await?;
+                metrics::prediction_ended("canceled", claim.input.mode());
+                self.changes.announce_changed(claim.id);
+            }
         }
-        self.changes.announce_queued();
-        Ok(())
+        Ok(is_queued)
     }
 
     /// Takes the data out of predictions that ended longer than `retention` ago, at most `limit` at a time. Returns

@@ -140,7 +140,8 @@ async fn finish(store: &Store, artifacts: &Artifacts, claim: &Claim, outcome: &O
 
 async fn hand_back(store: &Store, claim: &Claim) {
     match store.hand_back(claim).await {
-        Ok(()) => tracing::info!("Handed prediction {} back to the queue", claim.id),
+        Ok(true) => tracing::info!("Handed prediction {} back to the queue", claim.id),
+        Ok(false) => tracing::info!("Prediction {} was canceled while its worker shut down", claim.id),
         Err(error) => tracing::warn!(%error, "Could not hand prediction {} back; its lease will run out", claim.id),
     }
 }

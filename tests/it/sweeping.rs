@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fourstep::{
-    domain::{AccountMode, ApiKey, Caller, NanoUsd, NewPrediction, PredictionId},
+    domain::{AccountMode, ApiKey, Caller, NanoUsd, NewPrediction, PredictionId, Status},
     store::Swept,
 };
 use sqlx::PgPool;
@@ -61,5 +61,25 @@ async fn one_that_the_database_does_not_let_end_keeps_no_other_from_being_swept(
     sqlx::query("update accounts set in_flight = 2 where name = 'payer'").execute(&pool).await.unwrap();
     let Swept { requeued, ended } = queue.store.sweep(MAX_LOSSES).await.unwrap();
     assert_eq!((requeued, ended), (vec![], vec![stuck, stuck_late]), "and when the books are put right they end");
+    assert!(queue.store.audit().await.unwrap().is_clean());
+}
+
+#[sqlx::test]
+async fn what_is_handed_back_after_its_owner_canceled_it_ends_there_and_is_free(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    let payer = payer(&queue).await;
+    let id = create(&queue, payer, None).await;
+    let claim = queue.store.claim(MODEL, Uuid::new_v4(), LEASE).await.unwrap().unwrap();
+    queue.store.request_cancel(payer.account_id, id).await.unwrap();
+    queue.store.hand_back(&claim).await.unwrap();
+    let canceled = queue.store.get(payer.account_id, id).await.unwrap().unwrap();
+    assert_eq!((canceled.status, canceled.cost), (Status::Canceled, Some(NanoUsd::ZERO)));
+    assert!(queue.store.claim(MODEL, Uuid::new_v4(), LEASE).await.unwrap().is_none());
+    let kept: (i64, i32) = sqlx::query_as("select held_nano, in_flight from accounts where name = 'payer'")
+        .fetch_one(&queue.pool)
+        .await
+        .unwrap();
+    assert_eq!(kept, (0, 0), "what was held is given back");
+    assert!(queue.charges(id).await.is_empty());
     assert!(queue.store.audit().await.unwrap().is_clean());
 }
