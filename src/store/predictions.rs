@@ -40,12 +40,32 @@ pub(super) use columns;
 /// Which rows a [`ListFilter`] lets through.
 macro_rules! listed {
     () => {
-        " where account_id = $1
-            and ($2::text[] is null or status = any ($2))
+        listed!("($2::text[] is null or status = any ($2))")
+    };
+    ($status:literal) => {
+        concat!(
+            " where account_id = $1
+            and ",
+            $status,
+            "
             and ($3::text is null or model = $3)
             and ($4::timestamptz is null or created_at >= $4)
             and ($5::timestamptz is null or created_at < $5)
             and ($6::text[] is null or failure_code = any ($6))"
+        )
+    };
+}
+
+/// The rows of a list in their order, as far as they are wanted, of those in a status that is like this.
+macro_rules! in_order {
+    ($status:literal, $wanted:literal) => {
+        concat!(
+            "select * from predictions",
+            listed!($status),
+            " and ($7::timestamptz is null or (created_at, id) < ($7, $8))
+             order by created_at desc, id desc ",
+            $wanted
+        )
     };
 }
 
@@ -211,29 +231,37 @@ impl Store {
         Ok(row.map(Prediction::try_from).transpose()?.map(Arc::new))
     }
 
-    /// The account's predictions, newest first.
+    /// The account's predictions, newest first. Of some statuses: the first ones of each, which an index has in order, so that
+    /// a few among many are found without reading these.
     pub async fn list(&self, account_id: i64, filter: &ListFilter) -> Result<Vec<Prediction>> {
-        let rows: Vec<Row> = sqlx::query_as(concat!(
+        let of_all = concat!(
             "select ",
             columns!(),
-            " from predictions",
-            listed!(),
-            " and ($7::timestamptz is null or (created_at, id) < ($7, $8))
-             order by created_at desc, id desc
-             limit $9 offset $10"
-        ))
-        .bind(account_id)
-        .bind(status_words(filter))
-        .bind(&filter.model)
-        .bind(filter.from)
-        .bind(filter.until)
-        .bind(failure_codes(filter))
-        .bind(filter.after.map(|cursor| cursor.created_at))
-        .bind(filter.after.map(|cursor| cursor.id.as_uuid()))
-        .bind(i64::from(filter.limit))
-        .bind(i64::from(filter.offset))
-        .fetch_all(&self.pool)
-        .await?;
+            " from (",
+            in_order!("$2::text[] is null", "limit $9 offset $10"),
+            ") as wanted order by created_at desc, id desc"
+        );
+        let of_some = concat!(
+            "select ",
+            columns!(),
+            " from (select distinct unnest($2::text[]) as word) as asked cross join lateral (",
+            in_order!("status = word", "limit $9::bigint + $10::bigint"),
+            ") as first order by created_at desc, id desc limit $9 offset $10"
+        );
+        let statuses = status_words(filter);
+        let rows: Vec<Row> = sqlx::query_as(if statuses.is_some() { of_some } else { of_all })
+            .bind(account_id)
+            .bind(statuses)
+            .bind(&filter.model)
+            .bind(filter.from)
+            .bind(filter.until)
+            .bind(failure_codes(filter))
+            .bind(filter.after.map(|cursor| cursor.created_at))
+            .bind(filter.after.map(|cursor| cursor.id.as_uuid()))
+            .bind(i64::from(filter.limit))
+            .bind(i64::from(filter.offset))
+            .fetch_all(&self.pool)
+            .await?;
         // Those who make or end some of them may be waiting for the disk yet.
         if !rows.is_empty() {
             self.until_durable().await?;

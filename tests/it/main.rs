@@ -20,6 +20,7 @@ mod faces;
 mod fairness;
 mod faults;
 mod files;
+mod histories;
 mod idempotency;
 mod image_to_image;
 mod kill_loops;
