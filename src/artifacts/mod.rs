@@ -26,6 +26,9 @@ pub struct Artifacts {
 /// A key longer than this is none of ours, and no file system's either.
 const KEY_LENGTH: usize = 200;
 
+/// The file that says which site's the others are. In no folder of any of them, so that no sweep finds it.
+const SITE: &str = "site-id";
+
 /// Files in a group of a list.
 const LISTED: usize = 500;
 
@@ -115,6 +118,20 @@ impl Artifacts {
     /// A text that nobody guesses, for URLs.
     pub fn unguessable() -> Result<String, getrandom::Error> {
         random_name()
+    }
+
+    /// Which site's the files are, if that has been said.
+    pub async fn site(&self) -> Result<Option<String>, Error> {
+        match self.load(SITE).await {
+            Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).trim().to_owned())),
+            Err(error) if error.is_missing() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Says which site's the files are.
+    pub async fn set_site(&self, site: &str) -> Result<(), Error> {
+        self.put(SITE, site.as_bytes().to_vec()).await
     }
 
     /// Stores a file whole: a reader sees all of it or none.

@@ -2,9 +2,16 @@
 
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use super::{Result, Store, predictions::microseconds};
 
 impl Store {
+    /// Which site's database this is.
+    pub async fn site(&self) -> Result<Uuid> {
+        Ok(sqlx::query_scalar("select id from site").fetch_one(&self.pool).await?)
+    }
+
     /// Takes on a chore that nobody has begun for this long. Of any number who ask at once, one is told yes.
     pub async fn take_chore(&self, name: &str, every: Duration) -> Result<bool> {
         let taken = sqlx::query(

@@ -45,8 +45,11 @@ pub(super) async fn sweep_now_and_then(store: &Store, artifacts: &Artifacts) {
 }
 
 /// Deletes files older than `grace` that no row refers to: inputs and uploads of requests that were cut off, outputs of
-/// attempts that did not count. Returns how many.
+/// attempts that did not count. Returns how many: none where the files are not known to be this database's.
 pub async fn sweep_files(store: &Store, artifacts: &Artifacts, grace: Duration) -> anyhow::Result<usize> {
+    if !are_ours(store, artifacts, grace).await? {
+        return Ok(0);
+    }
     let mut swept = 0;
     let mut groups = artifacts.list_older(grace);
     while let Some(keys) = groups.try_next().await? {
@@ -55,4 +58,43 @@ pub async fn sweep_files(store: &Store, artifacts: &Artifacts, grace: Duration) 
         artifacts.delete(unused).await;
     }
     Ok(swept)
+}
+
+/// Whether the files are said to be this database's. To another, or to one that is yet to be restored, all of them belong
+/// to nothing. Where nothing has been said, it is said here if it is sure, for the next time.
+async fn are_ours(store: &Store, artifacts: &Artifacts, grace: Duration) -> anyhow::Result<bool> {
+    let id = store.site().await?.to_string();
+    let found = match artifacts.site().await? {
+        Some(found) if found == id => return Ok(true),
+        None if are_known(store, artifacts, grace).await? => {
+            artifacts.set_site(&id).await?;
+            return Ok(false);
+        }
+        found => found,
+    };
+    tracing::error!(
+        "The stored files are {}, and this database is of site {id}: files that belong to nothing are not deleted. Is \
+         DATABASE_URL the right one, and artifacts.url or artifacts.folder? If they do belong together, write {id} \
+         into the file site-id beside the folder `outputs`",
+        found.map_or_else(|| "not known to be this database's".to_owned(), |other| format!("of site {other}"))
+    );
+    Ok(false)
+}
+
+/// Whether there are no files, or this database refers to some, and to all that are older than `grace`.
+async fn are_known(store: &Store, artifacts: &Artifacts, grace: Duration) -> anyhow::Result<bool> {
+    let mut older = artifacts.list_older(grace);
+    while let Some(keys) = older.try_next().await? {
+        if !store.unused_files(&keys).await?.is_empty() {
+            return Ok(false);
+        }
+    }
+    let (mut all, mut is_empty) = (artifacts.list_older(Duration::ZERO), true);
+    while let Some(keys) = all.try_next().await? {
+        if store.unused_files(&keys).await?.len() < keys.len() {
+            return Ok(true);
+        }
+        is_empty = false;
+    }
+    Ok(is_empty)
 }

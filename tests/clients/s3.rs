@@ -55,13 +55,14 @@ impl S3 {
         ]
     }
 
-    /// How many objects there are.
+    /// How many files of predictions and uploads there are.
     fn objects(&self) -> usize {
         fn below(folder: &Path) -> usize {
             let entries = fs::read_dir(folder).unwrap().map(Result::unwrap);
             entries
                 .map(|entry| match entry.path() {
                     path if path.is_dir() => below(&path),
+                    path if path.ends_with("site-id._S3rver_object") => 0,
                     path => usize::from(path.to_str().unwrap().ends_with("._S3rver_object")),
                 })
                 .sum()

@@ -43,6 +43,7 @@ mod server;
 mod shared_files;
 mod support;
 mod sweeping;
+mod tidy;
 #[cfg(feature = "otlp")]
 mod traces;
 mod uploads;
