@@ -57,7 +57,13 @@ pub(super) fn plan(config: &Config, hub: &hub::Environment) -> anyhow::Result<Pl
     let source = source(config, &catalog, hub);
     let models = if workers == 0 { Vec::new() } else { models(config, &catalog, &source)? };
     let in_words = match &source {
-        _ if workers == 0 => "none in this process".to_owned(),
+        _ if workers == 0 => {
+            // Workers elsewhere are there for the real model. Whoever has others says so, or has a catalog of models that are run.
+            if config.models.catalog.is_none() && !config.worker.models.iter().any(|slug| slug == demo::SLUG) {
+                catalog = catalog.without(demo::SLUG);
+            }
+            "none in this process".to_owned()
+        }
         Source::Mock => "mock: draws gradients, no model".to_owned(),
         Source::Weights(folder) => {
             // Nobody would ever run it.
@@ -187,5 +193,30 @@ fn dtype(choice: DtypeChoice, device: &Device) -> DType {
         DtypeChoice::F16 => DType::F16,
         DtypeChoice::F32 => DType::F32,
         DtypeChoice::Bf16 => DType::BF16,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Override;
+
+    fn slugs(flags: &[(&'static str, &str)]) -> Vec<String> {
+        let flags = flags.iter().map(|(key, value)| Override { key, flag: "--flag", value: (*value).to_owned() });
+        let home = [("HOME".to_owned(), "/nowhere".to_owned())];
+        let config = Config::load(None, home.clone(), flags).expect("a configuration");
+        let hub = hub::Environment::from_variables(home).expect("an environment");
+        let plan = plan(&config, &hub).expect("a plan");
+        plan.catalog.models().iter().map(|model| model.slug.clone()).collect()
+    }
+
+    #[test]
+    fn without_workers_nobody_is_offered_the_demo_model_unless_it_is_named() {
+        let none = ("worker.count", "0");
+        assert_eq!(slugs(&[none]), ["sdxl-lightning-4step"]);
+        let with_demo = ["sdxl-lightning-4step", demo::SLUG];
+        assert_eq!(slugs(&[none, ("worker.models", "demo-4step")]), with_demo);
+        let own = concat!(env!("CARGO_MANIFEST_DIR"), "/config/models.toml");
+        assert_eq!(slugs(&[none, ("models.catalog", own)]), with_demo);
     }
 }
