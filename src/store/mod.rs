@@ -41,8 +41,8 @@ mod workers;
 use std::{str::FromStr, sync::LazyLock, time::Duration};
 
 use sqlx::{
-    ConnectOptions as _, Connection as _, PgPool,
-    migrate::Migrator,
+    ConnectOptions as _, Connection as _, PgConnection, PgPool,
+    migrate::{MigrateError, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
@@ -154,7 +154,7 @@ pub enum Error {
     Database(#[source] sqlx::Error),
     /// The schema could not be brought up to date.
     #[error("the database could not be migrated: {0}")]
-    Migrate(#[from] sqlx::migrate::MigrateError),
+    Migrate(#[source] MigrateError),
 }
 
 impl Error {
@@ -172,18 +172,36 @@ impl From<sqlx::Error> for Error {
         if error.as_database_error().is_some_and(is_over_limit) {
             return Self::OverLimit;
         }
-        // Classes 53 (out of resources), 57 (shutting down, statement timeout), 08 (connection) and 40 (deadlock) pass by
-        // themselves.
-        let passing = match &error {
-            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
-                true
-            }
-            sqlx::Error::Database(database) => {
-                database.code().is_some_and(|code| ["53", "57", "08", "40"].iter().any(|class| code.starts_with(class)))
-            }
-            _ => false,
+        if is_passing(&error) { Self::Unavailable(error) } else { Self::Database(error) }
+    }
+}
+
+/// Whether trying again later may help. Classes 53 (out of resources), 57 (shutting down, statement timeout), 08 (connection)
+/// and 40 (deadlock) pass by themselves.
+fn is_passing(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::Database(database) => {
+            database.code().is_some_and(|code| ["53", "57", "08", "40"].iter().any(|class| code.starts_with(class)))
+        }
+        _ => false,
+    }
+}
+
+impl From<MigrateError> for Error {
+    fn from(error: MigrateError) -> Self {
+        // Somebody who cancels a migration (57014) does not want it begun again.
+        let is_canceled = |error: &sqlx::Error| {
+            error.as_database_error().is_some_and(|database| database.code().as_deref() == Some("57014"))
         };
-        if passing { Self::Unavailable(error) } else { Self::Database(error) }
+        match error {
+            MigrateError::Execute(inner) | MigrateError::ExecuteMigration(inner, _)
+                if is_passing(&inner) && !is_canceled(&inner) =>
+            {
+                Self::Unavailable(inner)
+            }
+            other => Self::Migrate(other),
+        }
     }
 }
 
@@ -238,14 +256,23 @@ impl Store {
     /// Connects once, outside the pool. The pool repeats a refused connection until its patience ends and then tells
     /// only that; this tells why.
     pub async fn try_connection(&self) -> Result<()> {
-        let patience = self.pool.pool().options().get_acquire_timeout();
-        let connection = tokio::time::timeout(patience, self.options.connect()).await;
-        Ok(connection.map_err(|_| sqlx::Error::PoolTimedOut)??.close().await?)
+        Ok(self.connected(&self.options).await?.close().await?)
     }
 
-    /// Brings the schema up to date. Safe to run from several processes at once.
+    /// A connection outside the pool, for which is waited no longer than for one of it.
+    async fn connected(&self, options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
+        let patience = self.pool.pool().options().get_acquire_timeout();
+        tokio::time::timeout(patience, options.connect()).await.map_err(|_| sqlx::Error::PoolTimedOut)?
+    }
+
+    /// Brings the schema up to date. Safe to run from several processes at once. [`Error::Unavailable`] if the database
+    /// could not be reached or was lost on the way: then it may be tried again.
     pub async fn migrate(&self) -> Result<()> {
-        Ok(MIGRATIONS.run(self.pool.pool()).await?)
+        // On a connection of its own: an index of a large table may take its time, and so may another process's migration.
+        let patient = self.options.clone().options([("statement_timeout", "0")]);
+        let mut connection = self.connected(&patient).await?;
+        MIGRATIONS.run(&mut connection).await?;
+        Ok(connection.close().await?)
     }
 
     /// How many migrations the schema is behind this program. Changes nothing.

@@ -41,6 +41,7 @@ mod refusals;
 mod replicate;
 mod server;
 mod shared_files;
+mod starts;
 mod support;
 mod sweeping;
 mod tidy;

@@ -1,0 +1,41 @@
+//! Processes that start before what they need is there.
+
+use std::time::Duration;
+
+use fourstep::postgres::{Options, PrivateCluster};
+
+use crate::{
+    process::{Client, Program, TestFolder},
+    support::eventually,
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_starts_before_its_database_waits_for_it() {
+    let (place, folder) = (TestFolder::new(), TestFolder::new());
+    let start = async || PrivateCluster::start(&place.0.join("data"), Options::default()).await.unwrap();
+    let database = start().await;
+    let url = database.url().to_owned();
+    database.stop().await;
+
+    let log = folder.0.join("log");
+    let starting = tokio::task::spawn_blocking({
+        let (folder, url, log) = (folder.0.clone(), url.clone(), log.clone());
+        move || Program::serve_logging(&folder, &url, &[("FOURSTEP_MOCK_STEP_MS", "1")], &log)
+    });
+    eventually("it waits", async || {
+        let said = std::fs::read_to_string(&log).unwrap_or_default();
+        assert!(!starting.is_finished(), "it gave up: {said}");
+        said.contains("Waiting for the database")
+    })
+    .await;
+
+    let database = start().await;
+    assert_eq!(database.url(), url);
+    let mut server = tokio::time::timeout(Duration::from_secs(30), starting).await.expect("it starts").unwrap();
+    let client = Client::of(&server, &folder.0);
+    let id = client.create().await.unwrap();
+    assert_eq!(client.terminal(&id).await["status"], "succeeded");
+    server.signal(nix::sys::signal::Signal::SIGTERM);
+    assert!(server.ended_within(Duration::from_secs(35)).await.success());
+    database.stop().await;
+}
