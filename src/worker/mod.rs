@@ -117,7 +117,8 @@ impl WorkerPool {
         if !ids.is_empty() {
             pool.upkeep.spawn(session::show_life(store.clone(), ids, alive_sender));
         }
-        pool.upkeep.spawn(sweep::keep_tidy(store.clone(), artifacts.clone(), settings.clone()));
+        pool.upkeep.spawn(sweep::keep_sweeping(store.clone(), settings.clone()));
+        pool.upkeep.spawn(sweep::keep_pruning(store.clone(), artifacts.clone(), settings.retention));
         Ok(pool)
     }
 

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Settings, files};
@@ -12,22 +13,28 @@ use crate::{artifacts::Artifacts, store::Store};
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 /// How many predictions are pruned by one statement.
 const PRUNE_CHUNK: i64 = 1000;
+/// Of how many predictions the files are deleted at the same time.
+const DELETING_AT_ONCE: usize = 16;
 
-/// Sweeps and prunes until dropped.
-pub(super) async fn keep_tidy(store: Store, artifacts: Artifacts, settings: Settings) {
+/// Sweeps until dropped. Nothing here waits for files: a bucket that is away is no reason not to notice a dead worker.
+pub(super) async fn keep_sweeping(store: Store, settings: Settings) {
     let mut sweeps = interval(settings.sweep);
-    let mut prunes = interval(PRUNE_EVERY);
     sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        sweeps.tick().await;
+        sweep(&store, &settings).await;
+    }
+}
+
+/// Deletes old data and files that nobody needs, until dropped.
+pub(super) async fn keep_pruning(store: Store, artifacts: Artifacts, retention: Duration) {
+    let mut prunes = interval(PRUNE_EVERY);
     prunes.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            _ = sweeps.tick() => sweep(&store, &settings).await,
-            _ = prunes.tick() => {
-                prune(&store, &artifacts, settings.retention).await;
-                files::expire_uploads(&store, &artifacts).await;
-                files::sweep_now_and_then(&store, &artifacts).await;
-            }
-        }
+        prunes.tick().await;
+        prune(&store, &artifacts, retention).await;
+        files::expire_uploads(&store, &artifacts).await;
+        files::sweep_now_and_then(&store, &artifacts).await;
     }
 }
 
@@ -63,11 +70,12 @@ pub async fn prune(store: &Store, artifacts: &Artifacts, retention: Duration) {
             }
         };
         let full = pruned.len() as i64 == PRUNE_CHUNK;
-        for id in pruned {
+        let deletions = pruned.into_iter().map(|id| async move {
             if let Err(error) = artifacts.delete_prediction(id).await {
                 tracing::warn!(%error, "Could not delete the outputs of prediction {id}");
             }
-        }
+        });
+        stream::iter(deletions).buffer_unordered(DELETING_AT_ONCE).collect::<()>().await;
         if !full {
             return;
         }

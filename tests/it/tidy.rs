@@ -1,17 +1,23 @@
-//! What every process does besides: files that belong to nothing go, and those of others stay.
+//! What every process does besides: files that belong to nothing go, those of others stay, and no bucket keeps dead workers
+//! from being noticed.
 
 use std::time::Duration;
 
 use fourstep::{
-    artifacts::Artifacts,
-    domain::PredictionId,
+    artifacts::{Artifacts, Bucket, Credentials},
+    domain::{PredictionId, Status},
     store::Store,
-    worker::sweep_files,
+    worker::{Settings, WorkerPool, sweep_files},
 };
 use sqlx::{AssertSqlSafe, PgPool};
+use tokio::net::TcpListener;
 use uuid::Uuid;
 
-use crate::queue::Queue;
+use crate::{
+    queue::{MODEL, Queue, succeeded},
+    support::eventually,
+    worker::settings,
+};
 
 /// Another database on the same server, gone when the test ends well.
 struct Other {
@@ -102,4 +108,36 @@ async fn whose_files_they_are_may_be_written_by_hand(pool: PgPool) {
     }
     std::fs::write(queue.outputs.0.join("site-id"), format!("{}\n", site(&pool).await)).unwrap();
     assert_eq!(swept(&queue.store, &artifacts).await, 1);
+}
+
+/// A bucket where nobody answers.
+fn silent_bucket(listener: &TcpListener) -> Artifacts {
+    let (id, secret) = ("id".to_owned(), "secret".to_owned());
+    Artifacts::in_bucket(&Bucket {
+        name: "pictures".to_owned(),
+        prefix: String::new(),
+        endpoint: Some(format!("http://{}", listener.local_addr().unwrap())),
+        region: "us-east-1".to_owned(),
+        credentials: Some(Credentials { id, secret, token: None }),
+    })
+    .unwrap()
+}
+
+#[sqlx::test]
+async fn a_bucket_that_does_not_answer_keeps_no_dead_worker_from_being_noticed(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // Its files are to be deleted.
+    queue.create().await;
+    let expired = queue.store.claim(MODEL, Uuid::new_v4(), Duration::from_secs(15)).await.unwrap().unwrap();
+    queue.store.finish(&expired, &succeeded(), "").await.unwrap();
+    let settings = Settings { retention: Duration::ZERO, sweep: Duration::from_millis(100), ..settings() };
+    let upkeep = WorkerPool::start(&queue.store, &silent_bucket(&listener), &settings, Vec::new()).unwrap();
+    let _asked = listener.accept().await.unwrap();
+
+    let prediction = queue.create().await;
+    let lost = queue.store.claim(MODEL, Uuid::new_v4(), Duration::ZERO).await.unwrap().unwrap();
+    assert_eq!(lost.id, prediction.id);
+    eventually("it is queued again", async || queue.get(prediction.id).await.status == Status::Queued).await;
+    upkeep.drain(&queue.store, Duration::ZERO).await;
 }
