@@ -15,7 +15,7 @@
 //!  4  store/predictions.rs   inserts the row and holds what it may cost             ── queued
 //!  5  service                wait: subscribes to changes, then reads, until the row is terminal
 //!  6  worker/run.rs          store/queue.rs claims the row, with a lease            ── processing
-//!  7  worker/device.rs       the thread that owns the device runs the predictor
+//!  7  worker/device          the thread that owns the device runs the predictor
 //!  8  pipeline               tokenizer → text encoders → noise → (scheduler ⇄ unet) × steps → vae → image
 //!  9  artifacts              the image becomes a file, stored before anybody is told
 //! 10  store/queue.rs         finish: output, device time and cost in one transaction ── succeeded

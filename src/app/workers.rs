@@ -19,6 +19,8 @@ use crate::{
 const SHIPPED_CATALOG: &str = include_str!("../../config/models.toml");
 /// How often the progress of a running prediction is written to its row.
 const RECORD_LOGS: Duration = Duration::from_millis(500);
+/// No step takes longer than this beyond the time limit, not of a large picture on a slow CPU.
+const HANG: Duration = Duration::from_secs(600);
 
 /// Everything needed to start the workers, and the catalog as these workers change it.
 pub(super) struct Plan {
@@ -89,6 +91,7 @@ pub(super) fn plan(config: &Config, hub: &hub::Environment) -> anyhow::Result<Pl
         renew: config.queue.renew,
         poll: config.queue.poll,
         record_logs: RECORD_LOGS,
+        hang: HANG,
         sweep: config.queue.sweep,
         max_losses: config.queue.max_losses,
         retention: config.queue.retention,

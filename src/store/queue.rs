@@ -306,6 +306,20 @@ impl Store {
         Ok(is_queued)
     }
 
+    /// Lets a claim go whose worker cannot run it: the next sweep takes it for lost, and counts it.
+    pub async fn give_up(&self, claim: &Claim) -> Result<()> {
+        let given_up = sqlx::query(
+            "update predictions set lease_until = now()
+             where id = $1 and attempt = $2 and worker_id = $3 and status = 'processing'",
+        )
+        .bind(claim.id.as_uuid())
+        .bind(claim.attempt)
+        .bind(claim.worker_id)
+        .execute(&self.pool)
+        .await?;
+        if given_up.rows_affected() == 0 { Err(Error::LeaseLost) } else { Ok(()) }
+    }
+
     /// Takes the data out of predictions that ended longer than `retention` ago, at most `limit` at a time. Returns
     /// whose artifacts may be deleted now. The row itself stays, for usage and for honest answers.
     pub async fn prune(&self, retention: Duration, limit: i64) -> Result<Vec<PredictionId>> {

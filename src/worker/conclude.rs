@@ -41,6 +41,7 @@ pub(super) async fn conclude(
             tracing::info!("Stopped a prediction that was taken away");
             return;
         }
+        (Err(PredictError::DeviceLost), _) => return give_up(store, claim).await,
         (Err(PredictError::Canceled), _) => Outcome::Canceled { device_time },
         (Err(PredictError::Failed(failure)), _) => Outcome::Failed { failure, device_time },
         (Ok(drawn), _) => {
@@ -143,5 +144,12 @@ async fn hand_back(store: &Store, claim: &Claim) {
         Ok(true) => tracing::info!("Handed prediction {} back to the queue", claim.id),
         Ok(false) => tracing::info!("Prediction {} was canceled while its worker shut down", claim.id),
         Err(error) => tracing::warn!(%error, "Could not hand prediction {} back; its lease will run out", claim.id),
+    }
+}
+
+async fn give_up(store: &Store, claim: &Claim) {
+    match store.give_up(claim).await {
+        Ok(()) => tracing::warn!("The device is gone; prediction {} is left to another", claim.id),
+        Err(error) => tracing::warn!(%error, "Could not give prediction {} up; its lease will run out", claim.id),
     }
 }

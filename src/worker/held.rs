@@ -92,6 +92,16 @@ impl HeldClaims {
         }
     }
 
+    /// Lets everything go for another worker to have it, without waiting for the device, which will never be done.
+    pub(super) async fn give_all_up(&self, store: &Store) {
+        let held: Vec<Held> = self.lock().drain().map(|(_, held)| held).collect();
+        for Held { claim, .. } in held {
+            if let Err(error) = store.give_up(&claim).await {
+                tracing::warn!(%error, "Could not give prediction {} up; its lease will run out", claim.id);
+            }
+        }
+    }
+
     /// Stops everything so that another worker can have it.
     pub(super) fn hand_all_back(&self) {
         self.lock().values().for_each(|held| held.stop(StopReason::HandedBack));

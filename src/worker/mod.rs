@@ -62,6 +62,8 @@ pub struct Settings {
     pub poll: Duration,
     /// How often the logs of a running prediction are written to its row.
     pub record_logs: Duration,
+    /// How long a step may go on after a prediction's time limit has passed in it; then the device is taken for hung.
+    pub hang: Duration,
     /// How often dead workers are looked for.
     pub sweep: Duration,
     /// How many lost workers end a prediction.
@@ -135,8 +137,8 @@ impl WorkerPool {
         }
     }
 
-    /// Returns when a worker ends by itself, which only happens when it cannot become ready. Waits for ever without
-    /// workers.
+    /// Returns when a worker ends by itself, which only happens when its device does not become ready or is no good any
+    /// more. Waits for ever without workers.
     pub async fn failed(&mut self) -> anyhow::Error {
         while let Some(ended) = self.workers.join_next().await {
             match ended {

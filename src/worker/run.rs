@@ -22,6 +22,7 @@ use super::{
     device::{DevicePhase, DeviceThread, Run},
     held::{Held, HeldClaims},
     outlook::{AtDevice, Outlook},
+    predictor::PredictError,
     preview,
     progress::Logs,
     seats::Seat,
@@ -71,14 +72,21 @@ struct Taken {
 }
 
 impl Worker {
-    /// Works until told to stop and everything claimed is concluded. Fails only if the device never becomes ready.
+    /// Works until told to stop and everything claimed is concluded. Fails if the device never becomes ready, or fails
+    /// whatever it is given.
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let worker = Arc::new(self);
         let renewing = tokio::spawn(Arc::clone(&worker).keep_leases());
-        let result = worker.become_ready().await;
-        if result.is_ok() {
-            worker.claim_and_run().await;
-        }
+        let result = match worker.become_ready().await {
+            Ok(()) => tokio::select! {
+                done = worker.claim_and_run() => done,
+                () = worker.device.hung(worker.settings.hang) => {
+                    worker.held.give_all_up(&worker.store).await;
+                    Err(anyhow::anyhow!("the device hangs: a prediction is over its time limit, and no step ends"))
+                }
+            },
+            error => error,
+        };
         renewing.abort();
         if let Err(error) = worker.store.forget_worker(worker.id).await {
             tracing::debug!(%error, "Could not say goodbye; the row is removed when it has been silent for a while");
@@ -92,7 +100,7 @@ impl Worker {
             let now = phase.borrow_and_update().clone();
             match now {
                 DevicePhase::Ready => return Ok(()),
-                DevicePhase::Failed(reason) => anyhow::bail!("the model could not be made ready: {reason}"),
+                DevicePhase::Failed(reason) => anyhow::bail!("the device cannot be used: {reason}"),
                 DevicePhase::Loading | DevicePhase::WarmingUp => {}
             }
             self.report().await;
@@ -103,18 +111,24 @@ impl Worker {
         }
     }
 
-    async fn claim_and_run(self: &Arc<Self>) {
+    async fn claim_and_run(self: &Arc<Self>) -> anyhow::Result<()> {
         self.report().await;
         self.ready.send_replace(true);
         let under_way = TaskTracker::new();
         // Those at the device and those that are claimed early keep a place as well.
         let places = Arc::new(Semaphore::new(CONCLUDING_AT_ONCE + 2 * (self.settings.max_batch - 1)));
+        let mut result = Ok(());
         while !self.stop_claiming.is_cancelled() {
             // The semaphore is never closed.
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
             tokio::select! {
                 () = self.outlook.nearly_free() => {}
                 () = self.stop_claiming.cancelled() => break,
+            }
+            // One that is in doubt warms up again.
+            result = self.become_ready().await;
+            if result.is_err() {
+                break;
             }
             // What is said of the prediction before we know that it is ours is not lost.
             let before = self.store.changes().mark();
@@ -148,6 +162,7 @@ impl Worker {
         self.report().await;
         under_way.close();
         under_way.wait().await;
+        result
     }
 
     async fn run_and_conclude(self: Arc<Self>, taken: Taken) {
@@ -161,6 +176,10 @@ impl Worker {
         // Whoever is told of the first picture finds in the worker's row how long it took, and not only at the next beat.
         if run.result.is_ok() && self.speed.made(run.device_time, claim.input.num_outputs) {
             self.report().await;
+        }
+        if matches!(run.result, Err(PredictError::DeviceLost)) {
+            // Its lease shall run out.
+            self.held.release(&held);
         }
         conclude(&self.store, &self.artifacts, &claim, &held, logs, run).await;
         self.held.release(&held);

@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use super::{
-    device::{Run, crashed},
-    predictor::{Request, Step},
+    device::Run,
+    predictor::{PredictError, Request, Step},
 };
 use crate::domain::Input;
 
@@ -67,7 +67,7 @@ impl Seat {
         let assignment = Assignment { input, image, time_limit, stop, steps, reply, span: Span::current() };
         self.0.came.lock().unwrap_or_else(PoisonError::into_inner).push(assignment);
         drop(self);
-        run.await.unwrap_or_else(|_| Run::without_device(crashed()))
+        run.await.unwrap_or_else(|_| Run::without_device(PredictError::DeviceLost))
     }
 }
 

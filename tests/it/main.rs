@@ -41,6 +41,7 @@ mod refusals;
 mod replicate;
 mod server;
 mod shared_files;
+mod sick_device;
 mod starts;
 mod support;
 mod sweeping;

@@ -29,13 +29,14 @@ pub(crate) fn settings() -> Settings {
         renew: Duration::from_secs(5),
         poll: Duration::from_secs(1),
         record_logs: Duration::from_millis(500),
+        hang: Duration::from_secs(600),
         sweep: Duration::from_secs(1),
         max_losses: 5,
         retention: Duration::from_secs(3600),
     }
 }
 
-fn mock() -> Load {
+pub(crate) fn mock() -> Load {
     Box::new(|| Ok(Box::new(Mock::new(Duration::ZERO))))
 }
 
@@ -75,18 +76,18 @@ impl Predictor for Gated {
 }
 
 /// A gated predictor, where it has got to, and the hand that lets it take a step.
-fn gated() -> (Load, channel::UnboundedReceiver<u32>, mpsc::Sender<()>) {
+pub(crate) fn gated() -> (Load, channel::UnboundedReceiver<u32>, mpsc::Sender<()>) {
     let (reached_sender, reached) = channel::unbounded_channel();
     let (open, gate) = mpsc::channel();
     (Box::new(move || Ok(Box::new(Gated { reached: reached_sender, gate }))), reached, open)
 }
 
 impl Queue {
-    fn artifacts(&self) -> Artifacts {
+    pub(crate) fn artifacts(&self) -> Artifacts {
         Artifacts::in_folder(&self.outputs.0, false).unwrap()
     }
 
-    fn start(&self, loads: Vec<Load>) -> WorkerPool {
+    pub(crate) fn start(&self, loads: Vec<Load>) -> WorkerPool {
         WorkerPool::start(&self.store, &self.artifacts(), &settings(), loads).unwrap()
     }
 
@@ -97,7 +98,7 @@ impl Queue {
     }
 
     /// Waits for the end of a prediction.
-    async fn terminal(&self, id: PredictionId) -> Prediction {
+    pub(crate) async fn terminal(&self, id: PredictionId) -> Prediction {
         let mut subscription = self.store.changes().subscribe(id);
         let ended = async {
             loop {

@@ -95,4 +95,7 @@ pub enum PredictError {
     /// It cannot be done.
     #[error("{}", .0.message)]
     Failed(Failure),
+    /// The device is gone, and it was not its turn yet. Told by the device's thread, never by a predictor.
+    #[error("the device is gone")]
+    DeviceLost,
 }
