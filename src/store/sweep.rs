@@ -24,7 +24,7 @@ pub struct Swept {
 /// A prediction, its status now, and whether it begins with an image.
 type Found = (Uuid, String, bool);
 
-/// Begins a statement that goes on with [`is_lost`].
+/// Begins a statement that asks `is_lost!`.
 macro_rules! with_alive {
     () => {
         "with alive as materialized (
