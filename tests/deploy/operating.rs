@@ -177,7 +177,9 @@ async fn create_of(client: &Client, url: &str, model: &str) -> String {
 #[sqlx::test]
 async fn a_prediction_goes_only_to_workers_that_have_its_model(pool: PgPool) {
     let (folder, url) = (TestFolder::new(), url_of(&pool));
-    let server = Program::serve(&folder.0, Some(&url), &["--workers", "0"]);
+    // Without workers of its own it offers the demo model only where it is told to.
+    let variables = [("FOURSTEP_WORKER__COUNT", "0"), ("FOURSTEP_WORKER__MODELS", "demo-4step")];
+    let server = Program::serve_logging(&folder.0, &url, &variables, &folder.0.join("server"));
     let client = Client::of(&server, &folder.0);
     let worker = |model| {
         let variables = [("FOURSTEP_WORKER__MODELS", model), ("FOURSTEP_MOCK_STEP_MS", "1")];
