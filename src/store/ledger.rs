@@ -28,8 +28,8 @@ impl Store {
             "select mode, balance_nano, accounts.held_nano, max_in_flight, in_flight, budget_nano, budget_period,
                     case when period_start >= date_trunc(budget_period, now(), 'UTC')
                          then spent_nano + api_keys.held_nano else 0 end as used_nano,
-                    (date_trunc(budget_period, greatest(now(), period_start) at time zone 'UTC') + ('1 ' || budget_period)::interval)
-                        at time zone 'UTC' as resets
+                    (date_trunc(budget_period, greatest(now(), period_start) at time zone 'UTC')
+                        + ('1 ' || budget_period)::interval) at time zone 'UTC' as resets
              from accounts join api_keys on account_id = accounts.id
              where accounts.id = $1 and api_keys.id = $2",
         )

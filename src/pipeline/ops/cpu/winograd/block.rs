@@ -85,9 +85,6 @@ struct Tiles<'a, F, const TILE: usize, const OUTPUTS: usize> {
 }
 
 impl<F: Transforms<TILE, OUTPUTS>, const TILE: usize, const OUTPUTS: usize> Tiles<'_, F, TILE, OUTPUTS> {
-    /// Places of a tile, each of which is a matrix product of its own.
-    const PLACES: usize = TILE * TILE;
-
     /// Row and column of a tile's first output, the row counted through all pictures, and where its picture begins and ends.
     fn position(&self, tile: usize) -> (usize, usize, Range<usize>) {
         let (rows, columns) = self.problem.grid(OUTPUTS);
@@ -129,7 +126,7 @@ impl<F: Transforms<TILE, OUTPUTS>, const TILE: usize, const OUTPUTS: usize> Tile
     #[inline(always)]
     fn transform<S: Simd>(&self, simd: S, Scratch { input, zeros, .. }: &mut Scratch) {
         let channels = self.problem.geometry.in_channels;
-        input.resize(self.offset(Self::PLACES, 0, 0), 0.0);
+        input.resize(self.offset(F::PLACES, 0, 0), 0.0);
         zeros.resize(channels, 0.0);
         for tile in 0..self.range.len() {
             let pixels = self.pixels(self.range.start + tile, zeros);
@@ -167,9 +164,9 @@ impl<F: Transforms<TILE, OUTPUTS>, const TILE: usize, const OUTPUTS: usize> Tile
         let (panel, depth) = (lanes::columns::<S>(), self.layout.inputs_of(part).len());
         let tiles = self.range.len();
         let rows = self.rows_apart();
-        products.resize(Self::PLACES * rows * self.layout.outputs, 0.0);
+        products.resize(F::PLACES * rows * self.layout.outputs, 0.0);
         let matrix = Shared::of(products, self.layout.outputs);
-        for place in (0..Self::PLACES).filter(|place| self.problem.counts(place / TILE, place % TILE)) {
+        for place in (0..F::PLACES).filter(|place| self.problem.counts(place / TILE, place % TILE)) {
             let kernel = &kernel[place * self.layout.place()..][..depth * columns];
             // A few tiles meet all columns while they are in the first cache.
             for first in (0..tiles).step_by(lanes::rows::<S>()) {
@@ -262,7 +259,7 @@ mod tests {
         let mut y = vec![0.0; SIZE.0 * SIZE.1 * CHANNELS];
         let target = Shared::of(&mut y, CHANNELS);
         let (tiles, scratch) = (0..rows * columns, &mut Scratch::default());
-        let (transforms, layout) = (PhantomData::<F>, Layout::new(problem.geometry, BLOCKING, TILE * TILE));
+        let (transforms, layout) = (PhantomData::<F>, Layout::new(problem.geometry, BLOCKING, F::PLACES));
         let mut ahead = vec![f32::NAN; if is_ahead { layout.pieces() * layout.piece() } else { 0 }];
         for (number, kernel) in ahead.chunks_exact_mut(layout.piece()).enumerate() {
             kernel::Piece { transforms, problem, layout, number, kernel }.with_simd(simd);

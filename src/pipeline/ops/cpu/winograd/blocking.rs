@@ -21,7 +21,7 @@ pub(super) struct Blocking {
 /// `(places, panels, inputs, columns)`, places [`apart`].
 #[derive(Clone, Copy)]
 pub(super) struct Layout {
-    /// Places of a tile, each of which is a matrix product of its own.
+    /// [`Transforms::PLACES`](super::transforms::Transforms::PLACES).
     places: usize,
     in_channels: usize,
     out_channels: usize,

@@ -109,9 +109,9 @@ fn convolve_by<F: Transforms<TILE, OUTPUTS>, const TILE: usize, const OUTPUTS: u
     let (rows, columns) = problem.grid(OUTPUTS);
     let tiles = batch * rows * columns;
     let threads = rayon::current_num_threads();
-    let is_ahead = tiles >= MANY * threads && TILE * TILE * in_channels * out_channels <= MOST_AHEAD;
+    let is_ahead = tiles >= MANY * threads && F::PLACES * in_channels * out_channels <= MOST_AHEAD;
     let blocking = if is_ahead { F::AHEAD } else { F::FOR_EACH_BLOCK };
-    let layout = Layout::new(problem.geometry, blocking, TILE * TILE);
+    let layout = Layout::new(problem.geometry, blocking, F::PLACES);
     let ahead = is_ahead.then(|| kernel::ahead::<F, TILE, OUTPUTS>(problem, layout));
     // The same number of blocks for each core; where there are not enough, some of the columns of each.
     let (blocks, parts) = match tiles.div_ceil(blocking.tiles).max(1) {

@@ -18,6 +18,8 @@ pub(super) const OF_PAIRS: usize = 2;
 /// Minimal filtering of `OUTPUTS x OUTPUTS` outputs at a time, which see a tile of `TILE x TILE` under a kernel of 3 x 3. Types
 /// name a way; there are no values of them.
 pub(super) trait Transforms<const TILE: usize, const OUTPUTS: usize> {
+    /// Places of a tile, each of which is a matrix product of its own.
+    const PLACES: usize = TILE * TILE;
     /// Where each core transforms the weight for each of its blocks: so many tiles that this is a small part of the work (about
     /// a twentieth), so many outputs that what is read of the weight are long rows, and so few inputs that what becomes of it
     /// stays in the core's cache.
