@@ -54,6 +54,14 @@ macro_rules! is_late {
     };
 }
 
+/// Ends a statement that finds predictions: they are told when nobody is at them. A refusal comes before the rows of what was
+/// refused are free again, and the next statement would skip them.
+macro_rules! when_free {
+    () => {
+        " order by id for update"
+    };
+}
+
 impl Store {
     /// Takes predictions from workers that are gone, and ends what has passed its deadline. One that the database refuses to
     /// end stays as it is, is warned of, and keeps no other from being swept.
@@ -139,7 +147,8 @@ impl Store {
 
     /// Takes each alone, when the database has refused all together.
     async fn take_each_lost(&self, max_losses: i16) -> Result<Vec<Found>> {
-        let lost = sqlx::query_scalar(concat!(with_alive!(), "select id from predictions where ", is_lost!()));
+        let lost =
+            sqlx::query_scalar(concat!(with_alive!(), "select id from predictions where ", is_lost!(), when_free!()));
         let lost: Vec<Uuid> = lost.fetch_all(&self.pool).await?;
         let mut taken = Vec::new();
         for id in lost {
@@ -185,7 +194,7 @@ impl Store {
 
     /// Stops each alone, when the database has refused all together.
     async fn stop_each_late(&self) -> Result<Vec<Found>> {
-        let late = sqlx::query_scalar(concat!("select id from predictions where ", is_late!()));
+        let late = sqlx::query_scalar(concat!("select id from predictions where ", is_late!(), when_free!()));
         let late: Vec<Uuid> = late.fetch_all(&self.pool).await?;
         let mut stopped = Vec::new();
         for id in late {
