@@ -75,6 +75,8 @@ async fn a_device_that_fails_everything_ends_its_worker_and_others_draw_the_rest
     let mut failing = queue.start(vec![sick(false).0]);
     let error = tokio::time::timeout(PATIENCE, failing.failed()).await.expect("the worker ends");
     assert!(format!("{error:#}").contains("3 runs in a row failed, and so did the warm-up after them"), "{error:#}");
+    // As its process would, which ends: with it goes the session by which its workers are known to live.
+    failing.drain(&queue.store, PATIENCE).await;
     let healthy = queue.start(vec![mock()]);
     let mut statuses = Vec::new();
     for id in created {
@@ -85,7 +87,6 @@ async fn a_device_that_fails_everything_ends_its_worker_and_others_draw_the_rest
     let lost: i64 = sqlx::query_scalar("select sum(losses) from predictions").fetch_one(&queue.pool).await.unwrap();
     assert!(lost <= 1, "what was claimed before the device was given up counts as lost: {lost}");
     healthy.drain(&queue.store, PATIENCE).await;
-    failing.drain(&queue.store, PATIENCE).await;
 }
 
 #[sqlx::test]
