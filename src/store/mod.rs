@@ -265,12 +265,16 @@ impl Store {
         tokio::time::timeout(patience, options.connect()).await.map_err(|_| sqlx::Error::PoolTimedOut)?
     }
 
+    /// A connection outside the pool whose statements may take as long as they need.
+    async fn patient_connection(&self) -> Result<PgConnection, sqlx::Error> {
+        self.connected(&self.options.clone().options([("statement_timeout", "0")])).await
+    }
+
     /// Brings the schema up to date. Safe to run from several processes at once. [`Error::Unavailable`] if the database
     /// could not be reached or was lost on the way: then it may be tried again.
     pub async fn migrate(&self) -> Result<()> {
-        // On a connection of its own: an index of a large table may take its time, and so may another process's migration.
-        let patient = self.options.clone().options([("statement_timeout", "0")]);
-        let mut connection = self.connected(&patient).await?;
+        // An index of a large table may take its time, and so may another process's migration.
+        let mut connection = self.patient_connection().await?;
         MIGRATIONS.run(&mut connection).await?;
         Ok(connection.close().await?)
     }

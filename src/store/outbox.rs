@@ -86,6 +86,10 @@ pub(super) use post_logs;
 /// Orders the claims of all processes, so that none counts what another is about to take.
 const CLAIMING: i64 = 0x776562686f6f6b73;
 
+/// As long as less is due, a claim looks at what is due, and else at all receivers with something pending. That is dear where
+/// thousands are down and wait for their next attempt, but no backlog of one can hide the others.
+const FEW_DUE: i64 = 1000;
+
 /// A delivery in the hands of a process, and the proof that it is.
 #[derive(Clone)]
 pub struct DueWebhook {
@@ -179,14 +183,23 @@ impl Store {
             // In a statement of its own: the next one sees what was committed before the lock was had.
             sqlx::query("select pg_advisory_xact_lock($1)").bind(CLAIMING).execute(&mut *transaction).await?;
             let rows = sqlx::query(concat!(
-                "with recursive waiting as (
-                     -- Jumps through the index from receiver to receiver, however much each has waiting.
-                     (select receiver from webhook_deliveries where state = 'pending' order by receiver limit 1)
+                "with recursive soonest as materialized (
+                     select receiver from webhook_deliveries where state = 'pending' and due_at <= now()
+                     order by due_at limit $5
+                 ),
+                 jumps as (
+                     -- If that was not all: through the index from receiver to receiver, however much each has waiting.
+                     (select receiver from webhook_deliveries
+                      where state = 'pending' and (select count(*) from soonest) = $5
+                      order by receiver limit 1)
                      union all
                      select (select next.receiver from webhook_deliveries as next
-                             where next.state = 'pending' and next.receiver > waiting.receiver
+                             where next.state = 'pending' and next.receiver > jumps.receiver
                              order by next.receiver limit 1)
-                     from waiting where waiting.receiver is not null
+                     from jumps where jumps.receiver is not null
+                 ),
+                 waiting as (
+                     select receiver from soonest union select receiver from jumps where receiver is not null
                  ),
                  busy as materialized (
                      select account_id, count(*) as count
@@ -211,7 +224,7 @@ impl Store {
                          ) as first
                          join webhooks using (prediction_id)
                      ) as due
-                     where waiting.receiver is not null and due.place + under_way.count <= $2
+                     where due.place + under_way.count <= $2
                  ),
                  chosen as materialized (
                      select free.id from free left join busy using (account_id)
@@ -247,6 +260,7 @@ impl Store {
             .bind(i64::from(per_receiver))
             .bind(microseconds(lease))
             .bind(i64::from(per_account))
+            .bind(FEW_DUE)
             .fetch_all(&mut *transaction)
             .await?;
             transaction.commit().await?;

@@ -224,7 +224,8 @@ impl Store {
              update predictions set lease_until = now() + $4::bigint * interval '1 microsecond'
              from unnest($2::uuid[], $3::int[]) as claim (claimed_id, claimed_attempt)
              where id = claimed_id and attempt = claimed_attempt and worker_id = $1 and status = 'processing'
-               and (select count(*) from locked) >= 0
+               -- Not one that was given up; one that only ran out may go on.
+               and lease_until > 'epoch' and (select count(*) from locked) >= 0
              returning id, cancel_requested_at is not null, ",
             without_waiting!()
         ))
@@ -309,7 +310,8 @@ impl Store {
     /// Lets a claim go whose worker cannot run it: the next sweep takes it for lost, and counts it.
     pub async fn give_up(&self, claim: &Claim) -> Result<()> {
         let given_up = sqlx::query(
-            "update predictions set lease_until = now()
+            // Out of reach of a renewal that is under way.
+            "update predictions set lease_until = 'epoch'
              where id = $1 and attempt = $2 and worker_id = $3 and status = 'processing'",
         )
         .bind(claim.id.as_uuid())

@@ -125,9 +125,9 @@ impl Worker {
                 () = self.outlook.nearly_free() => {}
                 () = self.stop_claiming.cancelled() => break,
             }
-            // One that is in doubt warms up again.
+            // One that is in doubt warms up again, which a stop does not wait for.
             result = self.become_ready().await;
-            if result.is_err() {
+            if result.is_err() || self.stop_claiming.is_cancelled() {
                 break;
             }
             // What is said of the prediction before we know that it is ours is not lost.

@@ -17,7 +17,7 @@ use fourstep::{
 };
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use sqlx::PgPool;
+use sqlx::{PgPool, postgres::PgPoolOptions};
 use uuid::Uuid;
 
 use crate::{
@@ -392,6 +392,24 @@ async fn the_audit_finds_every_way_in_which_the_books_can_be_wrong(pool: PgPool)
     }
     let changed = sqlx::query("update ledger set amount_nano = 0").execute(&pool).await.unwrap_err();
     assert!(changed.to_string().contains("only ever appended to"), "{changed}");
+}
+
+#[sqlx::test]
+async fn the_audit_of_large_books_may_take_longer_than_other_statements(pool: PgPool) {
+    const LIMIT_MS: u32 = 300;
+    let impatient = (*pool.connect_options()).clone().options([("statement_timeout", format!("{LIMIT_MS}ms"))]);
+    let store = Store::with_pool(PgPoolOptions::new().connect_lazy_with(impatient));
+    let mut held_up = pool.begin().await.unwrap();
+    sqlx::query("lock table ledger").execute(&mut *held_up).await.unwrap();
+    let audit = tokio::spawn(async move { store.audit().await });
+    eventually("the audit is over the limit", async || {
+        let waiting = "select count(*) from pg_stat_activity where datname = current_database()
+                       and wait_event_type = 'Lock' and clock_timestamp() - query_start > $1 * interval '1 ms'";
+        sqlx::query_scalar::<_, i64>(waiting).bind(f64::from(2 * LIMIT_MS)).fetch_one(&pool).await.unwrap() == 1
+    })
+    .await;
+    held_up.rollback().await.unwrap();
+    assert!(audit.await.unwrap().unwrap().is_clean());
 }
 
 #[sqlx::test]

@@ -291,6 +291,17 @@ async fn a_hanging_worker_loses_its_lease_and_is_told_when_it_renews(pool: PgPoo
 }
 
 #[sqlx::test]
+async fn a_renewal_under_way_does_not_take_back_what_was_given_up(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    queue.create().await;
+    let giving_up = queue.live_worker().await;
+    let claim = queue.claim(&giving_up).await;
+    queue.store.give_up(&claim).await.unwrap();
+    assert!(queue.store.renew(giving_up.id, &[(claim.id, claim.attempt)], LEASE).await.unwrap().is_empty());
+    assert_eq!(queue.store.sweep(MAX_LOSSES).await.unwrap().requeued, [claim.id]);
+}
+
+#[sqlx::test]
 async fn a_prediction_that_kills_every_worker_fails_at_the_fifth_and_costs_nothing(pool: PgPool) {
     let queue = Queue::new(pool).await;
     let prediction = queue.create().await;

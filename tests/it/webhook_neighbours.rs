@@ -10,9 +10,12 @@ use std::{
 };
 
 use axum::{http::StatusCode, response::IntoResponse};
-use fourstep::webhook::{self, Schedule};
+use fourstep::{
+    store::Store,
+    webhook::{self, Schedule},
+};
 use serde_json::json;
-use sqlx::PgPool;
+use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio::{
     net::{TcpListener, TcpSocket},
     sync::Semaphore,
@@ -110,4 +113,43 @@ async fn the_p99_of_a_healthy_receiver_is_what_it_was_while_its_neighbours_are_i
     .await;
     let led_away = tokio::time::timeout(Duration::ZERO, canary.accept()).await;
     assert!(led_away.is_err(), "nobody was led to an inner address");
+}
+
+/// Counted by the database itself.
+#[sqlx::test]
+async fn a_claim_does_not_visit_receivers_that_wait_for_their_next_attempt(pool: PgPool) {
+    let app = TestApp::start(pool.clone()).await;
+    let well = Receiver::start().await;
+    let down = app.create_hooked(&well).await;
+    sqlx::query(
+        "insert into webhook_deliveries (prediction_id, receiver, event, due_at)
+         select $1::uuid, 'down-' || number || ':443', 'logs', now() + interval '1 hour'
+         from generate_series(1, 5000) as number",
+    )
+    .bind(&down)
+    .execute(&pool)
+    .await
+    .unwrap();
+    app.run_one().await;
+    let before = visits(&pool).await;
+
+    let options = (*pool.connect_options()).clone().application_name("deliverer");
+    let deliverer = Store::with_pool(PgPoolOptions::new().connect_lazy_with(options));
+    let due = deliverer.claim_webhooks(64, 4, 16, Duration::from_secs(60)).await.unwrap();
+    assert_eq!(due.iter().map(|due| due.prediction.id.to_string()).collect::<Vec<_>>(), [down]);
+    // What its connections counted is known when they are gone.
+    deliverer.close().await;
+    eventually("the claim is counted", async || {
+        let connections = "select count(*) from pg_stat_activity where application_name = 'deliverer'";
+        sqlx::query_scalar::<_, i64>(connections).fetch_one(&pool).await.unwrap() == 0
+    })
+    .await;
+    let visited = visits(&pool).await - before;
+    assert!(visited < 100, "one was due, and {visited} places were looked up");
+}
+
+/// How often something was looked up by any index of the deliveries.
+async fn visits(pool: &PgPool) -> i64 {
+    let visits = "select sum(idx_scan)::bigint from pg_stat_user_indexes where relname = 'webhook_deliveries'";
+    sqlx::query_scalar(visits).fetch_one(pool).await.unwrap()
 }

@@ -91,6 +91,7 @@ impl Added<'_> {
 }
 
 /// Whether the arithmetic of `winograd`, which is f32's, is the fastest that is exact enough for the weight.
+#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "nothing else multiplies in less than f32"))]
 pub(super) fn goes_by_winograd(weight: &Weight<'_>, geometry: &Geometry, upsampled: bool) -> bool {
     #[cfg(target_arch = "x86_64")]
     if !weight.is_exact() && tiles::pay(weight.precision()) {

@@ -81,6 +81,7 @@ pub(super) fn has_int8() -> bool {
 }
 
 /// A weight `(out, in)` in eight-bit integers.
+#[cfg_attr(not(target_arch = "x86_64"), expect(unreachable_code, reason = "none is ever made"))]
 pub(super) fn quantized(weight: &WeightMatrix) -> Result<Int8Weight> {
     let (outputs, inputs) = weight.dims()?;
     let weight = Weight::of_linear(weight, weight.dtype())?;

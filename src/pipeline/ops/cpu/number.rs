@@ -15,6 +15,7 @@ use super::lanes::{MOST_LANES, load};
 
 /// Types a weight may be kept in.
 pub(super) trait Number: Copy + Sync + 'static {
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "what fills up tiles"))]
     const ZERO: Self;
 
     /// Numbers in f32, as many as there is room for.
