@@ -12,13 +12,13 @@
 //!  1  http/native.rs         create: extracts caller, headers and body
 //!  2  wire/native            JSON into a request, and nothing else knows the words of this face
 //!  3  service                create: finds the model, checks the input and its image, fixes seed and price
-//!  4  store/predictions.rs   inserts the row and holds what it may cost             ── queued
+//!  4  store/create.rs        inserts the row and holds what it may cost             ── queued
 //!  5  service                wait: subscribes to changes, then reads, until the row is terminal
 //!  6  worker/run.rs          store/queue.rs claims the row, with a lease            ── processing
 //!  7  worker/device          the thread that owns the device runs the predictor
 //!  8  pipeline               tokenizer → text encoders → noise → (scheduler ⇄ unet) × steps → vae → image
 //!  9  artifacts              the image becomes a file, stored before anybody is told
-//! 10  store/queue.rs         finish: output, device time and cost in one transaction ── succeeded
+//! 10  store/finish.rs        finish: output, device time and cost in one transaction ── succeeded
 //! 11  service                wait wakes and reads the row again
 //! 12  wire/native            the row into JSON, and http sends it
 //! ```

@@ -27,7 +27,7 @@ mod welcome;
 mod worker;
 mod workers;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 
@@ -113,9 +113,15 @@ pub(crate) fn run() -> ExitCode {
     failure::exit_code(result.map(|()| ExitCode::SUCCESS))
 }
 
+/// How long a command that is done waits for what cannot be stopped: a picture that is decoded, a file on a disk that is gone.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
 /// Runs a command's asynchronous part to its end.
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_timeout(LAST_WAIT);
+    result
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ impl WebhookEvent {
 
     /// Whether telling it is tried again when it fails. What is soon followed by something newer is not.
     pub const fn is_retried(self) -> bool {
-        matches!(self, Self::Start | Self::Completed)
+        matches!(self, Self::Completed)
     }
 
     /// A prediction as it was when this happened, whatever has become of it since, so that what is told late is still

@@ -13,11 +13,14 @@ use super::Error;
 /// All of IPv6 that is given out to anybody; loopback, link-local, private and IPv4-carrying forms lie outside.
 const GLOBAL_UNICAST: &str = "2000::/3";
 /// What is special in either family. IPv6 transition addresses are because IPv4 ones hide in them.
-pub(super) const SPECIAL: [&str; 19] = [
+pub(super) const SPECIAL: [&str; 20] = [
     "0.0.0.0/8",
     "10.0.0.0/8",
     "100.64.0.0/10",
     "127.0.0.0/8",
+    // A public address in name only: from inside Azure it is the platform's own service (learn.microsoft.com,
+    // "What is IP address 168.63.129.16?").
+    "168.63.129.16/32",
     "169.254.0.0/16",
     "172.16.0.0/12",
     "192.0.0.0/24",

@@ -56,13 +56,14 @@ impl Pipeline {
         if !batch.iter().all(|params| params.is_alike(&batch[0])) {
             return Err(Error::Params("requests of one batch must have the same size, steps and scheduler".into()));
         }
-        let _kept = device::keep_small_uploads(&self.device);
         let mut results = Vec::with_capacity(batch.len());
         let mut members = Vec::with_capacity(batch.len());
         for (place, params) in batch.iter().enumerate() {
             let member = self.admit(place, params);
             results.push(member.map(|member| members.push(member)));
         }
+        // Not before the texts are encoded: each of them would be kept for good.
+        let _kept = device::keep_small_uploads(&self.device);
         for image_index in 0..batch.first().map_or(0, |params| params.num_images) {
             self.draw_image(&mut members, image_index, callback)?;
         }
@@ -178,15 +179,18 @@ impl Pipeline {
         let Drawing { member, seed, latents, .. } = drawing;
         // 5. Decode. 6. To pixels.
         let started = Instant::now();
-        let image = match self.decode(&latents) {
+        // 7. Leave out what should not be shown, as the hosted model does.
+        let checked = self.decode(&latents).and_then(|image| {
+            let is_flagged = self.flags(&image, member.params)?;
+            Ok((image, is_flagged))
+        });
+        let (image, is_flagged) = match checked {
             Err(error @ Error::NotFinite { .. }) => {
                 member.ended = Some(error);
                 return Ok(());
             }
-            decoded => decoded?,
+            checked => checked?,
         };
-        // 7. Leave out what should not be shown, as the hosted model does.
-        let is_flagged = self.flags(&image, member.params)?;
         member.made.timings.decode += started.elapsed();
         if is_flagged {
             member.made.notes.push(format!("NSFW content detected in image {image_index}"));

@@ -220,6 +220,11 @@ impl Store {
                          from (
                              select id, due_at, prediction_id from webhook_deliveries as one
                              where one.receiver = waiting.receiver and one.state = 'pending' and one.due_at <= now()
+                               -- The end is told last: whoever keeps what came last would take it back.
+                               and (one.event <> 'completed' or not exists (
+                                   select from webhook_deliveries as earlier
+                                   where earlier.prediction_id = one.prediction_id and earlier.state = 'pending'
+                                     and earlier.event <> 'completed'))
                              order by due_at, id limit $2
                          ) as first
                          join webhooks using (prediction_id)
@@ -290,7 +295,7 @@ impl Store {
 
     /// Forgets webhooks kept for longer than `retention`, with everything told of them, once their predictions have ended
     /// and nothing more is to be told. At most `limit` at a time; returns how many.
-    pub async fn forget_webhooks(&self, retention: Duration, limit: i64) -> Result<u64> {
+    pub async fn forget_webhooks(&self, retention: Duration, limit: u64) -> Result<u64> {
         let forgotten = sqlx::query(
             "with old as materialized (
                  select prediction_id as old_id from webhooks join predictions on id = prediction_id
@@ -305,7 +310,7 @@ impl Store {
              delete from webhooks using old where prediction_id = old_id",
         )
         .bind(microseconds(retention))
-        .bind(limit)
+        .bind(limit.cast_signed())
         .execute(&self.pool)
         .await?;
         Ok(forgotten.rows_affected())

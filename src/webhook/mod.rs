@@ -31,7 +31,7 @@ const SLACK: Duration = Duration::from_secs(20);
 /// How often old logs are looked for.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 /// How many are forgotten by one statement.
-const FORGET_CHUNK: i64 = 1000;
+const FORGET_CHUNK: u64 = 1000;
 
 /// How to deliver.
 #[derive(Clone, Debug)]
@@ -84,8 +84,11 @@ pub async fn deliver(store: Store, fetcher: Fetcher, catalog: Catalog, settings:
         }
         if forgotten.is_none_or(|at| at.elapsed() >= FORGET_EVERY) {
             forgotten = Some(Instant::now());
-            if let Err(error) = store.forget_webhooks(retention, FORGET_CHUNK).await {
-                tracing::debug!(%error, "Could not forget what was told to webhooks");
+            match store.forget_webhooks(retention, FORGET_CHUNK).await {
+                // The rest with the next look, not before what is due.
+                Ok(FORGET_CHUNK..) => forgotten = None,
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%error, "Could not forget what was told to webhooks"),
             }
         }
         tokio::select! {

@@ -67,6 +67,19 @@ async fn what_was_told_of_one_prediction_is_found_among_all_that_was_told(pool: 
     }
 }
 
+/// An autoscaler asks it every few seconds.
+#[sqlx::test]
+async fn what_is_left_to_do_is_counted_without_reading_what_was_done(pool: PgPool) {
+    let queue = Queue::new(pool.clone()).await;
+    queue.create().await;
+    run(&pool, &MANY_PREDICTIONS).await;
+    let plan = plan(&pool, "select * from queue_drain where model = 'sdxl-lightning-4step'").await;
+    assert!(!plan.contains("Seq Scan") && !plan.contains("predictions_by_account_and_status"), "{plan}");
+    let (waiting, seconds): (i64, i64) =
+        sqlx::query_as("select predictions, seconds from queue_drain").fetch_one(&pool).await.unwrap();
+    assert_eq!((waiting, seconds), (1, 2));
+}
+
 #[sqlx::test]
 async fn the_few_of_a_status_are_listed_in_order_and_without_reading_the_many(pool: PgPool) {
     let queue = Queue::new(pool.clone()).await;

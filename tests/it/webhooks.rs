@@ -103,6 +103,24 @@ async fn a_receiver_is_told_the_events_it_asked_for_and_as_they_were(pool: PgPoo
     }
 }
 
+/// The vendor's sample stores what it is told last.
+#[sqlx::test]
+async fn the_end_is_told_last(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let mut receiver = Receiver::start().await;
+    let _delivering = app.deliver();
+    for _ in 0..8 {
+        let body = json!({"webhook": receiver.url(), "webhook_events_filter": ["start", "output", "completed"]});
+        app.create_on("/replicate/v1/models/bytedance/sdxl-lightning-4step/predictions", body).await;
+        app.run_one().await;
+        let mut told = Vec::new();
+        for _ in 0..3 {
+            told.push(receiver.next().await.json()["status"].clone());
+        }
+        assert_eq!(told, ["processing", "processing", "succeeded"]);
+    }
+}
+
 #[sqlx::test]
 async fn what_a_fenced_worker_says_is_not_posted(pool: PgPool) {
     let app = TestApp::start(pool).await;

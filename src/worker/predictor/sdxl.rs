@@ -239,12 +239,39 @@ fn failure(error: &pipeline::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Scheduler;
+    use crate::domain::{FaceDefaults, InputLimits, Scheduler, UnknownFields};
+
+    fn known(scheduler: Scheduler) -> pipeline::SchedulerName {
+        scheduler.as_str().parse().unwrap_or_else(|_| panic!("the pipeline does not know {}", scheduler.as_str()))
+    }
 
     #[test]
     fn every_scheduler_a_caller_can_name_is_one_the_pipeline_knows() {
+        Scheduler::ALL.map(known);
+    }
+
+    /// Or estimates would take runs for alike that are not.
+    #[test]
+    fn the_work_of_an_input_is_the_calls_that_its_scheduler_makes_and_one_for_the_rest() {
+        let defaults = FaceDefaults {
+            prompt: "",
+            negative_prompt: "",
+            disable_safety_checker: false,
+            unknown_fields: UnknownFields::Refuse,
+        };
+        let raw = serde_json::json!({"width": 256, "height": 256});
+        let input = Input::parse(&raw, &InputLimits::HOSTED, &defaults, 0).expect("valid").0;
         for scheduler in Scheduler::ALL {
-            assert!(scheduler.as_str().parse::<pipeline::SchedulerName>().is_ok(), "{}", scheduler.as_str());
+            for steps in [1, 2, 4, 9] {
+                let text = Input { scheduler, num_inference_steps: steps, ..input.clone() };
+                let image = Input { image: Some(String::new()), prompt_strength: 0.5, ..text.clone() };
+                let all = known(scheduler).unet_calls(steps as usize);
+                let calls = |input: &Input| (input.work() / (256 * 256) - 1) as usize;
+                assert_eq!(calls(&text), all, "{scheduler:?}, {steps} steps");
+                if let Ok(spared) = known(scheduler).begin_index(steps as usize, 0.5) {
+                    assert_eq!(calls(&image), all - spared, "{scheduler:?}, half of {steps} steps");
+                }
+            }
         }
     }
 }

@@ -68,14 +68,12 @@ impl Pieces {
         pieces
     }
 
-    /// Room for numbers that have yet to be split; what is behind them is zero.
+    /// Room for numbers that have yet to be split. All of it is zero: a tile reads whole, also where fewer rows were filled.
     pub(in super::super) fn with_room(len: usize, row_stride: usize, precision: Precision) -> Self {
         let room = len + TILE * row_stride + STEP;
         let plane = |number| {
             let mut plane = Aligned::with_room(if number < precision.pieces() { room } else { 0 });
-            if let Some(behind) = plane.get_mut(len..) {
-                behind.fill(NONE);
-            }
+            plane.fill(NONE);
             plane
         };
         Self { planes: std::array::from_fn(plane), precision, row_stride, len }

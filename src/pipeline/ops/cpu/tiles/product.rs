@@ -219,7 +219,7 @@ unsafe fn multiply_block(
     if pair.len() == 2 && first.rows == TILE && second.rows == TILE && width == COLUMNS {
         match start {
             Start::Zero => {}
-            Start::Bias(bias) => call.start = [bias[column..].as_ptr(); 2],
+            Start::Bias(bias) => call.start = [bias[column..][..COLUMNS].as_ptr(); 2],
             Start::Target => {
                 (call.start, call.start_stride) = (call.sums.map(<*mut f32>::cast_const), call.sums_stride)
             }
