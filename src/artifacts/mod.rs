@@ -184,7 +184,9 @@ impl Artifacts {
     pub async fn delete(&self, keys: Vec<String>) {
         for key in keys {
             let Ok(path) = Path::parse(&key) else { continue };
-            if let Err(error) = self.store.delete(&path).await {
+            if let Err(error) = self.store.delete(&path).await.map_err(Error::from)
+                && !error.is_missing()
+            {
                 tracing::warn!(%error, key, "Could not delete an output that belongs to no prediction");
             }
         }

@@ -259,9 +259,11 @@ impl PredictionService {
     /// Cancels a prediction; a terminal one stays as it is.
     pub async fn cancel(&self, caller: Caller, id: PredictionId) -> Result<Prediction> {
         let service = self.clone();
-        complete(
-            async move { service.shared.store.request_cancel(caller.account_id, id).await?.ok_or(Error::NotFound) },
-        )
+        complete(async move {
+            let canceled = service.shared.store.request_cancel(caller.account_id, id).await?.ok_or(Error::NotFound)?;
+            service.shared.forget_image(&canceled);
+            Ok(canceled)
+        })
         .await
     }
 

@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
+use tracing::Instrument;
+
 use super::{Error, Result, Shared};
 use crate::{
     artifacts::Artifacts,
-    domain::{ImageSource, InputLimits, InvalidInput, NewPrediction, PredictionId, size_from_image},
+    domain::{
+        ImageSource, InputLimits, InvalidInput, NewPrediction, Prediction, PredictionId, Status, size_from_image,
+    },
     picture,
 };
 
@@ -72,5 +76,17 @@ impl Shared {
         let key = Artifacts::input_key(prediction).map_err(super::internal)?;
         self.artifacts.put(&key, bytes).await?;
         Ok(key)
+    }
+
+    /// Deletes the image of a prediction that was canceled before any worker had it. It was free, and would be kept as long
+    /// as one that was paid for: whoever creates and cancels again and again would fill the store for nothing. Only a worker
+    /// reads it; what is shown of it is in the row. Nobody waits for this: a store that is away keeps nobody from canceling,
+    /// and what is left is swept.
+    pub(super) fn forget_image(&self, prediction: &Prediction) {
+        let never_ran = prediction.status == Status::Canceled && prediction.attempt == 0;
+        if let Some(key) = prediction.input.image.clone().filter(|_| never_ran) {
+            let artifacts = self.artifacts.clone();
+            tokio::spawn(async move { artifacts.delete(vec![key]).await }.in_current_span());
+        }
     }
 }

@@ -28,7 +28,19 @@ impl Store {
 
     /// Which of these stored files no row refers to, nor ever will: an input that is not its prediction's, an output of an
     /// attempt that did not end its prediction, an upload that was deleted. The keys must have a UUID in their second part.
+    pub async fn unknown_files(&self, keys: &[String]) -> Result<Vec<String>> {
+        self.files_without_use(keys, false).await
+    }
+
+    /// The same, and inputs of predictions that were canceled or failed. No worker asks for them again and nobody else ever
+    /// could, and they may have cost nothing, so that whoever makes many would fill the store for it. What succeeded has
+    /// been paid for, and keeps its input as long as its images.
     pub async fn unused_files(&self, keys: &[String]) -> Result<Vec<String>> {
+        self.files_without_use(keys, true).await
+    }
+
+    /// An end of the last minute may be lost with a crash of the database (`ended_lately`), and its prediction run again.
+    async fn files_without_use(&self, keys: &[String], with_unsuccessful: bool) -> Result<Vec<String>> {
         Ok(sqlx::query_scalar(
             "select key from unnest($1::text[]) as key
              where not exists (select from uploads where artifact_key = key)
@@ -36,12 +48,15 @@ impl Store {
                    select from predictions
                    where id = split_part(key, '/', 2)::uuid and data_removed_at is null
                      and case split_part(key, '/', 1)
-                             when 'inputs' then input ->> 'image' = key
+                             when 'inputs' then input ->> 'image' = key and not (
+                                 $2 and status in ('canceled', 'failed') and completed_at < now() - interval '1 minute'
+                             )
                              else completed_at is null or output @> jsonb_build_array(jsonb_build_object('key', key))
                          end
                )",
         )
         .bind(keys)
+        .bind(with_unsuccessful)
         .fetch_all(&self.pool)
         .await?)
     }

@@ -44,8 +44,8 @@ pub(super) async fn sweep_now_and_then(store: &Store, artifacts: &Artifacts) {
     }
 }
 
-/// Deletes files older than `grace` that no row refers to: inputs and uploads of requests that were cut off, outputs of
-/// attempts that did not count. Returns how many: none where the files are not known to be this database's.
+/// Deletes files older than `grace` that nobody needs: inputs and uploads of requests that were cut off, outputs of
+/// attempts that did not count, inputs of what was canceled or failed. Returns how many: none where the files are not known to be this database's.
 pub async fn sweep_files(store: &Store, artifacts: &Artifacts, grace: Duration) -> anyhow::Result<usize> {
     if !are_ours(store, artifacts, grace).await? {
         return Ok(0);
@@ -85,13 +85,13 @@ async fn are_ours(store: &Store, artifacts: &Artifacts, grace: Duration) -> anyh
 async fn are_known(store: &Store, artifacts: &Artifacts, grace: Duration) -> anyhow::Result<bool> {
     let mut older = artifacts.list_older(grace);
     while let Some(keys) = older.try_next().await? {
-        if !store.unused_files(&keys).await?.is_empty() {
+        if !store.unknown_files(&keys).await?.is_empty() {
             return Ok(false);
         }
     }
     let (mut all, mut is_empty) = (artifacts.list_older(Duration::ZERO), true);
     while let Some(keys) = all.try_next().await? {
-        if store.unused_files(&keys).await?.len() < keys.len() {
+        if store.unknown_files(&keys).await?.len() < keys.len() {
             return Ok(true);
         }
         is_empty = false;

@@ -170,6 +170,30 @@ async fn an_image_is_public_to_nobody_and_deleted_with_its_prediction(pool: PgPo
 }
 
 #[sqlx::test]
+async fn a_prediction_canceled_before_it_ran_keeps_no_image(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let create = async || id(&app.create(json!({"image": white(256, 256)})).await);
+    let cancel = async |id: &str| {
+        let canceled = app.post(&format!("/predictions/{id}/cancel")).send().await.unwrap();
+        assert_eq!(canceled.status(), StatusCode::OK);
+        json(canceled).await
+    };
+    let running = create().await;
+    let claim = app.claim().await;
+    let queued = create().await;
+    let key = app.stored(&queued).await.input.image.unwrap();
+    for _ in 0..2 {
+        let canceled = cancel(&queued).await;
+        assert_eq!(canceled["status"], "canceled");
+        assert!(canceled["input"]["image"].as_str().unwrap().starts_with("data:image/png"), "{canceled}");
+    }
+    eventually("its image is gone", async || app.artifacts.load(&key).await.is_err()).await;
+    // A worker may be reading this one.
+    assert_eq!(cancel(&running).await["status"], "processing");
+    assert!(app.artifacts.load(claim.input.image.as_ref().unwrap()).await.is_ok());
+}
+
+#[sqlx::test]
 async fn images_come_in_the_format_that_was_asked_for(pool: PgPool) {
     let app = TestApp::start(pool).await;
     for (name, content_type, format) in [

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fourstep::{
     artifacts::Artifacts,
-    domain::{ApiKey, PredictionId},
+    domain::{ApiKey, Failure, FailureCode, Outcome, PredictionId},
     worker::{expire_uploads, prune, sweep_files},
 };
 use image::{ImageFormat, Rgb, RgbImage};
@@ -384,6 +384,40 @@ async fn files_without_a_row_are_swept_and_no_others(pool: PgPool) {
     prune(&app.store, &app.artifacts, Duration::ZERO).await;
     sweep_files(&app.store, &app.artifacts, Duration::ZERO).await.unwrap();
     assert_eq!(app.stored_files().await, 2, "the upload, and the image of the one that waits");
+}
+
+#[sqlx::test]
+async fn images_of_what_was_canceled_or_failed_are_swept_before_they_expire(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let uploaded = app.uploaded(png()).await;
+    // The first sweep says whose the files are.
+    assert_eq!(sweep_files(&app.store, &app.artifacts, Duration::ZERO).await.unwrap(), 0);
+    let failure = || Failure { code: FailureCode::Internal, message: "no".to_owned() };
+    let (mut kept, mut swept) = (Vec::new(), Vec::new());
+    for (outcome, is_kept) in [
+        (None, true),
+        (Some(Outcome::Failed { failure: failure(), device_time: Duration::ZERO }), false),
+        (Some(Outcome::Canceled { device_time: Duration::ZERO }), false),
+    ] {
+        assert_eq!(app.start_from(&app.key, uploaded["id"].as_str().unwrap()).await.0, StatusCode::ACCEPTED);
+        let claim = app.claim().await;
+        match outcome {
+            Some(outcome) => app.end(&claim, outcome).await,
+            None => app.finish(&claim).await,
+        }
+        if is_kept { &mut kept } else { &mut swept }.push(claim.input.image.unwrap());
+    }
+    assert_eq!(sweep_files(&app.store, &app.artifacts, Duration::ZERO).await.unwrap(), 0, "an end may still be lost");
+    sqlx::query("update predictions set completed_at = completed_at - interval '2 minutes'")
+        .execute(&app.pool)
+        .await
+        .unwrap();
+    assert_eq!(sweep_files(&app.store, &app.artifacts, Duration::ZERO).await.unwrap(), 2);
+    for (keys, is_there) in [(kept, true), (swept, false)] {
+        for key in keys {
+            assert_eq!(app.artifacts.load(&key).await.is_ok(), is_there, "{key}");
+        }
+    }
 }
 
 #[sqlx::test]
