@@ -97,6 +97,7 @@ impl Error {
                 service::Error::InvalidSignature => (StatusCode::FORBIDDEN, "invalid_signature", Vec::new()),
                 service::Error::LinkExpired => (StatusCode::FORBIDDEN, "link_expired", Vec::new()),
                 service::Error::StorageFull { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "storage_full", Vec::new()),
+                service::Error::BeingStored => (StatusCode::CONFLICT, "being_stored", Vec::new()),
                 service::Error::Conflict(_) => (StatusCode::CONFLICT, "conflict", one("id")),
                 service::Error::KeyReused => {
                     (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", one("Idempotency-Key"))
@@ -143,9 +144,9 @@ impl Error {
             Self::Service(service::Error::Unauthorized) => {
                 Some((WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer realm="fourstep""#)))
             }
-            Self::Service(service::Error::Unavailable(_) | service::Error::TooManyInFlight(_)) => {
-                Some((RETRY_AFTER, RETRY_SECONDS))
-            }
+            Self::Service(
+                service::Error::Unavailable(_) | service::Error::TooManyInFlight(_) | service::Error::BeingStored,
+            ) => Some((RETRY_AFTER, RETRY_SECONDS)),
             Self::Service(
                 service::Error::TooManyRequests { retry_after } | service::Error::Overloaded { retry_after },
             ) => Some((RETRY_AFTER, HeaderValue::from(*retry_after))),

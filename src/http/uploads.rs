@@ -271,6 +271,7 @@ pub(super) async fn presign(
     request_body(content = native::body::Picture, content_type = "application/octet-stream"),
     responses(
         (status = 200, description = "It has arrived."),
+        (status = 409, description = "Another request is storing its bytes; `Retry-After` says when to come back."),
     ),
 )]
 pub(super) async fn receive(

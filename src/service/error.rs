@@ -62,6 +62,9 @@ pub enum Error {
         /// Bytes.
         quota: u64,
     },
+    /// Another request is storing the bytes of this upload.
+    #[error("the bytes of this file are being stored already, by another request")]
+    BeingStored,
     /// The id is taken by a different request.
     #[error("the id {0} is already used by a different prediction")]
     Conflict(PredictionId),

@@ -14,6 +14,7 @@ use crate::{
     artifacts::Artifacts,
     domain::{Caller, InvalidInput, NewFile, NewUpload, OwnFile, Upload, UploadId},
     picture,
+    store::{Room, Writing},
 };
 
 /// How long the bytes of an announced upload may be sent.
@@ -154,12 +155,32 @@ impl PredictionService {
     /// Counts, stores and finishes, in this order: what stops in between is known to the sweep.
     async fn store_upload(&self, upload: &Upload, bytes: Vec<u8>) -> Result<Upload> {
         let Shared { store, artifacts, uploads, .. } = &*self.shared;
-        if !store.make_room(upload.id, bytes.len() as u64, uploads.quota).await? {
-            return Err(Error::StorageFull { quota: uploads.quota });
+        let writing = match store.make_room(upload.id, bytes.len() as u64, uploads.quota).await? {
+            Room::Made(writing) => writing,
+            Room::Full => return Err(Error::StorageFull { quota: uploads.quota }),
+            Room::Taken => return Err(Error::BeingStored),
+            Room::Gone => return Err(Error::NoFile),
+        };
+        match self.write_upload(upload, writing, bytes).await {
+            Ok(Some(upload)) => Ok(upload),
+            Ok(None) => {
+                // Deleted before its bytes were there to be deleted with it. Nobody else's are in this place then.
+                let left = store.unused_files(std::slice::from_ref(&upload.key)).await?;
+                artifacts.delete(left).await;
+                Err(Error::NoFile)
+            }
+            Err(error) => {
+                // Should this fail as well, whoever sends them again has to wait for a while.
+                let _ = store.give_up_writing(upload.id, writing).await;
+                Err(error)
+            }
         }
+    }
+
+    async fn write_upload(&self, upload: &Upload, writing: Writing, bytes: Vec<u8>) -> Result<Option<Upload>> {
         let (sha256, md5) = (Sha256::digest(&bytes).into(), Md5::digest(&bytes).into());
-        artifacts.put(&upload.key, bytes).await?;
-        store.finish_upload(upload.id, sha256, md5).await?.ok_or(Error::NoFile)
+        self.shared.artifacts.put(&upload.key, bytes).await?;
+        Ok(self.shared.store.finish_upload(upload.id, writing, sha256, md5).await?)
     }
 }
 

@@ -71,6 +71,7 @@ pub use redelivery::GivenUp;
 pub use seal::Seal;
 pub use settle::{WebhookAttempt, WebhookVerdict};
 pub use sweep::Swept;
+pub use uploads::{Room, Writing};
 pub use workers::{Phase, SeenWorker, WorkerRecord, WorkerSession};
 
 /// `migrations/`, built into the program. Others may have been applied: while a site is upgraded, this version starts beside

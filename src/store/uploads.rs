@@ -10,6 +10,27 @@ use uuid::Uuid;
 use super::{Result, Store, predictions::microseconds};
 use crate::domain::{Checksums, NewUpload, Upload, UploadId};
 
+/// So long whoever makes room is the only one who may store the bytes. Longer than any store takes for them, tried twice; who
+/// takes longer has crashed, and the client may send them again while its ticket is good.
+const WRITING: Duration = Duration::from_secs(5 * 60);
+
+/// What becomes of the wish to store an upload's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// They are counted, and nobody else may store others.
+    Made(Writing),
+    /// The account would have more than it may.
+    Full,
+    /// Somebody else is storing its bytes.
+    Taken,
+    /// It was finished or deleted meanwhile.
+    Gone,
+}
+
+/// The right to store an upload's bytes, by when it was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Writing(DateTime<Utc>);
+
 /// The columns of [`Row`].
 macro_rules! columns {
     () => {
@@ -90,37 +111,70 @@ impl Store {
         Ok(row.map(Upload::from))
     }
 
-    /// Counts the bytes of an upload that are about to be stored. `false` if its account would have more than `quota`; of
-    /// any number who ask at once, no more are told yes than fit.
-    pub async fn make_room(&self, id: UploadId, size: u64, quota: u64) -> Result<bool> {
-        let counted = sqlx::query(
+    /// Counts the bytes of an upload that are about to be stored, by nobody else. Of any number who ask at once, no more are
+    /// let in than fit, and one for each upload.
+    pub async fn make_room(&self, id: UploadId, size: u64, quota: u64) -> Result<Room> {
+        let made: Option<(bool, Option<DateTime<Utc>>)> = sqlx::query_as(
             "with upload as (
-                 select id as upload_id, account_id as owner, size as before from uploads
+                 select id as upload_id, account_id as owner, size as before,
+                     coalesce(writing_since <= now() - $4::bigint * interval '1 microsecond', true) as is_free
+                 from uploads
                  where id = $1 and stored_at is null
                  for update
              ),
              counted as (
                  update uploaded_bytes set bytes = bytes + $2 - before
-                 from upload where account_id = owner and bytes + $2 - before <= $3
+                 from upload where account_id = owner and is_free and bytes + $2 - before <= $3
                  returning account_id
+             ),
+             made as (
+                 update uploads set size = $2, writing_since = now() from upload, counted where id = upload_id
+                 returning writing_since
              )
-             update uploads set size = $2 from upload, counted where id = upload_id",
+             select is_free, (select writing_since from made) from upload",
         )
         .bind(id.as_uuid())
         .bind(size.cast_signed())
         .bind(i64::try_from(quota).unwrap_or(i64::MAX))
-        .execute(&self.pool)
+        .bind(microseconds(WRITING))
+        .fetch_optional(&self.pool)
         .await?;
-        Ok(counted.rows_affected() == 1)
+        Ok(match made {
+            Some((_, Some(since))) => Room::Made(Writing(since)),
+            Some((true, None)) => Room::Full,
+            Some((false, None)) => Room::Taken,
+            None => Room::Gone,
+        })
     }
 
-    /// Finishes an upload whose bytes are stored. `None` if it was finished or swept meanwhile.
-    pub async fn finish_upload(&self, id: UploadId, sha256: [u8; 32], md5: [u8; 16]) -> Result<Option<Upload>> {
+    /// Lets others store the bytes of an upload, which could not be stored. They stay counted: something may be there.
+    pub async fn give_up_writing(&self, id: UploadId, writing: Writing) -> Result<()> {
+        sqlx::query(
+            "update uploads set writing_since = null where id = $1 and stored_at is null and writing_since = $2",
+        )
+        .bind(id.as_uuid())
+        .bind(writing.0)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Finishes an upload whose bytes are stored. `None` if it was deleted meanwhile, or is somebody else's to write by now.
+    pub async fn finish_upload(
+        &self,
+        id: UploadId,
+        writing: Writing,
+        sha256: [u8; 32],
+        md5: [u8; 16],
+    ) -> Result<Option<Upload>> {
         let row: Option<Row> = sqlx::query_as(concat!(
-            "update uploads set stored_at = now(), sha256 = $2, md5 = $3 where id = $1 and stored_at is null returning ",
+            "update uploads set stored_at = now(), sha256 = $3, md5 = $4, writing_since = null
+             where id = $1 and stored_at is null and writing_since = $2
+             returning ",
             columns!()
         ))
         .bind(id.as_uuid())
+        .bind(writing.0)
         .bind(&sha256[..])
         .bind(&md5[..])
         .fetch_optional(&self.pool)

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use fourstep::{
-    artifacts::Artifacts,
+    artifacts::{Artifacts, Bucket, Credentials},
     domain::{ApiKey, Artifact, Caller, Catalog, Outcome},
     fetch::{self, Fetcher},
     http,
@@ -14,7 +14,7 @@ use image::{ImageFormat, RgbImage};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use sqlx::PgPool;
-use tokio::task::JoinHandle;
+use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -62,6 +62,20 @@ impl TestApp {
     pub(crate) async fn start_limited(pool: PgPool, limits: Limits, change: impl FnOnce(&mut http::Settings)) -> Self {
         let folder = TestFolder::new();
         let artifacts = Artifacts::in_folder(&folder.0, false).unwrap();
+        Self::start_over(pool, (folder, artifacts), limits, change).await
+    }
+
+    /// Starts a server that keeps its files in a bucket.
+    pub(crate) async fn start_with_bucket(pool: PgPool, artifacts: Artifacts) -> Self {
+        Self::start_over(pool, (TestFolder::new(), artifacts), Limits::NONE, |_| ()).await
+    }
+
+    async fn start_over(
+        pool: PgPool,
+        (folder, artifacts): (TestFolder, Artifacts),
+        limits: Limits,
+        change: impl FnOnce(&mut http::Settings),
+    ) -> Self {
         let store = Store::with_pool(pool.clone());
         let key = ApiKey::generate().unwrap();
         let caller = store.create_key("owner", "test", &key).await.unwrap();
@@ -235,4 +249,17 @@ pub(crate) fn black_png(width: u32, height: u32) -> Vec<u8> {
     let mut png = std::io::Cursor::new(Vec::new());
     RgbImage::new(width, height).write_to(&mut png, ImageFormat::Png).unwrap();
     png.into_inner()
+}
+
+/// A bucket that a test answers for.
+pub(crate) fn bucket_at(listener: &TcpListener) -> Artifacts {
+    let (id, secret) = ("id".to_owned(), "secret".to_owned());
+    Artifacts::in_bucket(&Bucket {
+        name: "pictures".to_owned(),
+        prefix: String::new(),
+        endpoint: Some(format!("http://{}", listener.local_addr().unwrap())),
+        region: "us-east-1".to_owned(),
+        credentials: Some(Credentials { id, secret, token: None }),
+    })
+    .unwrap()
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use fourstep::{
-    artifacts::{Artifacts, Bucket, Credentials},
+    artifacts::Artifacts,
     domain::{PredictionId, Status},
     store::Store,
     worker::{Settings, WorkerPool, sweep_files},
@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::{
     queue::{MODEL, Queue, succeeded},
-    support::eventually,
+    support::{bucket_at, eventually},
     worker::settings,
 };
 
@@ -110,29 +110,17 @@ async fn whose_files_they_are_may_be_written_by_hand(pool: PgPool) {
     assert_eq!(swept(&queue.store, &artifacts).await, 1);
 }
 
-/// A bucket where nobody answers.
-fn silent_bucket(listener: &TcpListener) -> Artifacts {
-    let (id, secret) = ("id".to_owned(), "secret".to_owned());
-    Artifacts::in_bucket(&Bucket {
-        name: "pictures".to_owned(),
-        prefix: String::new(),
-        endpoint: Some(format!("http://{}", listener.local_addr().unwrap())),
-        region: "us-east-1".to_owned(),
-        credentials: Some(Credentials { id, secret, token: None }),
-    })
-    .unwrap()
-}
-
 #[sqlx::test]
 async fn a_bucket_that_does_not_answer_keeps_no_dead_worker_from_being_noticed(pool: PgPool) {
     let queue = Queue::new(pool).await;
+    // Nobody answers.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     // Its files are to be deleted.
     queue.create().await;
     let expired = queue.store.claim(MODEL, Uuid::new_v4(), Duration::from_secs(15)).await.unwrap().unwrap();
     queue.store.finish(&expired, &succeeded(), "").await.unwrap();
     let settings = Settings { retention: Duration::ZERO, sweep: Duration::from_millis(100), ..settings() };
-    let upkeep = WorkerPool::start(&queue.store, &silent_bucket(&listener), &settings, Vec::new()).unwrap();
+    let upkeep = WorkerPool::start(&queue.store, &bucket_at(&listener), &settings, Vec::new()).unwrap();
     let _asked = listener.accept().await.unwrap();
 
     let prediction = queue.create().await;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use fourstep::{
     artifacts::Artifacts,
     domain::{ApiKey, Failure, FailureCode, Outcome, PredictionId},
+    store::Room,
     worker::{expire_uploads, prune, sweep_files},
 };
 use image::{ImageFormat, Rgb, RgbImage};
@@ -14,8 +15,12 @@ use reqwest::{
 };
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+};
 
-use crate::support::{TestApp, UPLOADS, json};
+use crate::support::{TestApp, UPLOADS, bucket_at, json};
 
 fn encoded(width: u32, height: u32, format: ImageFormat) -> Vec<u8> {
     let mut file = std::io::Cursor::new(Vec::new());
@@ -418,6 +423,122 @@ async fn images_of_what_was_canceled_or_failed_are_swept_before_they_expire(pool
             assert_eq!(app.artifacts.load(&key).await.is_ok(), is_there, "{key}");
         }
     }
+}
+
+/// A request that waits for the bucket's answer.
+struct Asked {
+    /// Method and path.
+    what: String,
+    stream: TcpStream,
+}
+
+impl Asked {
+    /// The next request.
+    async fn of(bucket: &TcpListener) -> Self {
+        let (mut stream, _) = bucket.accept().await.unwrap();
+        let mut request = BufReader::new(&mut stream);
+        let (mut what, mut length) = (String::new(), 0);
+        request.read_line(&mut what).await.unwrap();
+        loop {
+            let mut header = String::new();
+            request.read_line(&mut header).await.unwrap();
+            match header.to_ascii_lowercase().split_once(':') {
+                Some(("content-length", value)) => length = value.trim().parse().unwrap(),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        request.read_exact(&mut vec![0; length]).await.unwrap();
+        Self { what, stream }
+    }
+
+    async fn answer(mut self, status: &str) {
+        let body = "<DeleteResult/>";
+        let head = format!("HTTP/1.1 {status}\r\nETag: \"1\"\r\nConnection: close\r\nContent-Length: {}", body.len());
+        self.stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await.unwrap();
+        self.stream.shutdown().await.unwrap();
+    }
+}
+
+/// A server over a bucket that the test answers for, and a file that was announced there: its id, and where to send it.
+async fn announced_over(pool: PgPool, bucket: &TcpListener) -> (TestApp, String, String) {
+    let app = TestApp::start_with_bucket(pool, bucket_at(bucket)).await;
+    let body = json!({"content_type": "image/png"});
+    let presigned = json(app.post("/v1/upload/presign").json(&body).send().await.unwrap()).await;
+    let [id, url] = ["id", "presigned_url"].map(|field| presigned[field].as_str().unwrap().to_owned());
+    (app, id, url)
+}
+
+#[sqlx::test]
+async fn of_two_who_send_one_upload_at_once_one_is_told_to_wait(pool: PgPool) {
+    let bucket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (app, id, url) = announced_over(pool, &bucket).await;
+    let send = |bytes: Vec<u8>| tokio::spawn(app.client.put(&url).body(bytes).send());
+    let large = large_png(1);
+    let first = send(large.clone());
+    // The bucket tries it twice before it gives up.
+    let asked = Asked::of(&bucket).await;
+    assert!(asked.what.starts_with("PUT "), "{}", asked.what);
+
+    // A few bytes are not to be counted in place of the many that come.
+    let second = send(png()).await.unwrap().unwrap();
+    assert_eq!((second.status(), &second.headers()["retry-after"]), (StatusCode::CONFLICT, &"1".parse().unwrap()));
+    let error = json(second).await["error"].as_str().unwrap().to_owned();
+    assert!(error.contains("being stored already"), "{error}");
+
+    // What could not be stored may be sent again at once.
+    asked.answer("403 Forbidden").await;
+    Asked::of(&bucket).await.answer("403 Forbidden").await;
+    assert_eq!(first.await.unwrap().unwrap().status(), StatusCode::INTERNAL_SERVER_ERROR);
+    let again = send(large.clone());
+    let asked = Asked::of(&bucket).await;
+    assert_eq!(send(png()).await.unwrap().unwrap().status(), StatusCode::CONFLICT);
+    asked.answer("200 OK").await;
+    assert_eq!(again.await.unwrap().unwrap().status(), StatusCode::OK);
+    assert_eq!(app.counted_bytes().await, large.len() as i64);
+    let stored = json(app.get(&format!("/v1/files/{id}")).send().await.unwrap()).await;
+    assert_eq!(stored["size"], large.len(), "{stored}");
+    assert_eq!(send(png()).await.unwrap().unwrap().status(), StatusCode::NOT_FOUND, "its bytes never change");
+}
+
+#[sqlx::test]
+async fn who_crashed_while_storing_an_upload_keeps_it_from_nobody_for_long(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let body = json!({"content_type": "image/png"});
+    let presigned = json(app.post("/v1/upload/presign").json(&body).send().await.unwrap()).await;
+    let send = async || app.client.put(presigned["presigned_url"].as_str().unwrap()).body(png()).send().await.unwrap();
+    let id = presigned["id"].as_str().unwrap().parse().unwrap();
+    let Room::Made(lost) = app.store.make_room(id, 50_000, UPLOADS.quota).await.unwrap() else { panic!("no room") };
+    assert_eq!(send().await.status(), StatusCode::CONFLICT);
+    sqlx::query("update uploads set writing_since = now() - interval '6 minutes'").execute(&app.pool).await.unwrap();
+    // It was not dead after all, but comes too late.
+    let mine = app.store.make_room(id, 1, UPLOADS.quota).await.unwrap();
+    assert!(matches!(mine, Room::Made(_)));
+    app.store.give_up_writing(id, lost).await.unwrap();
+    assert!(app.store.finish_upload(id, lost, [0; 32], [0; 16]).await.unwrap().is_none());
+    assert_eq!(send().await.status(), StatusCode::CONFLICT);
+    sqlx::query("update uploads set writing_since = now() - interval '6 minutes'").execute(&app.pool).await.unwrap();
+    assert_eq!(send().await.status(), StatusCode::OK);
+    assert_eq!(app.counted_bytes().await, png().len() as i64);
+}
+
+#[sqlx::test]
+async fn an_upload_deleted_while_it_is_stored_leaves_no_file(pool: PgPool) {
+    let bucket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (app, id, url) = announced_over(pool, &bucket).await;
+    let sent = tokio::spawn(app.client.put(&url).body(png()).send());
+    let put = Asked::of(&bucket).await;
+    let delete = app.request(Method::DELETE, &format!("/files/{id}"));
+    let deleted = tokio::spawn(delete.send());
+    // There is nothing to delete yet.
+    Asked::of(&bucket).await.answer("200 OK").await;
+    assert_eq!(deleted.await.unwrap().unwrap().status(), StatusCode::NO_CONTENT);
+    put.answer("200 OK").await;
+    let deletes = Asked::of(&bucket).await;
+    assert!(!deletes.what.starts_with("PUT "), "{}", deletes.what);
+    deletes.answer("200 OK").await;
+    assert_eq!(sent.await.unwrap().unwrap().status(), StatusCode::NOT_FOUND);
+    assert_eq!(app.counted_bytes().await, 0);
 }
 
 #[sqlx::test]
