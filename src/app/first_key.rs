@@ -1,4 +1,4 @@
-//! The first API key: made when a database has none, and kept in a file that only its owner can read, so that a
+//! The first API key: made by a server whose database has none, and kept in a file that only its owner can read, so that a
 //! newcomer has a key without asking for one.
 
 use std::{

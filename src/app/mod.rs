@@ -21,7 +21,7 @@ pub use self::{
     artifacts::open as open_artifacts,
     workers::{catalog, open_device},
 };
-use self::{database::Database, observing::Observing, signals::Shutdown, workers::Plan};
+use self::{database::Database, observing::Observing, signals::Shutdown};
 use crate::{
     artifacts::Artifacts,
     config::{self, Config},
@@ -80,10 +80,12 @@ pub async fn serve(config: &Config, hub: &hub::Environment, on_ready: impl FnOnc
     let has_workers = !plan.loads.is_empty();
     let (mut pool, mut delivering, catalog) = (None, None, plan.catalog.clone());
     let running = async {
-        come_up(config, store, &artifacts, plan, &mut pool).await?;
+        database::migrate(store).await?;
+        first_key::ensure(config, store).await?;
+        pool = Some(WorkerPool::start(store, &artifacts, &plan.settings, plan.loads)?);
         let settings = webhook_settings(config);
         delivering = Some(tokio::spawn(webhook::deliver(store.clone(), fetcher, catalog, settings, draining.clone())));
-        let pool = pool.as_mut().context("come_up starts the pool")?;
+        let pool = pool.as_mut().context("the pool was started")?;
         unless_failed(pool, until_ready(&service, has_workers)).await?;
         on_ready(&Ready {
             url: Some(url),
@@ -124,8 +126,10 @@ pub async fn work(config: &Config, hub: &hub::Environment, on_ready: impl FnOnce
     let spreading = spread_changes(store);
     let mut pool = None;
     let running = async {
-        come_up(config, store, &artifacts, plan, &mut pool).await?;
-        let pool = pool.as_mut().context("come_up starts the pool")?;
+        database::migrate(store).await?;
+        // No first key: it is a server's to make, and would lie on a machine where nobody looks for it.
+        pool = Some(WorkerPool::start(store, &artifacts, &plan.settings, plan.loads)?);
+        let pool = pool.as_mut().context("the pool was started")?;
         let ready = pool.ready();
         unless_failed(pool, ready).await?;
         on_ready(&Ready { url: None, key_file: None, database: database.in_words(), model: model.clone() });
@@ -138,20 +142,6 @@ pub async fn work(config: &Config, hub: &hub::Environment, on_ready: impl FnOnce
     spreading.abort();
     database.close().await;
     outcome
-}
-
-/// Schema, first key, workers.
-async fn come_up(
-    config: &Config,
-    store: &Store,
-    artifacts: &Artifacts,
-    plan: Plan,
-    pool: &mut Option<WorkerPool>,
-) -> anyhow::Result<()> {
-    database::migrate(store).await?;
-    first_key::ensure(config, store).await?;
-    *pool = Some(WorkerPool::start(store, artifacts, &plan.settings, plan.loads)?);
-    Ok(())
 }
 
 /// Waits until a prediction made now would be run; for an API without workers, until the database answers.

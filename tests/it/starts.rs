@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-use fourstep::postgres::{Options, PrivateCluster};
+use fourstep::{
+    postgres::{Options, PrivateCluster},
+    store::Store,
+};
+use sqlx::PgPool;
 
 use crate::{
-    process::{Client, Program, TestFolder},
+    process::{Client, Program, TestFolder, url_of},
     support::eventually,
 };
 
@@ -38,4 +42,17 @@ async fn a_server_that_starts_before_its_database_waits_for_it() {
     server.signal(nix::sys::signal::Signal::SIGTERM);
     assert!(server.ended_within(Duration::from_secs(35)).await.success());
     database.stop().await;
+}
+
+#[sqlx::test]
+async fn the_first_key_is_a_servers_to_make(pool: PgPool) {
+    let (worker, server) = (TestFolder::new(), TestFolder::new());
+    let (store, url) = (Store::with_pool(pool.clone()), url_of(&pool));
+    let _worker = Program::worker(&worker.0, &url, 1);
+    assert!(!store.has_keys().await.unwrap());
+    assert!(!worker.0.join("key").exists());
+    let serving = Program::serve(&server.0, Some(&url), &["--workers", "0"]);
+    let client = Client::of(&serving, &server.0);
+    let id = client.create().await.unwrap();
+    assert_eq!(client.terminal(&id).await["status"], "succeeded");
 }
