@@ -178,12 +178,16 @@ impl From<sqlx::Error> for Error {
 }
 
 /// Whether trying again later may help. Classes 53 (out of resources), 57 (shutting down, statement timeout), 08 (connection)
-/// and 40 (deadlock) pass by themselves.
+/// and 40 (deadlock) pass by themselves, and so does a server that only reads (25006, or 0A000 where a table is not logged):
+/// after a failover connections may lead to the old one for a while.
 fn is_passing(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => true,
         sqlx::Error::Database(database) => {
-            database.code().is_some_and(|code| ["53", "57", "08", "40"].iter().any(|class| code.starts_with(class)))
+            let is_standby = |code: &str| code == "0A000" && database.message().contains("during recovery");
+            database.code().is_some_and(|code| {
+                ["53", "57", "08", "40", "25006"].iter().any(|class| code.starts_with(class)) || is_standby(&code)
+            })
         }
         _ => false,
     }

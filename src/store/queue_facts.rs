@@ -25,6 +25,8 @@ impl Store {
                  coalesce((select extract(epoch from clock_timestamp() - min(xact_start)) * 1000000
                            from pg_stat_activity
                            where backend_xmin is not null and datname = current_database()
+                             -- Vacuum of a large table takes its time, and keeps nobody's dead rows.
+                             and backend_type <> 'autovacuum worker'
                              and pid <> pg_backend_pid()), 0)::bigint",
         )
         .fetch_one(&self.pool)
