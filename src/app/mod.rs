@@ -215,6 +215,7 @@ fn http_settings(config: &Config) -> anyhow::Result<http::Settings> {
         public_url,
         max_connections: config.server.max_connections,
         header_timeout: config.server.header_timeout,
+        send_timeout: config.server.send_timeout,
         body_limit: config.server.body_limit_bytes,
     })
 }

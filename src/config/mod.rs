@@ -64,6 +64,8 @@ pub struct Server {
     pub max_connections: usize,
     #[serde(rename = "header_timeout_seconds", deserialize_with = "fields::seconds")]
     pub header_timeout: Duration,
+    #[serde(rename = "send_timeout_seconds", deserialize_with = "fields::seconds")]
+    pub send_timeout: Duration,
     pub body_limit_bytes: usize,
     #[serde(rename = "shutdown_seconds", deserialize_with = "fields::seconds")]
     pub shutdown: Duration,

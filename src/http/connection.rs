@@ -1,8 +1,12 @@
-//! One client's connection: how long it may take to say what it wants.
+//! One client's connection: how long it may take to say what it wants, and to take what it is told.
 //!
 //! hyper has a single limit for that, which starts when the connection falls idle. But an idle connection should be kept
 //! for longer than any proxy in front keeps its own, and half a request head for much shorter. So hyper's limit is for
 //! idling, and this stream ends by itself when a head that has begun does not end.
+//!
+//! hyper has no limit at all for a client that does not read its answer, and reads nothing before that is sent. So this
+//! stream also ends when what it has to send does not get on. An answer that is still being worked out, as a stream of
+//! events between two of them, has nothing to send and may take its time.
 
 use std::{
     io,
@@ -15,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -52,13 +57,25 @@ impl Drop for AnswerGuard {
     }
 }
 
-/// A connection that fails when a request's head takes too long.
+/// A connection that fails when a request's head takes too long, or its answer finds no room for too long.
 pub(super) struct Connection {
     stream: TcpStream,
     head_timeout: Duration,
+    send_timeout: Duration,
     turn: Turn,
     /// Of the client's turn with this number.
     begun_head: Option<(u64, Deadline)>,
+    /// Since the buffers on the way to the client are full.
+    stuck: Option<Pin<Box<Sleep>>>,
+}
+
+/// How long a client may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timeouts {
+    /// To send the head of a request.
+    pub(super) head: Duration,
+    /// To make room for more of an answer.
+    pub(super) send: Duration,
 }
 
 /// Most heads arrive whole and need no timer.
@@ -68,8 +85,9 @@ enum Deadline {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, head_timeout: Duration, turn: Turn) -> Self {
-        Self { stream, head_timeout, turn, begun_head: None }
+    pub(super) fn new(stream: TcpStream, timeouts: Timeouts, turn: Turn) -> Self {
+        let Timeouts { head, send } = timeouts;
+        Self { stream, head_timeout: head, send_timeout: send, turn, begun_head: None, stuck: None }
     }
 
     /// Ready when the head that has begun has taken too long.
@@ -85,6 +103,19 @@ impl Connection {
             Deadline::Timer(timer) => timer.as_mut().poll(context),
             Deadline::At(_) => Poll::Pending,
         }
+    }
+
+    /// What a write came to, or an error when none has got on for too long. Flushing and shutting down a socket never wait.
+    fn poll_sent(&mut self, context: &mut Context<'_>, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if sent.is_ready() {
+            self.stuck = None;
+            return sent;
+        }
+        let timeout = self.send_timeout;
+        ready!(self.stuck.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout))).as_mut().poll(context));
+        // The kernel need not keep what is not taken either. If it does, no harm is done to others.
+        let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -114,7 +145,8 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let sent = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.poll_sent(context, sent)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -130,7 +162,8 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let sent = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.poll_sent(context, sent)
     }
 
     fn is_write_vectored(&self) -> bool {

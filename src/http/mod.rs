@@ -70,6 +70,8 @@ pub struct Settings {
     pub max_connections: usize,
     /// How long a request's head may take from its first byte.
     pub header_timeout: Duration,
+    /// How long an answer may find no room on its way to a client that does not take it.
+    pub send_timeout: Duration,
     /// Longest request body, bytes.
     pub body_limit: usize,
 }

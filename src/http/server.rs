@@ -22,7 +22,7 @@ use tower::Service;
 
 use super::{
     Settings,
-    connection::{Connection, Turn},
+    connection::{Connection, Timeouts, Turn},
     router,
 };
 use crate::service::PredictionService;
@@ -57,7 +57,8 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 ///
 /// Held requests end at a shutdown because the service drains, which is to begin first.
 pub async fn serve(listener: TcpListener, service: PredictionService, settings: Settings, shutdown: CancellationToken) {
-    let limits = Limits { max_connections: settings.max_connections, header_timeout: settings.header_timeout };
+    let timeouts = Timeouts { head: settings.header_timeout, send: settings.send_timeout };
+    let limits = Limits { max_connections: settings.max_connections, timeouts };
     raise_file_limit(limits.max_connections);
     serve_routes(listener, router(service, settings), limits, shutdown).await;
 }
@@ -66,17 +67,20 @@ pub async fn serve(listener: TcpListener, service: PredictionService, settings: 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     max_connections: usize,
-    header_timeout: Duration,
+    timeouts: Timeouts,
 }
 
 impl Limits {
     /// For a listener that a handful of machines know.
-    pub(super) const FEW: Self = Self { max_connections: 64, header_timeout: Duration::from_secs(10) };
+    pub(super) const FEW: Self = Self {
+        max_connections: 64,
+        timeouts: Timeouts { head: Duration::from_secs(10), send: Duration::from_secs(60) },
+    };
 }
 
 /// Serves any routes in that way.
 pub(super) async fn serve_routes(listener: TcpListener, router: Router, limits: Limits, shutdown: CancellationToken) {
-    let Limits { max_connections, header_timeout } = limits;
+    let Limits { max_connections, timeouts } = limits;
     let open = Arc::new(Semaphore::new(max_connections));
     let graceful = GracefulShutdown::new();
     let cut = CancellationToken::new();
@@ -91,7 +95,7 @@ pub(super) async fn serve_routes(listener: TcpListener, router: Router, limits: 
             () = shutdown.cancelled() => break,
         };
         let turn = Turn::default();
-        let connection = Connection::new(stream, header_timeout, turn.clone());
+        let connection = Connection::new(stream, timeouts, turn.clone());
         let router = router.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let (turn, answer) = (turn.answer(), router.clone().call(request));

@@ -1,20 +1,21 @@
 //! Sockets: slow clients, many clients, and a shutdown with clients on the line.
 
-use std::time::Duration;
+use std::{io::ErrorKind, time::Duration};
 
-use fourstep::{artifacts::Artifacts, domain::PredictionId};
+use fourstep::{artifacts::Artifacts, domain::PredictionId, http::Settings};
 use reqwest::StatusCode;
 use serde_json::json;
 use sqlx::PgPool;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 use uuid::Uuid;
 
 use crate::support::{PATIENCE, TestApp, json};
 
 const HEADER_TIMEOUT: Duration = Duration::from_millis(200);
+const SEND_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// One request on a connection that stays open; returns when its answer begins.
 async fn exchange(stream: &mut TcpStream) {
@@ -58,6 +59,51 @@ async fn an_idle_connection_and_a_slow_answer_are_not_dawdling(pool: PgPool) {
     let held = app.get(&format!("/predictions/{}?wait=1", app.create_small().await)).send().await.unwrap();
     assert_eq!(held.status(), StatusCode::OK);
     exchange(&mut idle).await;
+}
+
+/// A client that takes in little at a time.
+async fn connect_with_little_room(app: &TestApp) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(app.address().parse().unwrap()).await.unwrap()
+}
+
+/// Asks, without a key, for more than all buffers on the way together; returns when an answer begins.
+async fn ask_for_much(stream: &mut TcpStream) {
+    let requests = "GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n".repeat(200);
+    stream.write_all(requests.as_bytes()).await.unwrap();
+    stream.read_exact(&mut [0; 16]).await.unwrap();
+}
+
+#[sqlx::test]
+async fn a_client_that_does_not_take_its_answer_makes_room_for_another(pool: PgPool) {
+    let few = |settings: &mut Settings| (settings.max_connections, settings.send_timeout) = (1, SEND_TIMEOUT);
+    let app = TestApp::start_with(pool, few).await;
+    let mut greedy = connect_with_little_room(&app).await;
+    ask_for_much(&mut greedy).await;
+    let mut next = TcpStream::connect(app.address()).await.unwrap();
+    tokio::time::timeout(PATIENCE, exchange(&mut next)).await.expect("the next client's turn");
+    // What was not taken is not kept for it.
+    let mut rest = Vec::new();
+    let read = tokio::time::timeout(PATIENCE, greedy.read_to_end(&mut rest)).await.expect("the server has closed");
+    assert_eq!(read.unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+#[sqlx::test]
+async fn a_client_that_waits_for_news_longer_than_an_answer_may_be_left_is_not_cut_off(pool: PgPool) {
+    let app = TestApp::start_with(pool, |settings| settings.send_timeout = SEND_TIMEOUT).await;
+    let id = app.create_small().await;
+    let mut events = app.get(&format!("/predictions/{id}/events")).send().await.unwrap();
+    assert!(events.chunk().await.unwrap().is_some());
+    // This is the time that must not matter: several times what nothing at all may take.
+    let held = app.get(&format!("/predictions/{id}?wait=1")).send().await.unwrap();
+    assert_eq!(held.status(), StatusCode::OK);
+    app.run_one().await;
+    let mut told = Vec::new();
+    while let Some(chunk) = events.chunk().await.unwrap() {
+        told.extend(chunk);
+    }
+    assert!(String::from_utf8_lossy(&told).contains("event: finished"));
 }
 
 #[sqlx::test]

@@ -90,6 +90,7 @@ impl TestApp {
             public_url: None,
             max_connections: 10_000,
             header_timeout: Duration::from_secs(10),
+            send_timeout: Duration::from_secs(60),
             body_limit: 1 << 20,
         };
         change(&mut settings);
