@@ -100,6 +100,12 @@ async fn a_queue_that_is_too_long_takes_nothing_more_until_it_is_shorter(pool: P
     let (seconds, body) = refused(create().await, StatusCode::SERVICE_UNAVAILABLE).await;
     assert!((1..=60).contains(&seconds));
     assert_eq!(body["code"], "overloaded");
+    // Whose clients try again after this alone.
+    let [_, _, (path, eachlabs)] = creates();
+    let response = app.post(path).json(&eachlabs).send().await.unwrap();
+    let (seconds, body) = refused(response, StatusCode::TOO_MANY_REQUESTS).await;
+    assert!((1..=60).contains(&seconds));
+    assert_eq!((&body["status"], &body["error"]), (&json!(429), &json!("too many requests")));
     while let Some(claim) = app.store.claim(MODEL, uuid::Uuid::new_v4(), Duration::from_secs(60)).await.unwrap() {
         app.finish(&claim).await;
     }

@@ -64,6 +64,8 @@ impl Refused {
             "invalid_request" => (StatusCode::BAD_REQUEST, error(&invalid_fields)),
             "payment_required" => (status, "payment required".to_owned()),
             "too_many_requests" | "too_many_in_flight" => (status, "too many requests".to_owned()),
+            // The vendor documents no 503, and its loop to try again knows 429 and 500 only.
+            "overloaded" => (StatusCode::TOO_MANY_REQUESTS, "too many requests".to_owned()),
             "internal" => (status, "Internal server error".to_owned()),
             _ => (status, detail.clone()),
         };
@@ -71,7 +73,9 @@ impl Refused {
         let field = |InvalidField { field, reason }| Detail { field, reason };
         let details = match code {
             "invalid_request" => Details::Fields(invalid_fields.into_iter().map(field).collect()),
-            "payment_required" | "too_many_requests" | "too_many_in_flight" => Details::Sentence(detail.clone()),
+            "payment_required" | "too_many_requests" | "too_many_in_flight" | "overloaded" => {
+                Details::Sentence(detail.clone())
+            }
             _ => Details::None,
         };
         (status, Self { status: (!is_final).then_some(status.as_u16()), error, message: detail, details })
