@@ -373,8 +373,17 @@ impl Store {
     }
 }
 
+/// The statuses of what a filter may let through. Where it asks for failures, those that have any: they are found without
+/// reading the whole history, most of which succeeded.
 fn status_words(filter: &ListFilter) -> Option<Vec<&'static str>> {
-    filter.statuses.as_ref().map(|statuses| statuses.iter().map(|status| status.as_str()).collect())
+    let ListFilter { statuses, failures, .. } = filter;
+    let is_asked_for = |status: &Status| statuses.as_ref().is_none_or(|statuses| statuses.contains(status));
+    let may_have_failed = |status: &Status| match failures {
+        Some(failures) => !failures.is_empty() && matches!(status, Status::Failed | Status::Canceled),
+        None => true,
+    };
+    let words = Status::ALL.into_iter().filter(is_asked_for).filter(may_have_failed).map(Status::as_str);
+    (statuses.is_some() || failures.is_some()).then(|| words.collect())
 }
 
 fn failure_codes(filter: &ListFilter) -> Option<Vec<&'static str>> {
@@ -384,4 +393,25 @@ fn failure_codes(filter: &ListFilter) -> Option<Vec<&'static str>> {
 /// A duration for a `bigint` of microseconds.
 pub(super) fn microseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FailureCode, ListFilter, Status, status_words};
+
+    #[test]
+    fn failures_are_looked_for_only_where_there_are_any() {
+        let words = |statuses: Option<&[Status]>, failures: Option<&[FailureCode]>| {
+            let (statuses, failures) = (statuses.map(<[Status]>::to_vec), failures.map(<[FailureCode]>::to_vec));
+            status_words(&ListFilter { statuses, failures, ..ListFilter::default() })
+        };
+        assert_eq!(words(None, None), None);
+        assert_eq!(words(Some(&[Status::Queued]), None).unwrap(), ["queued"]);
+        let internal = Some(&[FailureCode::Internal][..]);
+        assert_eq!(words(None, internal).unwrap(), ["failed", "canceled"]);
+        assert_eq!(words(Some(&[Status::Failed, Status::Succeeded]), internal).unwrap(), ["failed"]);
+        assert!(words(Some(&[Status::Succeeded]), internal).unwrap().is_empty());
+        // The vendor has words for what does not happen here.
+        assert!(words(None, Some(&[])).unwrap().is_empty());
+    }
 }
