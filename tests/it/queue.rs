@@ -9,7 +9,7 @@ use fourstep::{
     },
     store::{Claim, Error, Phase, Store, WorkerRecord, WorkerSession},
 };
-use sqlx::PgPool;
+use sqlx::{PgPool, postgres::PgPoolOptions};
 use uuid::Uuid;
 
 use crate::{process::TestFolder, support::eventually};
@@ -510,4 +510,20 @@ async fn who_waits_is_brought_what_ended_in_another_process(pool: PgPool) {
     let (id, ended) = tokio::time::timeout(Duration::from_secs(5), heard).await.expect("heard");
     assert_eq!((ended.id, ended.status), (id, Status::Canceled));
     spreading.abort();
+}
+
+#[sqlx::test]
+async fn a_database_that_only_reads_is_one_that_is_away(pool: PgPool) {
+    let queue = Queue::new(pool.clone()).await;
+    let claimed = queue.create().await;
+    let claim = queue.store.claim(MODEL, Uuid::new_v4(), LEASE).await.unwrap().unwrap();
+    // As after a failover, where connections lead to the old server for a while.
+    let standby = (*pool.connect_options()).clone().options([("default_transaction_read_only", "on")]);
+    let standby = Store::with_pool(PgPoolOptions::new().connect_lazy_with(standby));
+    let created = standby.create(&queue.new_prediction()).await;
+    assert!(matches!(created, Err(Error::Unavailable(_))), "{created:?}");
+    let finished = standby.finish(&claim, &succeeded(), "").await;
+    assert!(matches!(finished, Err(Error::Unavailable(_))), "{finished:?}");
+    queue.store.finish(&claim, &succeeded(), "").await.unwrap();
+    assert_eq!(queue.charges(claimed.id).await.len(), 1);
 }
