@@ -105,7 +105,7 @@ impl Connection {
         }
     }
 
-    /// What a write came to, or an error when none has got on for too long. Flushing and shutting down a socket never wait.
+    /// What a write came to, or an error when none got on for too long. Flushing and shutting down a socket never wait.
     fn poll_sent(&mut self, context: &mut Context<'_>, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if sent.is_ready() {
             self.stuck = None;

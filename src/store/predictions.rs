@@ -373,8 +373,8 @@ impl Store {
     }
 }
 
-/// The statuses of what a filter may let through. Where it asks for failures, those that have any: they are found without
-/// reading the whole history, most of which succeeded.
+/// The statuses of what a filter may let through. Where it asks for failures, those that have any: they are found
+/// without reading the whole history, most of which succeeded.
 fn status_words(filter: &ListFilter) -> Option<Vec<&'static str>> {
     let ListFilter { statuses, failures, .. } = filter;
     let is_asked_for = |status: &Status| statuses.as_ref().is_none_or(|statuses| statuses.contains(status));
