@@ -23,7 +23,6 @@ pub use self::{
 };
 use self::{database::Database, observing::Observing, signals::Shutdown};
 use crate::{
-    artifacts::Artifacts,
     config::{self, Config},
     fetch::{self, Fetcher},
     http, hub,
@@ -116,7 +115,9 @@ pub async fn serve(config: &Config, hub: &hub::Environment, on_ready: impl FnOnc
 /// Runs workers alone, against a database that others serve.
 pub async fn work(config: &Config, hub: &hub::Environment, on_ready: impl FnOnce(&Ready)) -> anyhow::Result<()> {
     let mut shutdown = Shutdown::listen()?;
-    let plan = workers::plan(config, hub)?;
+    let mut plan = workers::plan(config, hub)?;
+    // A machine that was told of the database and the bucket alone must not delete what servers keep for longer.
+    plan.settings.retention = None;
     let model = plan.in_words.clone();
     anyhow::ensure!(!plan.loads.is_empty(), "a worker process without workers has nothing to do: worker.count is 0");
     let artifacts = artifacts::open_checked(config).await?;

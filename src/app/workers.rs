@@ -94,7 +94,7 @@ pub(super) fn plan(config: &Config, hub: &hub::Environment) -> anyhow::Result<Pl
         hang: HANG,
         sweep: config.queue.sweep,
         max_losses: config.queue.max_losses,
-        retention: config.queue.retention,
+        retention: Some(config.queue.retention),
     };
     Ok(Plan { catalog, settings, loads, in_words })
 }

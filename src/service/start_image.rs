@@ -78,10 +78,10 @@ impl Shared {
         Ok(key)
     }
 
-    /// Deletes the image of a prediction that was canceled before any worker had it. It was free, and would be kept as long
-    /// as one that was paid for: whoever creates and cancels again and again would fill the store for nothing. Only a worker
-    /// reads it; what is shown of it is in the row. Nobody waits for this: a store that is away keeps nobody from canceling,
-    /// and what is left is swept.
+    /// Deletes the image of a prediction that was canceled before any worker had it. It was free, and would be kept as
+    /// long as one that was paid for: whoever creates and cancels again and again would fill the store for nothing. Only
+    /// a worker reads it; what is shown of it is in the row. Nobody waits for this: a store that is away keeps nobody
+    /// from canceling, and what is left is swept.
     pub(super) fn forget_image(&self, prediction: &Prediction) {
         let never_ran = prediction.status == Status::Canceled && prediction.attempt == 0;
         if let Some(key) = prediction.input.image.clone().filter(|_| never_ran) {

@@ -32,14 +32,14 @@ impl Store {
         self.files_without_use(keys, false).await
     }
 
-    /// The same, and inputs of predictions that were canceled or failed. No worker asks for them again and nobody else ever
-    /// could, and they may have cost nothing, so that whoever makes many would fill the store for it. What succeeded has
-    /// been paid for, and keeps its input as long as its images.
+    /// The same, and inputs of predictions that were canceled or failed. No worker asks for them again and nobody else
+    /// ever could, and they may have cost nothing, so that whoever makes many would fill the store for it. What
+    /// succeeded has been paid for, and keeps its input as long as its images.
     pub async fn unused_files(&self, keys: &[String]) -> Result<Vec<String>> {
         self.files_without_use(keys, true).await
     }
 
-    /// An end of the last minute may be lost with a crash of the database (`ended_lately`), and its prediction run again.
+    /// An end of the last minute may be lost with a crash of the database (`ended_lately`): its prediction runs again.
     async fn files_without_use(&self, keys: &[String], with_unsuccessful: bool) -> Result<Vec<String>> {
         Ok(sqlx::query_scalar(
             "select key from unnest($1::text[]) as key

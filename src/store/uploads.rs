@@ -10,8 +10,8 @@ use uuid::Uuid;
 use super::{Result, Store, predictions::microseconds};
 use crate::domain::{Checksums, NewUpload, Upload, UploadId};
 
-/// So long whoever makes room is the only one who may store the bytes. Longer than any store takes for them, tried twice; who
-/// takes longer has crashed, and the client may send them again while its ticket is good.
+/// So long whoever makes room is the only one who may store the bytes. Longer than any store takes for them, tried twice;
+/// who takes longer has crashed, and the client may send them again while its ticket is good.
 const WRITING: Duration = Duration::from_secs(5 * 60);
 
 /// What becomes of the wish to store an upload's bytes.
@@ -111,8 +111,8 @@ impl Store {
         Ok(row.map(Upload::from))
     }
 
-    /// Counts the bytes of an upload that are about to be stored, by nobody else. Of any number who ask at once, no more are
-    /// let in than fit, and one for each upload.
+    /// Counts the bytes of an upload that are about to be stored, by nobody else. Of any number who ask at once, no more
+    /// are let in than fit, and one for each upload.
     pub async fn make_room(&self, id: UploadId, size: u64, quota: u64) -> Result<Room> {
         let made: Option<(bool, Option<DateTime<Utc>>)> = sqlx::query_as(
             "with upload as (
@@ -159,7 +159,7 @@ impl Store {
         Ok(())
     }
 
-    /// Finishes an upload whose bytes are stored. `None` if it was deleted meanwhile, or is somebody else's to write by now.
+    /// Finishes an upload whose bytes are stored. `None` if it was deleted meanwhile, or is somebody else's by now.
     pub async fn finish_upload(
         &self,
         id: UploadId,

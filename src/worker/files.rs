@@ -45,7 +45,8 @@ pub(super) async fn sweep_now_and_then(store: &Store, artifacts: &Artifacts) {
 }
 
 /// Deletes files older than `grace` that nobody needs: inputs and uploads of requests that were cut off, outputs of
-/// attempts that did not count, inputs of what was canceled or failed. Returns how many: none where the files are not known to be this database's.
+/// attempts that did not count, inputs of what was canceled or failed. Returns how many: none where the files are not
+/// known to be this database's.
 pub async fn sweep_files(store: &Store, artifacts: &Artifacts, grace: Duration) -> anyhow::Result<usize> {
     if !are_ours(store, artifacts, grace).await? {
         return Ok(0);

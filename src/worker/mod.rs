@@ -68,8 +68,9 @@ pub struct Settings {
     pub sweep: Duration,
     /// How many lost workers end a prediction.
     pub max_losses: i16,
-    /// How long outputs and inputs of ended predictions are kept.
-    pub retention: Duration,
+    /// How long outputs and inputs of ended predictions are kept; `None` where deleting them, and files that nobody
+    /// needs, is left to others.
+    pub retention: Option<Duration>,
 }
 
 /// The workers of a process.
@@ -120,7 +121,9 @@ impl WorkerPool {
             pool.upkeep.spawn(session::show_life(store.clone(), ids, alive_sender));
         }
         pool.upkeep.spawn(sweep::keep_sweeping(store.clone(), settings.clone()));
-        pool.upkeep.spawn(sweep::keep_pruning(store.clone(), artifacts.clone(), settings.retention));
+        if let Some(retention) = settings.retention {
+            pool.upkeep.spawn(sweep::keep_pruning(store.clone(), artifacts.clone(), retention));
+        }
         Ok(pool)
     }
 

@@ -1,5 +1,5 @@
 //! The regular work that belongs to no prediction: taking predictions from dead workers, ending late ones, deleting old
-//! data. Every process does it; the statements see to it that none is done twice.
+//! data. Every process does it, the last only servers; the statements see to it that none is done twice.
 
 use std::time::Duration;
 

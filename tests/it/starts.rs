@@ -7,9 +7,11 @@ use fourstep::{
     store::Store,
 };
 use sqlx::PgPool;
+use uuid::Uuid;
 
 use crate::{
     process::{Client, Program, TestFolder, url_of},
+    queue::{MODEL, Queue, succeeded},
     support::eventually,
 };
 
@@ -55,4 +57,29 @@ async fn the_first_key_is_a_servers_to_make(pool: PgPool) {
     let client = Client::of(&serving, &server.0);
     let id = client.create().await.unwrap();
     assert_eq!(client.terminal(&id).await["status"], "succeeded");
+}
+
+#[sqlx::test]
+async fn data_is_deleted_when_a_server_says_so_and_not_a_worker(pool: PgPool) {
+    let (queue, folder, url) = (Queue::new(pool.clone()).await, TestFolder::new(), url_of(&pool));
+    let old = queue.create().await.id;
+    let claim = queue.store.claim(MODEL, Uuid::new_v4(), Duration::from_secs(15)).await.unwrap().unwrap();
+    queue.store.finish(&claim, &succeeded(), "").await.unwrap();
+    sqlx::query("update predictions set completed_at = now() - interval '2 days'").execute(&pool).await.unwrap();
+
+    // It looks for old data, if at all, as soon as it starts, and runs something after that.
+    let _worker = Program::worker(&folder.0, &url, 1);
+    let run = queue.create().await.id;
+    eventually("it is run", async || queue.get(run).await.status.is_terminal()).await;
+    assert!(!queue.get(old).await.data_removed, "it may be kept for longer elsewhere");
+
+    let variables = [("FOURSTEP_QUEUE__RETENTION_HOURS", "720"), ("FOURSTEP_WORKER__COUNT", "0")];
+    let careful = Program::serve_logging(&folder.0, &url, &variables, &folder.0.join("careful"));
+    let run = queue.create().await.id;
+    eventually("another is run", async || queue.get(run).await.status.is_terminal()).await;
+    assert!(!queue.get(old).await.data_removed);
+    drop(careful);
+
+    let _server = Program::serve(&folder.0, Some(&url), &["--workers", "0"]);
+    eventually("a server deletes it", async || queue.get(old).await.data_removed).await;
 }

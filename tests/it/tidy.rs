@@ -119,7 +119,7 @@ async fn a_bucket_that_does_not_answer_keeps_no_dead_worker_from_being_noticed(p
     queue.create().await;
     let expired = queue.store.claim(MODEL, Uuid::new_v4(), Duration::from_secs(15)).await.unwrap().unwrap();
     queue.store.finish(&expired, &succeeded(), "").await.unwrap();
-    let settings = Settings { retention: Duration::ZERO, sweep: Duration::from_millis(100), ..settings() };
+    let settings = Settings { retention: Some(Duration::ZERO), sweep: Duration::from_millis(100), ..settings() };
     let upkeep = WorkerPool::start(&queue.store, &bucket_at(&listener), &settings, Vec::new()).unwrap();
     let _asked = listener.accept().await.unwrap();
 

@@ -32,7 +32,7 @@ pub(crate) fn settings() -> Settings {
         hang: Duration::from_secs(600),
         sweep: Duration::from_secs(1),
         max_losses: 5,
-        retention: Duration::from_secs(3600),
+        retention: Some(Duration::from_secs(3600)),
     }
 }
 
