@@ -192,6 +192,9 @@ pub struct InvalidField {
 }
 
 impl InvalidInput {
+    /// Of fields that nobody knows, how many a refusal names: who sent more reads no more.
+    pub const MOST_UNKNOWN: usize = 20;
+
     /// An error about a single field.
     pub fn one(field: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { fields: vec![InvalidField { field: field.into(), reason: reason.into() }] }
@@ -298,7 +301,10 @@ impl Input {
         let unknown: Vec<&String> = object.keys().filter(|key| !is_known(key) && *key != "mask").collect();
         let mut notes = Vec::new();
         match defaults.unknown_fields {
-            UnknownFields::Refuse => unknown.iter().for_each(|key| fields.refuse(key, "is not a field of this model")),
+            UnknownFields::Refuse => {
+                let named = unknown.iter().take(InvalidInput::MOST_UNKNOWN);
+                named.for_each(|key| fields.refuse(key, "is not a field of this model"));
+            }
             UnknownFields::Note => notes.extend(notes_on(&unknown)),
         }
         if !fields.invalid.is_empty() {

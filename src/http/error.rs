@@ -17,7 +17,7 @@ use axum::{
 use crate::{
     domain::{InvalidField, InvalidInput, PredictionId, Scope},
     service,
-    wire::Refusal,
+    wire::{Refusal, json::MOST_VALUES},
 };
 
 /// Seconds after which an unavailable server is worth another try.
@@ -37,6 +37,8 @@ pub(super) enum Error {
     InvalidRequest(#[from] InvalidInput),
     #[error("the body is not JSON: {0}")]
     MalformedBody(String),
+    #[error("the body must not have more than {MOST_VALUES} values")]
+    CrowdedBody,
     #[error("the body is not a form: {0}")]
     MalformedForm(String),
     #[error("the header {header} {reason}")]
@@ -108,7 +110,9 @@ impl Error {
             Self::InvalidRequest(invalid) => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request", invalid.fields.clone())
             }
-            Self::MalformedBody(_) | Self::MalformedForm(_) => (StatusCode::BAD_REQUEST, "malformed_body", one("body")),
+            Self::MalformedBody(_) | Self::CrowdedBody | Self::MalformedForm(_) => {
+                (StatusCode::BAD_REQUEST, "malformed_body", one("body"))
+            }
             Self::UnsupportedBody { header, .. } => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", one(header))
             }

@@ -19,7 +19,7 @@ use super::{Api, Error};
 use crate::{
     domain::{InvalidInput, PredictionId},
     service,
-    wire::{BaseUrl, FaceUrl},
+    wire::{self, BaseUrl, FaceUrl, json::Unreadable},
 };
 
 /// How long a body may take to arrive.
@@ -116,8 +116,10 @@ impl FromRequest<Api> for JsonBody {
     async fn from_request(request: Request, api: &Api) -> Result<Self, Error> {
         check_headers(request.headers(), api.settings.body_limit)?;
         let bytes = read(request.into_body(), api.settings.body_limit).await?;
-        let text = std::str::from_utf8(&bytes).map_err(|error| Error::MalformedBody(error.to_string()))?;
-        serde_json::from_str(text).map(Self).map_err(|error| Error::MalformedBody(error.to_string()))
+        wire::json::parse(&bytes).map(Self).map_err(|unreadable| match unreadable {
+            Unreadable::NotJson(reason) => Error::MalformedBody(reason),
+            Unreadable::TooManyValues => Error::CrowdedBody,
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::json::{self, Unreadable};
 use crate::domain::InvalidInput;
 
 /// One part.
@@ -37,13 +38,14 @@ pub(super) fn take(parts: &mut Vec<Part>, name: &'static str) -> Result<Option<P
 /// What an owner keeps with a file: a JSON object, or nothing.
 pub(super) fn metadata(part: Option<Part>) -> Result<Map<String, Value>, InvalidInput> {
     let Some(part) = part else { return Ok(Map::new()) };
-    match serde_json::from_slice(&part.bytes) {
+    match json::parse(&part.bytes) {
         // The database keeps no text with it.
         Ok(Value::Object(_)) if part.bytes.windows(6).any(|bytes| bytes == br"\u0000") => {
             Err(InvalidInput::one("metadata", "must not contain the character U+0000"))
         }
         Ok(Value::Object(fields)) => Ok(fields),
         Ok(Value::Null) => Ok(Map::new()),
+        Err(Unreadable::TooManyValues) => Err(InvalidInput::one("metadata", Unreadable::TooManyValues.to_string())),
         _ => Err(InvalidInput::one("metadata", "must be a JSON object")),
     }
 }

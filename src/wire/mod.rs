@@ -10,6 +10,7 @@ pub mod eachlabs;
 mod exact;
 mod form;
 mod input_schema;
+pub mod json;
 pub mod native;
 pub mod openai;
 mod refusal;

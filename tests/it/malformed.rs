@@ -1,6 +1,9 @@
 //! More than a hundred ways to get a request wrong: each is told what it got wrong, and leaves nothing behind.
 
-use reqwest::{Body, Method};
+use reqwest::{
+    Body, Method, RequestBuilder,
+    multipart::{Form, Part},
+};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -320,6 +323,49 @@ async fn an_input_that_is_too_long_to_be_kept_is_refused_on_every_face(pool: PgP
     // What the model takes is not too long, whatever it is written in.
     let prompt = "🐈".repeat(10_000);
     app.create(json!({"prompt": prompt, "negative_prompt": prompt})).await;
+}
+
+#[sqlx::test]
+async fn json_of_too_many_values_is_refused_on_every_face(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let many = format!("[{}0]", r#"{"":0},"#.repeat(10_000));
+    let refuses = async |path: &str, request: RequestBuilder, status: u16| {
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), status, "{path}");
+        let refused = json(response).await.to_string();
+        assert!(refused.contains("must not have more than 20000 values"), "{path}: {refused}");
+    };
+    for (path, status) in [
+        ("/predictions", 400),
+        ("/estimate", 400),
+        ("/v1/predictions", 400),
+        ("/v1/models/bytedance/sdxl-lightning-4step/predictions", 400),
+        ("/v1/prediction", 422),
+        ("/v1/images/generations", 400),
+    ] {
+        let body = format!(r#"{{"prompt": "[{{,\\\"[{{,", "input": {many}}}"#);
+        refuses(path, app.post(path).header("Content-Type", "application/json").body(body), status).await;
+    }
+    let file = || Part::bytes(b"x".to_vec()).file_name("x.png");
+    for (path, form) in [
+        ("/predictions", Form::new().text("input", many.clone())),
+        ("/files", Form::new().part("file", file()).text("metadata", many.clone())),
+        ("/v1/files", Form::new().part("content", file()).text("metadata", many.clone())),
+    ] {
+        refuses(path, app.post(path).multipart(form), 422).await;
+    }
+    let made: i64 = sqlx::query_scalar("select count(*) from predictions").fetch_one(&app.pool).await.unwrap();
+    assert_eq!(made, 0);
+}
+
+#[sqlx::test]
+async fn of_many_unknown_fields_a_few_are_named_in_a_refusal(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let unknown: serde_json::Map<_, _> = (0..5000).map(|number| (format!("c{number}"), json!(number))).collect();
+    for body in [json!({"input": unknown}), json!(unknown)] {
+        let problem = json(app.post("/predictions").json(&body).send().await.unwrap()).await;
+        assert_eq!((&problem["status"], problem["invalid_fields"].as_array().unwrap().len()), (&json!(422), 20));
+    }
 }
 
 #[sqlx::test]

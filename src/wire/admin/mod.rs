@@ -291,7 +291,8 @@ impl Fields {
 
     fn end<T>(mut self, read: T) -> Result<T, InvalidInput> {
         let unknown = std::mem::take(&mut self.0);
-        unknown.keys().for_each(|name| self.refuse(name, "is not a field of this request"));
+        let named = unknown.keys().take(InvalidInput::MOST_UNKNOWN);
+        named.for_each(|name| self.refuse(name, "is not a field of this request"));
         if self.1.is_empty() { Ok(read) } else { Err(InvalidInput { fields: self.1 }) }
     }
 }

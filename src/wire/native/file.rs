@@ -5,7 +5,12 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use super::super::{BaseUrl, Part, exact::Moment, form};
+use super::super::{
+    BaseUrl, Part,
+    exact::Moment,
+    form,
+    json::{self, Unreadable},
+};
 use crate::domain::{Checksums, InvalidInput, NewFile, Upload, UploadId};
 
 /// Fields of a create's outer object; any other field of a form belongs to the input.
@@ -39,7 +44,10 @@ pub fn create_from_form(parts: Vec<Part>) -> Result<Value, InvalidInput> {
         if OUTER.contains(&name) {
             outer.insert(name.to_owned(), part.text()?.into());
         } else if OUTER_JSON.contains(&name) {
-            let value = serde_json::from_slice(&part.bytes).map_err(|_| InvalidInput::one(name, "must be JSON"))?;
+            let value = json::parse(&part.bytes).map_err(|unreadable| match unreadable {
+                Unreadable::NotJson(_) => InvalidInput::one(name, "must be JSON"),
+                Unreadable::TooManyValues => InvalidInput::one(name, unreadable.to_string()),
+            })?;
             outer.insert(name.to_owned(), value);
         } else if part.file_name.is_some() {
             let media_type = part.media_type.as_deref().unwrap_or("application/octet-stream");

@@ -100,7 +100,7 @@ impl CreatePrediction {
         }
         let mut webhook = webhook_fields::take(&mut fields, &[WebhookEvent::Completed], &mut invalid);
         webhook_fields::take_secret(&mut fields, &mut webhook, &mut invalid);
-        for name in fields.into_iter().map(|(name, _)| name) {
+        for name in fields.into_iter().map(|(name, _)| name).take(InvalidInput::MOST_UNKNOWN) {
             let reason = "is not a field of a prediction; known are model, version, input, priority, webhook, \
                           webhook_events_filter and webhook_secret";
             invalid.push(InvalidField { field: name, reason: reason.to_owned() });
