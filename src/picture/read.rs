@@ -18,6 +18,12 @@ const MAX_WEBP_MEMORY: u64 = 2 * 4 * MAX_SIDE as u64 * MAX_SIDE as u64;
 /// Scans of a JPEG, each of which goes over the whole picture: progressive pictures have some ten. Decoding as many as this
 /// at the largest size takes about a second.
 const MAX_JPEG_SCANS: usize = 40;
+/// Segments of extended XMP in a JPEG: what else there is about a picture, 64 KB in each. Its decoder goes over all of them
+/// again at every marker that follows.
+const MAX_JPEG_XMP_SEGMENTS: usize = 1000;
+/// Of them, times the markers: some seconds at most. A photo with a depth map has a hundred, and 0xFF in a hundredth of its
+/// bytes.
+const MAX_JPEG_XMP_STEPS: usize = 200_000_000;
 const WHITE: u32 = 255;
 
 /// Why a file is no picture we take. Goes on where a sentence begins with the file's name.
@@ -74,6 +80,9 @@ pub fn read(bytes: &[u8]) -> Result<RgbImage, Unreadable> {
     if format == ImageFormat::Jpeg && jpeg_scans(bytes).nth(MAX_JPEG_SCANS).is_some() {
         return Err(Unreadable::Broken(format!("it has more than {MAX_JPEG_SCANS} scans")));
     }
+    if format == ImageFormat::Jpeg && has_too_much_xmp(bytes) {
+        return Err(Unreadable::Broken("it has too many segments of extended XMP".to_owned()));
+    }
     let mut limits = Limits::no_limits();
     limits.max_alloc = match format {
         ImageFormat::Png => Some(MAX_PNG_EXTRAS),
@@ -122,6 +131,17 @@ fn jpeg_scans(bytes: &[u8]) -> impl Iterator<Item = usize> {
     })
 }
 
+/// Whether the decoder of a JPEG would be busy for minutes with what is not the picture. Counts what begins a segment
+/// wherever it is, so that nothing depends on where the decoder thinks that a segment is.
+fn has_too_much_xmp(bytes: &[u8]) -> bool {
+    const BEGIN: &[u8] = b"http://ns.adobe.com/xmp/extension/\0";
+    let segments = bytes.windows(BEGIN.len()).filter(|window| window[0] == BEGIN[0] && *window == BEGIN);
+    let segments = segments.take(MAX_JPEG_XMP_SEGMENTS + 1).count();
+    // Nearly no picture has one.
+    let markers = || bytes.iter().filter(|byte| **byte == 0xFF).count();
+    segments > MAX_JPEG_XMP_SEGMENTS || segments > 0 && segments * markers() > MAX_JPEG_XMP_STEPS
+}
+
 fn broken(error: ImageError) -> Unreadable {
     Unreadable::Broken(error.to_string())
 }
@@ -153,6 +173,24 @@ mod tests {
         assert_eq!(jpeg_scans(&file).collect::<Vec<_>>(), [8, 21]);
         for end in 0..file.len() {
             jpeg_scans(&file[..end]).for_each(drop);
+        }
+    }
+
+    #[test]
+    fn a_jpeg_with_too_many_segments_of_extended_xmp_is_refused_before_it_is_decoded() {
+        let content =
+            [&b"http://ns.adobe.com/xmp/extension/\0"[..], &[b'0'; 32], &[0, 0, 3, 0xE8, 0, 0, 0, 5]].concat();
+        let segment = [&[0xFF, 0xE1, 0, content.len() as u8 + 2][..], &content].concat();
+        let file = |segments: usize, others: usize| {
+            [&[0xFF, 0xD8][..], &segment.repeat(segments), &[0xFF, 0xE2, 0, 2].repeat(others)].concat()
+        };
+        let refused = Err(Unreadable::Broken("it has too many segments of extended XMP".to_owned()));
+        assert_eq!(read(&file(1001, 0)), refused);
+        assert_eq!(read(&file(900, 250_000)), refused);
+        // Nor are these pictures, for another reason.
+        for file in [file(1000, 0), file(0, 1000), file(1, 1000)] {
+            assert!(!has_too_much_xmp(&file));
+            assert_ne!(read(&file), refused);
         }
     }
 }
