@@ -81,10 +81,9 @@ pub async fn serve(config: &Config, hub: &hub::Environment, on_ready: impl FnOnc
     let running = async {
         database::migrate(store).await?;
         first_key::ensure(config, store).await?;
-        pool = Some(WorkerPool::start(store, &artifacts, &plan.settings, plan.loads)?);
+        let pool = pool.insert(WorkerPool::start(store, &artifacts, &plan.settings, plan.loads)?);
         let settings = webhook_settings(config);
         delivering = Some(tokio::spawn(webhook::deliver(store.clone(), fetcher, catalog, settings, draining.clone())));
-        let pool = pool.as_mut().context("the pool was started")?;
         unless_failed(pool, until_ready(&service, has_workers)).await?;
         on_ready(&Ready {
             url: Some(url),
@@ -129,8 +128,7 @@ pub async fn work(config: &Config, hub: &hub::Environment, on_ready: impl FnOnce
     let running = async {
         database::migrate(store).await?;
         // No first key: it is a server's to make, and would lie on a machine where nobody looks for it.
-        pool = Some(WorkerPool::start(store, &artifacts, &plan.settings, plan.loads)?);
-        let pool = pool.as_mut().context("the pool was started")?;
+        let pool = pool.insert(WorkerPool::start(store, &artifacts, &plan.settings, plan.loads)?);
         let ready = pool.ready();
         unless_failed(pool, ready).await?;
         on_ready(&Ready { url: None, key_file: None, database: database.in_words(), model: model.clone() });

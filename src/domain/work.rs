@@ -17,21 +17,25 @@ impl Input {
     /// Calls of the UNet, and one more for what else is done once for each image, times pixels, times images. Almost all of
     /// a run's time goes there, and grows with the pixels hardly faster than they do.
     pub fn work(&self) -> u64 {
-        let steps = u64::from(self.num_inference_steps);
-        let taken = match &self.image {
-            Some(_) => (f64::from(self.num_inference_steps) * self.prompt_strength) as u64,
-            None => steps,
-        };
-        // Those of second order call it twice but on the last step, and PNDM repeats its second one.
-        let looks = match self.scheduler {
-            Scheduler::HeunDiscrete | Scheduler::DpmPlusPlus2MSde => (2 * taken).saturating_sub(1),
-            Scheduler::Pndm if steps > 1 => taken + 1,
-            _ => taken,
-        };
         // Guidance needs the picture without the prompt as well.
         let guided = if self.guidance_scale > 1.0 { 2 } else { 1 };
         let pixels = u64::from(self.width) * u64::from(self.height);
-        (looks * guided + 1) * pixels * u64::from(self.num_outputs)
+        (u64::from(self.unet_calls()) * guided + 1) * pixels * u64::from(self.num_outputs)
+    }
+
+    /// How often the UNet is called for one image: by schedulers of second order twice at all steps but the last, PNDM
+    /// repeats its second, and an image to start from spares the first.
+    pub fn unet_calls(&self) -> u32 {
+        let steps = self.num_inference_steps;
+        let taken = match self.image {
+            Some(_) => (f64::from(steps) * self.prompt_strength) as u32,
+            None => steps,
+        };
+        match self.scheduler {
+            Scheduler::HeunDiscrete | Scheduler::DpmPlusPlus2MSde => (2 * taken).saturating_sub(1),
+            Scheduler::Pndm if steps > 1 => taken + 1,
+            _ => taken,
+        }
     }
 }
 

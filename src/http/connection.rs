@@ -60,8 +60,7 @@ impl Drop for AnswerGuard {
 /// A connection that fails when a request's head takes too long, or its answer finds no room for too long.
 pub(super) struct Connection {
     stream: TcpStream,
-    head_timeout: Duration,
-    send_timeout: Duration,
+    timeouts: Timeouts,
     turn: Turn,
     /// Of the client's turn with this number.
     begun_head: Option<(u64, Deadline)>,
@@ -86,8 +85,7 @@ enum Deadline {
 
 impl Connection {
     pub(super) fn new(stream: TcpStream, timeouts: Timeouts, turn: Turn) -> Self {
-        let Timeouts { head, send } = timeouts;
-        Self { stream, head_timeout: head, send_timeout: send, turn, begun_head: None, stuck: None }
+        Self { stream, timeouts, turn, begun_head: None, stuck: None }
     }
 
     /// Ready when the head that has begun has taken too long.
@@ -111,7 +109,7 @@ impl Connection {
             self.stuck = None;
             return sent;
         }
-        let timeout = self.send_timeout;
+        let timeout = self.timeouts.send;
         ready!(self.stuck.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout))).as_mut().poll(context));
         // The kernel need not keep what is not taken either. If it does, no harm is done to others.
         let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
@@ -131,7 +129,7 @@ impl AsyncRead for Connection {
                 let turn = self.turn.number();
                 let has_begun = self.begun_head.as_ref().is_some_and(|(begun, _)| *begun == turn);
                 if buffer.filled().len() > filled && Turn::is_clients(turn) && !has_begun {
-                    self.begun_head = Some((turn, Deadline::At(Instant::now() + self.head_timeout)));
+                    self.begun_head = Some((turn, Deadline::At(Instant::now() + self.timeouts.head)));
                 }
                 Poll::Ready(result)
             }

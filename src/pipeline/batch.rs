@@ -177,9 +177,8 @@ impl Pipeline {
     /// From latents to the picture among the member's.
     fn finish(&self, drawing: Drawing<'_, '_>, image_index: usize, callback: Callback<'_>) -> Result<(), Error> {
         let Drawing { member, seed, latents, .. } = drawing;
-        // 5. Decode. 6. To pixels.
+        // 5. Decode. 6. To pixels. 7. Leave out what should not be shown, as the hosted model does.
         let started = Instant::now();
-        // 7. Leave out what should not be shown, as the hosted model does.
         let checked = self.decode(&latents).and_then(|image| {
             let is_flagged = self.flags(&image, member.params)?;
             Ok((image, is_flagged))

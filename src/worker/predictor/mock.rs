@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Drawn, PredictError, Predictor, Request, Step};
 use crate::{
-    domain::{Failure, Input, Safety, Scheduler},
+    domain::{Failure, Input, Safety},
     metrics::{self, Stage},
 };
 
@@ -51,7 +51,7 @@ impl Predictor for Mock {
     ) -> Vec<Result<Drawn, PredictError>> {
         let begun = Instant::now();
         let mut is_canceled = vec![false; requests.len()];
-        let total = requests.first().map_or(0, |request| unet_calls(request.input) * request.input.num_outputs);
+        let total = requests.first().map_or(0, |request| request.input.unet_calls() * request.input.num_outputs);
         for done in 1..=total {
             let step = Instant::now();
             if !self.step_time.is_zero() {
@@ -85,7 +85,7 @@ impl Mock {
         on_step: &mut dyn FnMut(Step) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let input = request.input;
-        let steps = unet_calls(input);
+        let steps = input.unet_calls();
         let total = steps * input.num_outputs;
         // Nobody could see a step that takes no time.
         let shows = !self.step_time.is_zero();
@@ -111,21 +111,6 @@ fn drawn(request: &Request<'_>) -> Drawn {
 
 fn draw(&Request { input, image }: &Request<'_>, seed: u64) -> RgbImage {
     blend(gradient(input, (input.width, input.height), seed), image, input.prompt_strength)
-}
-
-/// UNet calls of one image: Heun and KDPM2 look twice at all steps but the last, PNDM repeats its second, and an image to
-/// start from spares the first.
-fn unet_calls(input: &Input) -> u32 {
-    let steps = input.num_inference_steps;
-    let spared = match input.image {
-        Some(_) => steps.saturating_sub((f64::from(steps) * input.prompt_strength) as u32),
-        None => 0,
-    };
-    match input.scheduler {
-        Scheduler::HeunDiscrete | Scheduler::DpmPlusPlus2MSde => (2 * steps - 1).saturating_sub(2 * spared),
-        Scheduler::Pndm if steps > 1 => steps + 1 - spared,
-        _ => steps - spared,
-    }
 }
 
 /// The picture being drawn, small and still half in the dark.

@@ -254,7 +254,7 @@ mod tests {
 
     /// Or estimates would take runs for alike that are not.
     #[test]
-    fn the_work_of_an_input_is_the_calls_that_its_scheduler_makes_and_one_for_the_rest() {
+    fn an_input_counts_the_calls_that_its_scheduler_makes() {
         let defaults = FaceDefaults {
             prompt: "",
             negative_prompt: "",
@@ -268,10 +268,9 @@ mod tests {
                 let text = Input { scheduler, num_inference_steps: steps, ..input.clone() };
                 let image = Input { image: Some(String::new()), prompt_strength: 0.5, ..text.clone() };
                 let all = known(scheduler).unet_calls(steps as usize);
-                let calls = |input: &Input| (input.work() / (256 * 256) - 1) as usize;
-                assert_eq!(calls(&text), all, "{scheduler:?}, {steps} steps");
+                assert_eq!(text.unet_calls() as usize, all, "{scheduler:?}, {steps} steps");
                 if let Ok(spared) = known(scheduler).begin_index(steps as usize, 0.5) {
-                    assert_eq!(calls(&image), all - spared, "{scheduler:?}, half of {steps} steps");
+                    assert_eq!(image.unet_calls() as usize, all - spared, "{scheduler:?}, half of {steps} steps");
                 }
             }
         }
