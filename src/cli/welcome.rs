@@ -3,10 +3,11 @@
 use std::{net::SocketAddr, path::Path};
 
 use fourstep::{app::Ready, config::Config};
+use sd_notify::NotifyState;
 
 use super::terminal::{self, quoted};
 
-/// Says on standard output that the server or the workers are ready.
+/// Says on standard output that the server or the workers are ready, and to systemd where that waits to be told.
 pub(crate) fn say(config: &Config, ready: &Ready) {
     let text = match &ready.url {
         Some(url) if terminal::stdout_is_terminal() => welcome(&config.data.dir, url, ready),
@@ -14,6 +15,9 @@ pub(crate) fn say(config: &Config, ready: &Ready) {
     };
     if let Err(error) = terminal::print(&text) {
         tracing::warn!(%error, "Could not say on standard output that everything is ready");
+    }
+    if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
+        tracing::warn!(%error, "Could not tell systemd that everything is ready");
     }
 }
 

@@ -1,8 +1,13 @@
-//! The unit, looked at by systemd itself.
+//! The unit, looked at by systemd itself, and what systemd is told.
 
-use std::process::Command;
+use std::{os::unix::net::UnixDatagram, process::Command, time::Duration};
 
-use crate::repository;
+use sqlx::PgPool;
+
+use crate::{
+    process::{Program, TestFolder, url_of},
+    repository,
+};
 
 /// What `systemd-analyze security` may find at most, in tenths: "OK" ends at 5.
 const EXPOSURE: &str = "15";
@@ -16,4 +21,22 @@ fn the_unit_leaves_the_service_few_rights() {
         Ok(output) => assert!(output.status.success(), "{output:?}"),
         Err(error) => println!("NOT RUN: there is no systemd-analyze here: {error}"),
     }
+}
+
+#[sqlx::test]
+async fn systemd_is_told_when_a_server_and_when_workers_are_ready(pool: PgPool) {
+    let (folder, database) = (TestFolder::new(), url_of(&pool));
+    let socket = folder.0.join("notify");
+    let told = UnixDatagram::bind(&socket).unwrap();
+    told.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let (variables, log) = ([("NOTIFY_SOCKET", socket.to_str().unwrap())], folder.0.join("log"));
+    let message = || {
+        let mut message = [0; 64];
+        let length = told.recv(&mut message).unwrap();
+        String::from_utf8_lossy(&message[..length]).trim_end().to_owned()
+    };
+    let _server = Program::serve_logging(&folder.0, &database, &variables, &log);
+    assert_eq!(message(), "READY=1");
+    let _workers = Program::worker_logging(&folder.0, &database, &variables, &log);
+    assert_eq!(message(), "READY=1");
 }
