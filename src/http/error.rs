@@ -87,7 +87,9 @@ impl Error {
                     (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", Vec::new())
                 }
                 service::Error::TooManyInFlight(_) => (StatusCode::TOO_MANY_REQUESTS, "too_many_in_flight", Vec::new()),
-                service::Error::Overloaded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", Vec::new()),
+                service::Error::Overloaded { .. } | service::Error::Crowded { .. } => {
+                    (StatusCode::SERVICE_UNAVAILABLE, "overloaded", Vec::new())
+                }
                 service::Error::InvalidInput(invalid) => {
                     (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request", invalid.fields.clone())
                 }
@@ -152,7 +154,9 @@ impl Error {
                 service::Error::Unavailable(_) | service::Error::TooManyInFlight(_) | service::Error::BeingStored,
             ) => Some((RETRY_AFTER, RETRY_SECONDS)),
             Self::Service(
-                service::Error::TooManyRequests { retry_after } | service::Error::Overloaded { retry_after },
+                service::Error::TooManyRequests { retry_after }
+                | service::Error::Overloaded { retry_after }
+                | service::Error::Crowded { retry_after },
             ) => Some((RETRY_AFTER, HeaderValue::from(*retry_after))),
             Self::Service(service::Error::Conflict(_)) => Some(NOT_AGAIN),
             Self::RangeNotSatisfiable { size } => {

@@ -87,7 +87,11 @@ impl PredictionService {
         }
         admission.check_queue(store, &model.slug, self.known_run(model))?;
         let image = match image {
-            Some(image) => Some(self.shared.load_image(&mut new, image, &model.limits).await?),
+            Some(image) => {
+                // What would be refused then has no image fetched before.
+                store.check_means(&new).await.map_err(|error| self.shared.refused(new.account_id, error))?;
+                Some(self.shared.load_image(&mut new, image, &model.limits).await?)
+            }
             None => None,
         };
         // Both lines of the log, the request's and the prediction's end, are found from this one, wherever it runs.
@@ -169,7 +173,7 @@ impl PredictionService {
 
     /// Stores the image and the row, or finds the row that was there before.
     async fn insert(self, mut new: NewPrediction, image: Option<Vec<u8>>) -> Result<Created> {
-        let Shared { store, artifacts, full, .. } = &*self.shared;
+        let Shared { store, artifacts, .. } = &*self.shared;
         let mark = store.changes().mark();
         if let Some(bytes) = image {
             new.input.image = Some(self.shared.store_image(new.id, bytes).await?);
@@ -181,10 +185,7 @@ impl PredictionService {
             Err(error @ store::Error::Unavailable(_)) => return Err(error.into()),
             Err(error) => {
                 artifacts.delete(new.input.image.take().into_iter().collect()).await;
-                if let store::Error::Refused(shortage @ Shortage::InFlight { .. }) = error {
-                    full.put(new.account_id, shortage);
-                }
-                return Err(error.into());
+                return Err(self.shared.refused(new.account_id, error));
             }
         }
         artifacts.delete(new.input.image.take().into_iter().collect()).await;
@@ -210,6 +211,16 @@ impl PredictionService {
                 if named.has_version(version) { Ok(named) } else { Err(unknown_version(version)) }
             }
         }
+    }
+}
+
+impl Shared {
+    /// Why the store refused a create; an account that is full is believed to be for a while.
+    fn refused(&self, account_id: i64, error: store::Error) -> Error {
+        if let store::Error::Refused(shortage @ Shortage::InFlight { .. }) = error {
+            self.full.put(account_id, shortage);
+        }
+        error.into()
     }
 }
 

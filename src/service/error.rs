@@ -36,6 +36,12 @@ pub enum Error {
         /// Seconds.
         retry_after: u64,
     },
+    /// Too many images to start from wait already to be fetched or looked at, most likely the account's own.
+    #[error("too many images are waiting to be fetched or checked; try again in {retry_after} seconds")]
+    Crowded {
+        /// Seconds.
+        retry_after: u64,
+    },
     /// The input cannot be run.
     #[error(transparent)]
     InvalidInput(#[from] InvalidInput),

@@ -54,7 +54,7 @@ impl PredictionService {
         let field = file.field;
         let refuse = |reason: picture::Unreadable| InvalidInput::one(field, reason.to_string());
         let content_type = picture::media_type(&file.bytes).map_err(refuse)?;
-        let (_, bytes) = self.shared.check_picture(file.bytes).await?.map_err(refuse)?;
+        let (_, bytes) = self.shared.check_picture(caller.account_id, file.bytes).await?.map_err(refuse)?;
         let name = file.name.as_deref().map(shown_name).filter(|name| !name.is_empty());
         let new = self.new_upload(caller, content_type, None, self.shared.uploads.keep)?;
         let new = NewUpload { metadata: file.metadata, name: name.unwrap_or(new.name), ..new };
@@ -103,7 +103,8 @@ impl PredictionService {
         if content_type != upload.content_type {
             return Err(refuse(format!("must be {}, as was announced, not {content_type}", upload.content_type)).into());
         }
-        let (_, bytes) = self.shared.check_picture(bytes).await?.map_err(|reason| refuse(reason.to_string()))?;
+        let checked = self.shared.check_picture(upload.account_id, bytes).await?;
+        let (_, bytes) = checked.map_err(|reason| refuse(reason.to_string()))?;
         let service = self.clone();
         complete(async move { service.store_upload(&upload, bytes).await }).await
     }

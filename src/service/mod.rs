@@ -11,6 +11,7 @@ mod estimate;
 pub mod files;
 mod follow;
 mod operator;
+mod places;
 mod request;
 pub mod scrape;
 pub mod shared_files;
@@ -21,7 +22,7 @@ mod webhooks;
 use std::{ops::Range, sync::Arc, time::Duration};
 
 use futures_util::stream::BoxStream;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -37,7 +38,7 @@ pub use self::error::Error;
 pub use self::estimate::{Basis, Estimate};
 pub use self::follow::{Follow, Sight};
 pub use self::request::{current_request, for_request};
-use self::{admission::Admission, cache::Cache, files::UploadLimits, scrape::Scrape};
+use self::{admission::Admission, cache::Cache, files::UploadLimits, places::Places, scrape::Scrape};
 pub use crate::store::{Cursor, ListFilter};
 
 /// How long a looked-up key is believed; so long may a revoked one still work.
@@ -65,8 +66,8 @@ struct Shared {
     /// Accounts that have all predictions in flight that they may.
     full: Cache<i64, Shortage>,
     run_times: Cache<String, Duration>,
-    decoding: Arc<Semaphore>,
-    fetching: Semaphore,
+    decoding: Places,
+    fetching: Places,
     fetcher: Fetcher,
     scrape: Scrape,
     uploads: UploadLimits,
@@ -107,8 +108,8 @@ impl PredictionService {
         draining: CancellationToken,
     ) -> Self {
         let (keys, run_times) = (Cache::new(KEY_CACHE), Cache::new(RUN_TIME_CACHE));
-        let decoding = Arc::new(Semaphore::new(start_image::DECODED_AT_ONCE));
-        let fetching = Semaphore::new(start_image::FETCHED_AT_ONCE);
+        let decoding = Places::new(start_image::DECODED_AT_ONCE, start_image::PATIENCE);
+        let fetching = Places::new(start_image::FETCHED_AT_ONCE, start_image::PATIENCE);
         let (admission, full) = (Admission::new(limits), Cache::new(FULL_CACHE));
         let scrape = Scrape::new(store.clone());
         let shared = Shared {

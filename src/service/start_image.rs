@@ -1,6 +1,6 @@
 //! The image of a create: checked before anything is queued, stored beside the prediction, and shortened in what is echoed.
 
-use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::Instrument;
 
@@ -18,6 +18,9 @@ pub(super) const DECODED_AT_ONCE: usize = 2;
 
 /// Pictures fetched at the same time, each up to [`picture::MAX_BYTES`]; further ones wait.
 pub(super) const FETCHED_AT_ONCE: usize = 16;
+
+/// How long they wait for either.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// An image as an input names it, not looked at yet.
 #[derive(Debug)]
@@ -43,13 +46,13 @@ impl Shared {
             None => match ImageSource::parse(&text).map_err(refuse)? {
                 ImageSource::Inline { payload, .. } => ImageSource::decode(payload).map_err(refuse)?,
                 ImageSource::Remote(url) => {
-                    // The semaphores are never closed.
-                    let _place = self.fetching.acquire().await;
+                    let _place = self.fetching.take(new.account_id).await?;
                     self.fetcher.get(url, picture::MAX_BYTES).await.map_err(|error| refuse(error.to_string()))?
                 }
             },
         };
-        let (size, bytes) = self.check_picture(bytes).await?.map_err(|reason| refuse(reason.to_string()))?;
+        let (size, bytes) =
+            self.check_picture(new.account_id, bytes).await?.map_err(|reason| refuse(reason.to_string()))?;
         let (raw, input) = (&new.raw_input, &mut new.input);
         let is_given = |name: &str| raw.get(name).is_some_and(|value| !value.is_null() && value.as_str() != Some(""));
         let given = (is_given("width").then_some(input.width), is_given("height").then_some(input.height));
@@ -60,10 +63,11 @@ impl Shared {
     /// Decodes a file to see whether a prediction can start from it; returns its size in pixels, and the file again.
     pub(super) async fn check_picture(
         &self,
+        account_id: i64,
         bytes: Vec<u8>,
     ) -> Result<std::result::Result<((u32, u32), Vec<u8>), picture::Unreadable>> {
         // The place is kept until the picture is decoded, even if its client hangs up.
-        let place = Arc::clone(&self.decoding).acquire_owned().await;
+        let place = self.decoding.take(account_id).await?;
         let checked = tokio::task::spawn_blocking(move || {
             let _place = place;
             picture::read(&bytes).map(|image| (image.dimensions(), bytes))

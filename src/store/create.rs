@@ -81,6 +81,14 @@ impl Store {
         }
     }
 
+    /// Fails with [`Error::Refused`] when a create would now. One that was made before would not.
+    pub async fn check_means(&self, new: &NewPrediction) -> Result<()> {
+        match self.shortage(new).await? {
+            Some(shortage) if !self.is_taken(new).await? => Err(Error::Refused(shortage)),
+            _ => Ok(()),
+        }
+    }
+
     /// Creates them together; or, if the database refuses that, each alone, so that only those fail that it refuses.
     async fn create_all(&self, entries: &[Entry]) -> Vec<Created> {
         let mut ids = HashSet::new();

@@ -42,6 +42,7 @@ mod replicate;
 mod server;
 mod shared_files;
 mod sick_device;
+mod start_images;
 mod starts;
 mod support;
 mod sweeping;
