@@ -137,6 +137,11 @@ impl Dialect {
             Self::OpenAi => "openai",
         }
     }
+
+    /// Whether a cancel costs nothing even while it runs: Eachlabs' callers are promised that only success is charged.
+    pub const fn cancels_are_free(self) -> bool {
+        matches!(self, Self::Eachlabs)
+    }
 }
 
 impl FromStr for Dialect {
@@ -397,13 +402,13 @@ impl Outcome {
         }
     }
 
-    /// What the attempt costs its owner: success costs the device time; a failure nothing; a cancel the time used,
-    /// except on Eachlabs' face, whose callers are promised that only success is charged. No more than the time `limit`
-    /// is paid for.
+    /// What the attempt costs its owner: success costs the device time; a failure nothing; a cancel the time used, except
+    /// where [cancels are free](Dialect::cancels_are_free). No more than the time `limit` is paid for.
     pub fn cost(&self, price: PricePerSecond, dialect: Dialect, limit: Duration) -> NanoUsd {
-        match (self, dialect) {
-            (Self::Failed { .. }, _) | (Self::Canceled { .. }, Dialect::Eachlabs) => NanoUsd::ZERO,
-            (Self::Succeeded { device_time, .. } | Self::Canceled { device_time }, _) => {
+        match self {
+            Self::Failed { .. } => NanoUsd::ZERO,
+            Self::Canceled { .. } if dialect.cancels_are_free() => NanoUsd::ZERO,
+            Self::Succeeded { device_time, .. } | Self::Canceled { device_time } => {
                 price.cost_of((*device_time).min(limit))
             }
         }

@@ -85,6 +85,11 @@ impl Claim {
         self.time_limit.unwrap_or(Duration::MAX)
     }
 
+    /// Whether its owner may cancel it for nothing while it runs.
+    pub fn cancel_is_free(&self) -> bool {
+        self.dialect.cancels_are_free()
+    }
+
     /// What it costs if it ends like this.
     pub(super) fn cost(&self, outcome: &Outcome) -> NanoUsd {
         outcome.cost(self.price, self.dialect, self.longest())

@@ -9,7 +9,7 @@ use std::time::Duration;
 use image::{RgbImage, imageops};
 use tokio::sync::watch;
 
-use super::predictor::Step;
+use super::predictor::{Preview, Step};
 use crate::{
     domain::Progress,
     picture::{self, Format},
@@ -40,7 +40,9 @@ pub(super) async fn show(store: Store, claim: Claim, mut steps: watch::Receiver<
             finished_images: step.finished_images,
             elapsed: step.elapsed,
             preview: match step.preview {
-                Some(picture) => jpeg(picture).await,
+                // Whoever cancels before the last of several would have had this one for nothing.
+                Some(Preview::Finished(_)) if claim.cancel_is_free() => None,
+                Some(Preview::Latents(picture) | Preview::Finished(picture)) => jpeg(picture).await,
                 None => None,
             },
         };

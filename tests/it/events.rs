@@ -1,5 +1,6 @@
 //! A prediction as it happens: what a client is told, when, and what it is told when it comes back.
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use fourstep::{
     domain::{Outcome, Progress},
     store::Claim,
@@ -10,7 +11,10 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use std::time::Duration;
 
-use crate::support::{PATIENCE, TestApp, eventually};
+use crate::{
+    queue::MODEL,
+    support::{PATIENCE, TestApp, eventually, json},
+};
 
 /// One event of a stream.
 #[derive(Debug)]
@@ -212,5 +216,36 @@ async fn a_mock_run_is_seen_while_it_runs(pool: PgPool) {
         left == 0
     })
     .await;
+    workers.drain(&app.store, PATIENCE).await;
+}
+
+/// Or whoever cancels before the last of several would have the others for nothing.
+#[sqlx::test]
+async fn a_finished_image_is_shown_only_where_a_cancel_has_its_price(pool: PgPool) {
+    use fourstep::worker::{WorkerPool, predictor::Mock};
+
+    let app = TestApp::start(pool).await;
+    let loads: Vec<fourstep::worker::Load> = vec![Box::new(|| Ok(Box::new(Mock::new(Duration::from_millis(200)))))];
+    let workers = WorkerPool::start(&app.store, &app.artifacts, &crate::worker::settings(), loads).unwrap();
+    let input = json!({"prompt": "x", "width": 256, "height": 256, "num_inference_steps": 1, "num_outputs": 4});
+    for (path, body, id, shows_finished) in [
+        ("/predictions", json!({"input": input}), "/id", true),
+        ("/replicate/v1/models/bytedance/sdxl-lightning-4step/predictions", json!({"input": input}), "/id", true),
+        ("/eachlabs/v1/prediction", json!({"model": MODEL, "input": input}), "/predictionID", false),
+    ] {
+        let created = json(app.post(path).json(&body).send().await.unwrap()).await;
+        let id = created.pointer(id).unwrap().as_str().unwrap();
+        let mut events = Events::open(app.get(&format!("/predictions/{id}/events"))).await;
+        let (mut widths, mut finished) = (Vec::new(), 0);
+        while let Some(event) = events.next().await {
+            if let Some(preview) = event.data["preview"].as_str() {
+                let jpeg = BASE64_STANDARD.decode(preview.trim_start_matches("data:image/jpeg;base64,")).unwrap();
+                widths.push(image::load_from_memory(&jpeg).unwrap().width());
+            }
+            finished = finished.max(event.data["finished_images"].as_u64().unwrap_or(0));
+        }
+        assert!(finished > 0, "{path}: no image was finished while it was watched");
+        assert_eq!(widths.iter().any(|width| *width > 32), shows_finished, "{path}: {widths:?}");
+    }
     workers.drain(&app.store, PATIENCE).await;
 }

@@ -170,7 +170,8 @@ struct Step {
     finished_images: u32,
     /// Since it was started.
     elapsed_seconds: Seconds,
-    /// A JPEG, as a data URI.
+    /// A JPEG, as a data URI: of the picture being drawn, an eighth its size or smaller, or of one that was just finished. The
+    /// latter is not shown of a prediction made on Eachlabs' face, whose cancel is free.
     preview: Option<String>,
 }
 

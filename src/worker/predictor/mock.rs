@@ -10,7 +10,7 @@ use std::{
 use image::{Rgb, RgbImage};
 use sha2::{Digest, Sha256};
 
-use super::{Drawn, PredictError, Predictor, Request, Step};
+use super::{Drawn, PredictError, Predictor, Preview, Request, Step};
 use crate::{
     domain::{Failure, Input, Safety},
     metrics::{self, Stage},
@@ -91,12 +91,12 @@ impl Mock {
         let shows = !self.step_time.is_zero();
         let mut now =
             Step { done, total, finished_images: (done - 1) / steps, elapsed: begun.elapsed(), preview: None };
-        now.preview = shows.then(|| preview(input, done, total));
+        now.preview = shows.then(|| Preview::Latents(preview(input, done, total)));
         on_step(now.clone())?;
         if done.is_multiple_of(steps) && done < total {
             let image = (done - 1) / steps;
             now.finished_images = image + 1;
-            now.preview = shows.then(|| draw(request, input.seed.wrapping_add(image.into())));
+            now.preview = shows.then(|| Preview::Finished(draw(request, input.seed.wrapping_add(image.into()))));
             on_step(now)?;
         }
         ControlFlow::Continue(())

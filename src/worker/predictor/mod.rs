@@ -70,9 +70,17 @@ pub struct Step {
     pub finished_images: u32,
     /// Since the run began.
     pub elapsed: Duration,
-    /// What the image being drawn looks like by now, an eighth its size or smaller, if that can be told cheaply; right
-    /// after one is finished, that one.
-    pub preview: Option<RgbImage>,
+    /// What the image being drawn looks like by now, if that can be told cheaply; right after one is finished, that one.
+    pub preview: Option<Preview>,
+}
+
+/// What there is to see of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Preview {
+    /// What its latents look like: an eighth its size or smaller.
+    Latents(RgbImage),
+    /// All of it.
+    Finished(RgbImage),
 }
 
 /// What a run produced.

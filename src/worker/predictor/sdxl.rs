@@ -10,7 +10,7 @@ use std::{
 use candle_core::{DType, Device};
 use image::RgbImage;
 
-use super::{Drawn, PredictError, Predictor, Request, Step, device};
+use super::{Drawn, PredictError, Predictor, Preview, Request, Step, device};
 use crate::{
     domain::{Failure, FailureCode, Input, Safety},
     metrics::{self, Stage},
@@ -142,7 +142,7 @@ impl Sdxl {
             now.preview = match progress {
                 pipeline::Progress::Step(step) => {
                     now.done = step.index as u32 + 1;
-                    self.preview.as_ref().map(|preview| preview.project(step.predicted()))
+                    self.preview.as_ref().map(|preview| Preview::Latents(preview.project(step.predicted())))
                 }
                 // With the last one comes the result itself.
                 pipeline::Progress::Image { index, .. } if index + 1 == batch[place].num_images => {
@@ -150,7 +150,7 @@ impl Sdxl {
                 }
                 pipeline::Progress::Image { index, image } => {
                     now.finished_images = index as u32 + 1;
-                    Some(image.clone())
+                    Some(Preview::Finished(image.clone()))
                 }
             };
             now.elapsed = begun.elapsed();
