@@ -19,10 +19,12 @@ pub struct Swept {
     pub requeued: Vec<PredictionId>,
     /// Lost once too often, canceled while lost, or past their deadline: terminal now.
     pub ended: Vec<PredictionId>,
+    /// Of those that ended before any worker had them: where the images are that they were to start from.
+    pub unused_images: Vec<String>,
 }
 
-/// A prediction, its status now, and whether it begins with an image.
-type Found = (Uuid, String, bool);
+/// A prediction, its status now, where its image is if it begins with one, and whether a worker ever had it.
+type Found = (Uuid, String, Option<String>, bool);
 
 /// Begins a statement that asks `is_lost!`.
 macro_rules! with_alive {
@@ -81,7 +83,7 @@ impl Store {
         };
         metrics::leases_expired(lost.as_ref().map_or(0, Vec::len) as u64);
         let mut swept = Swept::default();
-        for (id, verdict, has_image) in lost.iter().chain(&late).flatten() {
+        for (id, verdict, image, has_begun) in lost.iter().chain(&late).flatten() {
             let id = PredictionId::from(*id);
             match verdict.as_str() {
                 "queued" => swept.requeued.push(id),
@@ -89,8 +91,9 @@ impl Store {
                 "processing" => {}
                 ended => {
                     let status = if ended == "failed" { "failed" } else { "canceled" };
-                    metrics::prediction_ended(status, Input::mode_of(*has_image));
+                    metrics::prediction_ended(status, Input::mode_of(image.is_some()));
                     swept.ended.push(id);
+                    swept.unused_images.extend(image.clone().filter(|_| !has_begun));
                 }
             }
             self.changes.announce_changed(id);
@@ -130,12 +133,12 @@ impl Store {
                      failure_message = case verdict when 'failed' then $3 end
                  from judged
                  where id = lost_id
-                 returning input, ",
+                 returning input, attempt, ",
             ended_columns!(),
             "),
              ended as (select * from taken where status <> 'queued')",
             when_ended!(),
-            "select id, status, input ->> 'image' is not null from taken",
+            "select id, status, input ->> 'image', attempt > 0 from taken",
         ))
         .bind(max_losses)
         .bind(FailureCode::WorkerLost.as_str())
@@ -178,12 +181,12 @@ impl Store {
                      failure_code    = case status when 'queued' then $1 end,
                      failure_message = case status when 'queued' then $2 end
                  from overdue where id = late_id
-                 returning input, ",
+                 returning input, attempt, ",
             ended_columns!(),
             "),
              ended as (select * from late where status <> 'processing')",
             when_ended!(),
-            "select id, status, input ->> 'image' is not null from late",
+            "select id, status, input ->> 'image', attempt > 0 from late",
         ))
         .bind(FailureCode::DeadlineExceeded.as_str())
         .bind(DEADLINE_MESSAGE)

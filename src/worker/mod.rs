@@ -120,7 +120,7 @@ impl WorkerPool {
         if !ids.is_empty() {
             pool.upkeep.spawn(session::show_life(store.clone(), ids, alive_sender));
         }
-        pool.upkeep.spawn(sweep::keep_sweeping(store.clone(), settings.clone()));
+        pool.upkeep.spawn(sweep::keep_sweeping(store.clone(), artifacts.clone(), settings.clone()));
         if let Some(retention) = settings.retention {
             pool.upkeep.spawn(sweep::keep_pruning(store.clone(), artifacts.clone(), retention));
         }

@@ -17,12 +17,12 @@ const PRUNE_CHUNK: i64 = 1000;
 const DELETING_AT_ONCE: usize = 16;
 
 /// Sweeps until dropped. Nothing here waits for files: a bucket that is away is no reason not to notice a dead worker.
-pub(super) async fn keep_sweeping(store: Store, settings: Settings) {
+pub(super) async fn keep_sweeping(store: Store, artifacts: Artifacts, settings: Settings) {
     let mut sweeps = interval(settings.sweep);
     sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         sweeps.tick().await;
-        sweep(&store, &settings).await;
+        sweep(&store, &artifacts, &settings).await;
     }
 }
 
@@ -38,7 +38,7 @@ pub(super) async fn keep_pruning(store: Store, artifacts: Artifacts, retention: 
     }
 }
 
-async fn sweep(store: &Store, settings: &Settings) {
+async fn sweep(store: &Store, artifacts: &Artifacts, settings: &Settings) {
     match store.sweep(settings.max_losses).await {
         Ok(swept) => {
             for id in &swept.requeued {
@@ -46,6 +46,11 @@ async fn sweep(store: &Store, settings: &Settings) {
             }
             for id in &swept.ended {
                 tracing::info!("Ended prediction {id} that was late, or lost once too often");
+            }
+            if !swept.unused_images.is_empty() {
+                // As after a cancel: they were free. What is left of them is found later.
+                let artifacts = artifacts.clone();
+                tokio::spawn(async move { artifacts.delete(swept.unused_images).await });
             }
         }
         Err(error) => tracing::warn!(%error, "Could not sweep"),

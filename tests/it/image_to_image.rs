@@ -212,6 +212,18 @@ async fn images_come_in_the_format_that_was_asked_for(pool: PgPool) {
 }
 
 #[sqlx::test]
+async fn a_prediction_whose_deadline_passed_before_it_ran_keeps_no_image(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let id = id(&app.create(json!({"image": white(256, 256)})).await);
+    let key = app.stored(&id).await.input.image.unwrap();
+    sqlx::query("update predictions set deadline = now()").execute(&app.pool).await.unwrap();
+    let sweeping = WorkerPool::start(&app.store, &app.artifacts, &settings(), Vec::new()).unwrap();
+    eventually("its image is gone", async || app.artifacts.load(&key).await.is_err()).await;
+    assert_eq!(app.prediction(&id).await["status"], "canceled");
+    sweeping.drain(&app.store, PATIENCE).await;
+}
+
+#[sqlx::test]
 async fn a_worker_draws_from_an_image_what_the_reference_draws(pool: PgPool) {
     let queue = Queue::new(pool).await;
     let artifacts = Artifacts::in_folder(&queue.outputs.0, false).unwrap();

@@ -54,12 +54,12 @@ async fn one_that_the_database_does_not_let_end_keeps_no_other_from_being_swept(
     ] {
         sqlx::query(statement).execute(&pool).await.unwrap();
     }
-    let Swept { requeued, ended } = queue.store.sweep(MAX_LOSSES).await.unwrap();
+    let Swept { requeued, ended, .. } = queue.store.sweep(MAX_LOSSES).await.unwrap();
     assert_eq!((requeued, ended), (vec![lost], vec![late]));
     assert_eq!((status(&queue, stuck).await, status(&queue, stuck_late).await), ("processing".into(), "queued".into()));
 
     sqlx::query("update accounts set in_flight = 2 where name = 'payer'").execute(&pool).await.unwrap();
-    let Swept { requeued, ended } = queue.store.sweep(MAX_LOSSES).await.unwrap();
+    let Swept { requeued, ended, .. } = queue.store.sweep(MAX_LOSSES).await.unwrap();
     assert_eq!((requeued, ended), (vec![], vec![stuck, stuck_late]), "and when the books are put right they end");
     assert!(queue.store.audit().await.unwrap().is_clean());
 }
