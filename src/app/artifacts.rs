@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 
+use super::data_folder;
 use crate::{
     artifacts::{Artifacts, Bucket, Credentials},
     config::Config,
@@ -11,7 +12,13 @@ use crate::{
 /// The store that the configuration names. A bucket is not asked for anything.
 pub fn open(config: &Config) -> anyhow::Result<Artifacts> {
     let Some((name, prefix)) = config.bucket() else {
-        return Ok(Artifacts::in_folder(&config.artifacts_folder(), config.artifacts.fsync)?);
+        let folder = config.artifacts_folder();
+        if config.artifacts.folder.is_none() {
+            data_folder::make(&config.data.dir)
+                .and_then(|()| data_folder::make_inside(&folder))
+                .with_context(|| format!("could not make {}", folder.display()))?;
+        }
+        return Ok(Artifacts::in_folder(&folder, config.artifacts.fsync)?);
     };
     let options = &config.artifacts;
     let credentials = options.access_key_id.clone().zip(options.secret_access_key.as_ref());

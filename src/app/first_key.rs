@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::Context;
 
+use super::data_folder;
 use crate::{config::Config, domain::ApiKey, store::Store};
 
 /// Account and name of the first key.
@@ -54,7 +55,7 @@ fn read(path: &Path) -> anyhow::Result<Option<ApiKey>> {
 fn write_new(path: &Path) -> anyhow::Result<ApiKey> {
     let key = ApiKey::generate().map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?;
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
+        data_folder::make(folder)?;
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     writeln!(file, "{}", key.expose())?;

@@ -5,6 +5,7 @@
 //! knows what starts when.
 
 mod artifacts;
+mod data_folder;
 mod database;
 mod first_key;
 mod observing;

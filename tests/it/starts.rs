@@ -1,6 +1,6 @@
 //! Processes that start before what they need is there.
 
-use std::time::Duration;
+use std::{fs::Permissions, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use fourstep::{
     postgres::{Options, PrivateCluster},
@@ -82,4 +82,21 @@ async fn data_is_deleted_when_a_server_says_so_and_not_a_worker(pool: PgPool) {
 
     let _server = Program::serve(&folder.0, Some(&url), &["--workers", "0"]);
     eventually("a server deletes it", async || queue.get(old).await.data_removed).await;
+}
+
+#[sqlx::test]
+async fn a_data_folder_that_the_server_makes_is_closed_to_other_accounts(pool: PgPool) {
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let folder = TestFolder::new();
+    let (made, found) = (folder.0.join("some/data"), folder.0.join("found"));
+    std::fs::create_dir(&found).unwrap();
+    std::fs::set_permissions(&found, Permissions::from_mode(0o750)).unwrap();
+    let server = Program::serve(&made, Some(&url_of(&pool)), &[]);
+    // Root's private Postgres runs under an account of its own, which has to get through.
+    assert_eq!(mode(&made), if nix::unistd::Uid::effective().is_root() { 0o711 } else { 0o700 });
+    assert_eq!(mode(&made.join("artifacts")), 0o700);
+    assert_eq!(mode(&made.join("key")), 0o600);
+    drop(server);
+    let _server = Program::serve(&found, Some(&url_of(&pool)), &[]);
+    assert_eq!(mode(&found), 0o750);
 }
