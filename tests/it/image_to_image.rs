@@ -1,6 +1,9 @@
 //! Image to image through the server: an image in a request, where it is kept, what is drawn from it, and how it goes.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use candle_core::{DType, Device};
@@ -9,7 +12,7 @@ use fourstep::{
     domain::{OutputFormat, Prediction, PredictionId, Scheduler, Status},
     worker::{
         WorkerPool,
-        predictor::{Mock, Options, Sdxl, SdxlOptions},
+        predictor::{Mock, Options, Predictor, Sdxl, SdxlOptions},
         prune,
     },
 };
@@ -19,6 +22,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::{
+    process::TestFolder,
     queue::Queue,
     support::{PATIENCE, TestApp, eventually, id, json},
     worker::settings,
@@ -36,6 +40,18 @@ fn data_uri(file: &[u8]) -> String {
 
 fn white(width: u32, height: u32) -> String {
     data_uri(&png(&RgbImage::from_pixel(width, height, Rgb([255; 3]))))
+}
+
+/// A model of these weights on the CPU.
+fn cpu(weights: PathBuf) -> SdxlOptions {
+    SdxlOptions {
+        weights,
+        unet: None,
+        loras: Vec::new(),
+        device: Device::Cpu,
+        dtype: DType::F32,
+        options: Options::default(),
+    }
 }
 
 impl TestApp {
@@ -194,6 +210,18 @@ async fn a_prediction_canceled_before_it_ran_keeps_no_image(pool: PgPool) {
 }
 
 #[sqlx::test]
+async fn a_prediction_whose_deadline_passed_before_it_ran_keeps_no_image(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let id = id(&app.create(json!({"image": white(256, 256)})).await);
+    let key = app.stored(&id).await.input.image.unwrap();
+    sqlx::query("update predictions set deadline = now()").execute(&app.pool).await.unwrap();
+    let sweeping = WorkerPool::start(&app.store, &app.artifacts, &settings(), Vec::new()).unwrap();
+    eventually("its image is gone", async || app.artifacts.load(&key).await.is_err()).await;
+    assert_eq!(app.prediction(&id).await["status"], "canceled");
+    sweeping.drain(&app.store, PATIENCE).await;
+}
+
+#[sqlx::test]
 async fn images_come_in_the_format_that_was_asked_for(pool: PgPool) {
     let app = TestApp::start(pool).await;
     for (name, content_type, format) in [
@@ -209,18 +237,6 @@ async fn images_come_in_the_format_that_was_asked_for(pool: PgPool) {
         let (found_type, file) = app.picture(&drawn["output"][0]).await;
         assert_eq!((found_type.as_str(), image::guess_format(&file).unwrap()), (content_type, format));
     }
-}
-
-#[sqlx::test]
-async fn a_prediction_whose_deadline_passed_before_it_ran_keeps_no_image(pool: PgPool) {
-    let app = TestApp::start(pool).await;
-    let id = id(&app.create(json!({"image": white(256, 256)})).await);
-    let key = app.stored(&id).await.input.image.unwrap();
-    sqlx::query("update predictions set deadline = now()").execute(&app.pool).await.unwrap();
-    let sweeping = WorkerPool::start(&app.store, &app.artifacts, &settings(), Vec::new()).unwrap();
-    eventually("its image is gone", async || app.artifacts.load(&key).await.is_err()).await;
-    assert_eq!(app.prediction(&id).await["status"], "canceled");
-    sweeping.drain(&app.store, PATIENCE).await;
 }
 
 #[sqlx::test]
@@ -240,14 +256,7 @@ async fn a_worker_draws_from_an_image_what_the_reference_draws(pool: PgPool) {
     (input.image, input.prompt_strength) = (Some(key), 0.7);
     queue.store.create(&new).await.unwrap();
 
-    let options = SdxlOptions {
-        weights: fixtures.join("tiny"),
-        unet: None,
-        loras: Vec::new(),
-        device: Device::Cpu,
-        dtype: DType::F32,
-        options: Options::default(),
-    };
+    let options = cpu(fixtures.join("tiny"));
     let load: fourstep::worker::Load = Box::new(move || Ok(Box::new(Sdxl::load(&options)?)));
     let workers = WorkerPool::start(&queue.store, &artifacts, &settings(), vec![load]).unwrap();
     eventually("the prediction ends", async || queue.get(new.id).await.status.is_terminal()).await;
@@ -259,6 +268,32 @@ async fn a_worker_draws_from_an_image_what_the_reference_draws(pool: PgPool) {
     assert_eq!(drawn.dimensions(), expected.dimensions());
     assert!(drawn.iter().zip(expected.iter()).all(|(a, b)| a.abs_diff(*b) <= 1));
     workers.drain(&queue.store, PATIENCE).await;
+}
+
+/// By a model whose encoder says nothing but nonsense, which only who uses it finds out.
+#[test]
+fn a_warm_up_encodes_an_image_as_well() {
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pipeline/tiny");
+    let folder = TestFolder::new();
+    for part in std::fs::read_dir(&tiny).unwrap() {
+        let name = part.unwrap().file_name();
+        if name != "vae" {
+            std::os::unix::fs::symlink(tiny.join(&name), folder.0.join(&name)).unwrap();
+        }
+    }
+    let (from, to) = (tiny.join("vae"), folder.0.join("vae"));
+    std::fs::create_dir(&to).unwrap();
+    std::fs::copy(from.join("config.json"), to.join("config.json")).unwrap();
+    let name = "diffusion_pytorch_model.safetensors";
+    let mut tensors = candle_core::safetensors::load(from.join(name), &Device::Cpu).unwrap();
+    let bias = tensors.get_mut("encoder.conv_in.bias").unwrap();
+    *bias = (bias.zeros_like().unwrap() / 0.0).unwrap();
+    candle_core::safetensors::save(&tensors, to.join(name)).unwrap();
+
+    let mut model = Sdxl::load(&cpu(folder.0.clone())).unwrap();
+    let failure = model.warm_up().unwrap_err();
+    assert!(failure.message.contains("the VAE's encoder"), "{failure:?}");
+    Sdxl::load(&cpu(tiny)).unwrap().warm_up().unwrap();
 }
 
 #[sqlx::test]

@@ -66,9 +66,11 @@ impl Sdxl {
 
 impl Predictor for Sdxl {
     fn warm_up(&mut self) -> Result<(), Failure> {
-        // The smallest picture touches every weight and every kernel.
+        // The smallest picture touches every weight and every kernel, those of the VAE's encoder if it starts from one.
         let size = self.pipeline.native_size().min(256);
-        let params = Params { width: size, height: size, num_inference_steps: 1, ..Params::new("") };
+        let image = Some(RgbImage::new(size as u32, size as u32));
+        let start = Params { image, strength: 1.0, ..Params::new("") };
+        let params = Params { width: size, height: size, num_inference_steps: 1, ..start };
         match self.pipeline.generate(&params, &mut |_| ControlFlow::Continue(())) {
             // Nobody will see it.
             Ok(_) | Err(pipeline::Error::Flagged) => {}
