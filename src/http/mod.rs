@@ -35,7 +35,10 @@ mod usage;
 mod wanted;
 mod webhooks;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use axum::{
     Extension, Router,
@@ -56,6 +59,7 @@ use crate::{service::PredictionService, wire::BaseUrl};
 use caller::X_API_KEY;
 use error::Error;
 use extract::Mount;
+use playground::site::File;
 
 pub use metrics::serve_metrics;
 pub use openapi::document as openapi;
@@ -81,10 +85,12 @@ pub struct Settings {
 struct Api {
     service: PredictionService,
     settings: Arc<Settings>,
+    /// What the API says of itself, once it was asked for.
+    openapi: Arc<OnceLock<File>>,
 }
 
 fn router(service: PredictionService, settings: Settings) -> Router {
-    around(routes()).with_state(Api { service, settings: Arc::new(settings) })
+    around(routes()).with_state(Api { service, settings: Arc::new(settings), openapi: Arc::default() })
 }
 
 /// Every URL of the server.

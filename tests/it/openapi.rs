@@ -310,3 +310,17 @@ async fn every_example_does_what_the_document_says(pool: PgPool) {
     }
     workers.drain(&app.store, PATIENCE).await;
 }
+
+#[sqlx::test]
+async fn a_client_that_has_the_document_is_not_sent_it_again(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let get = || app.client.get(format!("{}/openapi.json", app.url));
+    let first = get().send().await.unwrap();
+    assert_eq!(first.headers()["content-type"], "application/json");
+    let etag = first.headers()["etag"].clone();
+    let again = get().header("If-None-Match", &etag).send().await.unwrap();
+    assert_eq!((again.status(), &again.headers()["etag"]), (StatusCode::NOT_MODIFIED, &etag));
+    let packed = get().header("Accept-Encoding", "gzip").send().await.unwrap();
+    assert_eq!(packed.headers()["content-encoding"], "gzip");
+    assert!(packed.bytes().await.unwrap().len() * 4 < first.bytes().await.unwrap().len());
+}

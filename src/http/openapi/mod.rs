@@ -8,12 +8,7 @@ pub(super) mod docs;
 mod examples;
 mod refusals;
 
-use axum::{
-    Json,
-    extract::State,
-    http::header::CACHE_CONTROL,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, http::HeaderMap, response::Response};
 use serde_json::Value;
 use utoipa::{
     OpenApi,
@@ -25,7 +20,9 @@ use utoipa::{
 };
 
 use super::{
-    Api, admin, eachlabs, estimate, events, files, metrics, native, openai, probes, replicate, uploads, usage, webhooks,
+    Api, admin, eachlabs, estimate, events, files, metrics, native, openai,
+    playground::{ASK_AGAIN, send, site::File},
+    probes, replicate, uploads, usage, webhooks,
 };
 use crate::domain::Catalog;
 
@@ -152,10 +149,14 @@ pub(super) fn parameter(place: ParameterIn, name: &str, words: &str, schema: imp
     path = "/openapi.json",
     summary = "Read this document",
     tag = "Server",
-    responses((status = 200, description = "This document.", body = Object)),
+    responses(
+        (status = 200, description = "This document.", body = Object),
+        (status = 304, description = "It is as it was."),
+    ),
 )]
-pub(super) async fn serve(State(api): State<Api>) -> Response {
-    ([(CACHE_CONTROL, "no-cache")], Json(document(api.service.catalog()))).into_response()
+pub(super) async fn serve(State(api): State<Api>, headers: HeaderMap) -> Response {
+    let make = || File::new("application/json", document(api.service.catalog()).to_string().into());
+    send(api.openapi.get_or_init(make), &headers, ASK_AGAIN, "Accept-Encoding")
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ pub(in crate::http) struct Site {
 }
 
 /// One file of it.
+#[derive(Debug)]
 pub(in crate::http) struct File {
     pub(super) content_type: String,
     /// Whether a browser may show it as a page of its own.
@@ -82,11 +83,12 @@ impl Site {
 }
 
 impl File {
-    fn new(mime_type: &str, bytes: Bytes) -> Self {
+    /// Of these bytes.
+    pub(in crate::http) fn new(mime_type: &str, bytes: Bytes) -> Self {
         let charset = if mime_type.starts_with("text/") { "; charset=utf-8" } else { "" };
         // Writing to memory cannot fail; if it did, the file would be sent as it is.
         let gzip = gzip(&bytes).ok().filter(|gzip| gzip.len() < bytes.len()).map(Bytes::from);
-        let is_document = !["text/javascript", "text/css"].contains(&mime_type);
+        let is_document = !["text/javascript", "text/css", "application/json"].contains(&mime_type);
         Self { content_type: format!("{mime_type}{charset}"), is_document, bytes, gzip }
     }
 }
