@@ -62,7 +62,9 @@ struct Shared {
     artifacts: Artifacts,
     catalog: Catalog,
     admission: Admission,
-    keys: Cache<String, Option<StoredKey>>,
+    keys: Cache<String, StoredKey>,
+    /// Of no key that can be used. By themselves, so that made-up ones do not take the room of those.
+    unknown_keys: Cache<String, ()>,
     /// Accounts that have all predictions in flight that they may.
     full: Cache<i64, Shortage>,
     run_times: Cache<String, Duration>,
@@ -107,7 +109,8 @@ impl PredictionService {
         uploads: UploadLimits,
         draining: CancellationToken,
     ) -> Self {
-        let (keys, run_times) = (Cache::new(KEY_CACHE), Cache::new(RUN_TIME_CACHE));
+        let (keys, unknown_keys) = (Cache::new(KEY_CACHE), Cache::new(KEY_CACHE));
+        let run_times = Cache::new(RUN_TIME_CACHE);
         let decoding = Places::new(start_image::DECODED_AT_ONCE, start_image::PATIENCE);
         let fetching = Places::new(start_image::FETCHED_AT_ONCE, start_image::PATIENCE);
         let (admission, full) = (Admission::new(limits), Cache::new(FULL_CACHE));
@@ -118,6 +121,7 @@ impl PredictionService {
             catalog,
             admission,
             keys,
+            unknown_keys,
             full,
             run_times,
             decoding,
@@ -143,16 +147,32 @@ impl PredictionService {
     /// Who the bearer of this key is.
     pub async fn authenticate(&self, key: &str) -> Result<Caller> {
         let key = ApiKey::parse(key).map_err(|_| Error::Unauthorized)?;
-        let stored = match self.shared.keys.get(key.lookup()) {
+        let Shared { keys, unknown_keys, .. } = &*self.shared;
+        let stored = match keys.get(key.lookup()) {
             Some(stored) => stored,
-            None => {
-                // In a box of its own: what a read needs is not kept in every request that waits.
-                let stored = Box::pin(self.shared.store.find_key(key.lookup())).await?;
-                self.shared.keys.put(key.lookup().to_owned(), stored.clone());
-                stored
-            }
+            None if unknown_keys.get(key.lookup()).is_some() => return Err(Error::Unauthorized),
+            // In a box of its own: what a read needs is not kept in every request that waits.
+            None => Box::pin(self.clone().find_key(key.lookup().to_owned())).await?,
         };
-        stored.and_then(|stored| stored.caller(&key)).ok_or(Error::Unauthorized)
+        stored.caller(&key).ok_or(Error::Unauthorized)
+    }
+
+    async fn find_key(self, lookup: String) -> Result<StoredKey> {
+        // Others share the question, and their clients may stay.
+        complete(async move {
+            let Shared { store, keys, unknown_keys, .. } = &*self.shared;
+            match store.find_key(&lookup).await? {
+                Some(stored) => {
+                    keys.put(lookup, stored.clone());
+                    Ok(stored)
+                }
+                None => {
+                    unknown_keys.put(lookup, ());
+                    Err(Error::Unauthorized)
+                }
+            }
+        })
+        .await
     }
 
     /// Whether the caller may make a request of this kind, which counts. Asks no database.
@@ -322,9 +342,9 @@ impl PredictionService {
     }
 }
 
-/// Runs a write to its end even if the client hangs up meanwhile: axum drops a handler's future, not a task.
-async fn complete<T: Send + 'static>(write: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-    tokio::spawn(write.in_current_span()).await.map_err(|panic| Error::Internal(panic.into()))?
+/// Runs work to its end even if the client hangs up meanwhile: axum drops a handler's future, not a task.
+async fn complete<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    tokio::spawn(work.in_current_span()).await.map_err(|panic| Error::Internal(panic.into()))?
 }
 
 fn internal(error: getrandom::Error) -> Error {

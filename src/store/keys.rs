@@ -1,14 +1,21 @@
 //! API keys. The secret of a key is never stored, only its hash.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use sqlx::FromRow;
 
-use super::{Result, Store, predictions::microseconds};
+use super::{Error, Result, Store, predictions::microseconds};
 use crate::domain::{ApiKey, Budget, Caller, KeyRecord, NanoUsd, NewKey, Period, Scope, Scopes};
+
+/// The key that was asked for, if there is one.
+pub(super) type Found = Result<Option<StoredKey>>;
 
 /// What the database knows of a key that can still be used.
 #[derive(Clone, Debug, FromRow)]
 pub struct StoredKey {
+    /// The public part it was asked for by.
+    asked: String,
     account_id: i64,
     id: i64,
     hash: Vec<u8>,
@@ -106,16 +113,36 @@ impl Store {
 
     /// The usable key of this public part; none when it is unknown, revoked or expired. After a rotation a key has two
     /// secrets for a while, each with a public part of its own.
+    ///
+    /// Anybody may make up keys, so all who ask at a time share a statement: however many they are, the rest of the
+    /// connections are for those who were let in. To be asked to the end: what is given up is lost to all who share it.
     pub async fn find_key(&self, lookup: &str) -> Result<Option<StoredKey>> {
-        Ok(sqlx::query_as(
-            "select account_id, id, case when lookup = $1 then hash else previous_hash end as hash, scopes
+        let found = self.key_finds.done(lookup.to_owned(), async |lookups: &[String]| self.find_keys(lookups).await);
+        found.await.unwrap_or_else(|| Err(Error::unknown("whoever asked for it was given up")))
+    }
+
+    async fn find_keys(&self, lookups: &[String]) -> Vec<Found> {
+        let keys: Result<Vec<StoredKey>, sqlx::Error> = sqlx::query_as(
+            "select lookup as asked, account_id, id, hash, scopes
              from api_keys
-             where (lookup = $1 or (previous_lookup = $1 and previous_expires_at > now()))
+             where lookup = any($1) and revoked_at is null and (expires_at is null or expires_at > now())
+             union all
+             select previous_lookup, account_id, id, previous_hash, scopes
+             from api_keys
+             where previous_lookup = any($1) and previous_expires_at > now()
                and revoked_at is null and (expires_at is null or expires_at > now())",
         )
-        .bind(lookup)
-        .fetch_optional(&self.pool)
-        .await?)
+        .bind(lookups)
+        .fetch_all(&self.pool)
+        .await;
+        match keys.map_err(Error::from) {
+            Ok(keys) => {
+                let keys: HashMap<_, _> = keys.into_iter().map(|key| (key.asked.clone(), key)).collect();
+                lookups.iter().map(|lookup| Ok(keys.get(lookup).cloned())).collect()
+            }
+            Err(Error::Unavailable(error)) => lookups.iter().map(|_| Err(Error::unknown(&error.to_string()))).collect(),
+            Err(error) => lookups.iter().map(|_| Err(Error::Unreadable(error.to_string()))).collect(),
+        }
     }
 
     /// Whether there is any key, usable or not.

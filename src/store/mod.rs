@@ -106,6 +106,7 @@ pub struct Store {
     changes: Changes,
     turns: Turns,
     durability: Durability,
+    key_finds: Grouped<String, keys::Found>,
     creates: Keyed<i64, Grouped<Entry, Created>>,
     ends: Grouped<End, Ended>,
     settlements: Grouped<Settlement, Settled>,
@@ -253,9 +254,10 @@ impl Store {
         let pulse = Pulse::default();
         let pool = Connections::new(pool, pulse.clone(), statement_timeout);
         let (changes, turns, seal) = (Changes::default(), Turns::default(), Seal::default());
-        let (creates, ends, settlements) = (Keyed::default(), Grouped::default(), Grouped::default());
+        let (key_finds, creates) = (Grouped::default(), Keyed::default());
+        let (ends, settlements) = (Grouped::default(), Grouped::default());
         let (durability, reads) = (Durability::default(), Reads::default());
-        Self { pool, options, pulse, changes, turns, durability, creates, ends, settlements, reads, seal }
+        Self { pool, options, pulse, changes, turns, durability, key_finds, creates, ends, settlements, reads, seal }
     }
 
     /// Connects once, outside the pool. The pool repeats a refused connection until its patience ends and then tells

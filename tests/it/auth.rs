@@ -1,6 +1,7 @@
 //! Keys: who gets in, and that one owner's predictions do not exist for another.
 
-use fourstep::domain::ApiKey;
+use fourstep::{domain::ApiKey, service};
+use futures_util::{StreamExt, stream};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 use sqlx::PgPool;
@@ -9,7 +10,7 @@ use uuid::Uuid;
 use crate::{
     openapi::{document, operations},
     receiver::Receiver,
-    support::{TestApp, black_png, id, json},
+    support::{TestApp, black_png, eventually, id, json},
 };
 
 /// Every route that needs a key. `{id}` stands for a prediction's id.
@@ -184,4 +185,66 @@ async fn what_is_somebody_elses_is_not_found_on_any_route_there_is(pool: PgPool)
     assert!(asked >= 14, "{asked} routes");
     assert_eq!(app.prediction(&prediction).await["status"], "starting", "and nothing has happened to it");
     assert_eq!(app.client.get(upload["url"].as_str().unwrap()).send().await.unwrap().status(), StatusCode::OK);
+}
+
+/// Made up so that only the database can tell.
+fn made_up(number: u64) -> ApiKey {
+    ApiKey::from_entropy(number.to_be_bytes(), [7; 32])
+}
+
+#[sqlx::test]
+async fn keys_that_were_made_up_leave_room_for_those_that_are_known(pool: PgPool) {
+    /// More than are remembered of any kind.
+    const MADE_UP: u64 = 11_000;
+    let app = TestApp::start(pool).await;
+    let refused = stream::iter(0..MADE_UP).map(|number| {
+        let service = app.service.clone();
+        async move { service.authenticate(made_up(number).expose()).await }
+    });
+    let refused =
+        refused.buffer_unordered(256).all(async |refused| matches!(refused, Err(service::Error::Unauthorized)));
+    assert!(refused.await);
+    app.service.authenticate(&app.key).await.unwrap();
+    // Nothing is left to ask.
+    app.pool.close().await;
+    assert_eq!(app.service.authenticate(&app.key).await.unwrap(), app.caller);
+}
+
+#[sqlx::test]
+async fn keys_that_were_made_up_take_one_connection_however_many_there_are(pool: PgPool) {
+    const MADE_UP: u64 = 500;
+    let app = TestApp::start(pool).await;
+    let new = ApiKey::generate().unwrap();
+    let made = app.store.create_key("new", "new", &new).await.unwrap();
+    app.service.authenticate(&app.key).await.unwrap();
+    let mut lock = app.pool.begin().await.unwrap();
+    sqlx::query("lock table api_keys in access exclusive mode").execute(&mut *lock).await.unwrap();
+    let ask = |key: ApiKey| {
+        let service = app.service.clone();
+        tokio::spawn(async move { service.authenticate(key.expose()).await })
+    };
+    let refused: Vec<_> = (0..MADE_UP).map(|number| ask(made_up(number))).collect();
+    let mut asking = 0_i64;
+    eventually("somebody asks", async || {
+        // What others do is looked at once in a transaction, unless it is asked for anew.
+        sqlx::query("select pg_stat_clear_snapshot()").execute(&mut *lock).await.unwrap();
+        asking = sqlx::query_scalar(
+            "select count(*) from pg_stat_activity
+             where datname = current_database() and wait_event_type = 'Lock' and query like '%api_keys%'",
+        )
+        .fetch_one(&mut *lock)
+        .await
+        .unwrap();
+        asking > 0
+    })
+    .await;
+    assert_eq!(asking, 1, "of {MADE_UP} who have come");
+    // Who is known goes on meanwhile, and who is new waits for no more than the others' statement.
+    assert_eq!(app.get("/predictions").send().await.unwrap().status(), StatusCode::OK);
+    let new = ask(new);
+    lock.commit().await.unwrap();
+    assert_eq!(new.await.unwrap().unwrap(), made);
+    for refused in refused {
+        assert!(matches!(refused.await.unwrap(), Err(service::Error::Unauthorized)));
+    }
 }

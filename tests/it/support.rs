@@ -36,6 +36,7 @@ pub(crate) struct TestApp {
     pub(crate) key: String,
     pub(crate) caller: Caller,
     pub(crate) client: reqwest::Client,
+    pub(crate) service: PredictionService,
     pub(crate) store: Store,
     pub(crate) artifacts: Artifacts,
     pub(crate) pool: PgPool,
@@ -96,7 +97,7 @@ impl TestApp {
         change(&mut settings);
         let listener = http::listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let server = tokio::spawn(http::serve(listener, service, settings, closing.clone()));
+        let server = tokio::spawn(http::serve(listener, service.clone(), settings, closing.clone()));
         let spreading = tokio::spawn({
             let store = store.clone();
             async move { store.spread_changes().await }
@@ -106,6 +107,7 @@ impl TestApp {
             key: key.expose().to_owned(),
             caller,
             client: reqwest::Client::new(),
+            service,
             store,
             artifacts,
             pool,
