@@ -1,7 +1,7 @@
 //! Puts the parts together and takes them apart in order.
 //!
 //! Up: listener, database, HTTP (not ready yet), schema, first key, workers, webhooks, ready. Down: not ready, held requests
-//! answered, running predictions finished or handed back, webhooks under way delivered, HTTP closed, database stopped. Nothing else in the program
+//! answered while running predictions are finished or handed back, webhooks under way delivered, HTTP closed, database stopped. Nothing else in the program
 //! knows what starts when.
 
 mod artifacts;
@@ -96,11 +96,16 @@ pub async fn serve(config: &Config, hub: &hub::Environment, on_ready: impl FnOnc
     };
     let outcome = until_told(running, &database, &mut shutdown).await;
 
-    // Not ready from here on, and whoever waits is answered with what there is.
-    draining.cancel();
-    if let Some(pool) = pool {
-        pool.drain(store, config.server.shutdown).await;
-    }
+    // Not ready from here on. Who waits is answered with what there is, and who cannot come back when it is done.
+    let patience = config.server.shutdown;
+    let workers = async {
+        if let Some(pool) = pool {
+            pool.drain(store, patience).await;
+        }
+    };
+    // What has failed, a private database above all, has no results to wait for.
+    let for_results = if outcome.is_ok() { patience } else { Duration::ZERO };
+    tokio::join!(service.drain(for_results), workers);
     if let Some(delivering) = delivering {
         // Takes no longer than one attempt, and has had the time of the workers' drain for it.
         delivering.await.context("the delivery of webhooks panicked")?;
@@ -193,9 +198,10 @@ fn fetch_settings(config: &Config) -> anyhow::Result<fetch::Settings> {
 }
 
 fn admission_limits(config: &Config) -> Limits {
-    let config::Admission { creates_per_minute, requests_per_minute, max_queued, max_wait_seconds } = config.admission;
+    let config::Admission { creates_per_minute, requests_per_minute, max_held, max_queued, max_wait_seconds } =
+        config.admission;
     let max_wait = Duration::from_secs(max_wait_seconds.into());
-    Limits { creates_per_minute, requests_per_minute, max_queued, max_wait }
+    Limits { creates_per_minute, requests_per_minute, max_held, max_queued, max_wait }
 }
 
 fn webhook_settings(config: &Config) -> webhook::Settings {
@@ -216,6 +222,7 @@ fn http_settings(config: &Config) -> anyhow::Result<http::Settings> {
         max_connections: config.server.max_connections,
         header_timeout: config.server.header_timeout,
         send_timeout: config.server.send_timeout,
+        event_stream: config.server.event_stream,
         body_limit: config.server.body_limit_bytes,
     })
 }

@@ -66,6 +66,8 @@ pub struct Server {
     pub header_timeout: Duration,
     #[serde(rename = "send_timeout_seconds", deserialize_with = "fields::seconds")]
     pub send_timeout: Duration,
+    #[serde(rename = "event_stream_seconds", deserialize_with = "fields::seconds")]
+    pub event_stream: Duration,
     pub body_limit_bytes: usize,
     #[serde(rename = "shutdown_seconds", deserialize_with = "fields::seconds")]
     pub shutdown: Duration,
@@ -110,6 +112,7 @@ pub struct Queue {
 pub struct Admission {
     pub creates_per_minute: u32,
     pub requests_per_minute: u32,
+    pub max_held: u32,
     pub max_queued: u32,
     pub max_wait_seconds: u32,
 }

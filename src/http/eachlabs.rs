@@ -89,9 +89,11 @@ pub(super) async fn run(
     key: IdempotencyKey,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Error> {
-    let created = create_prediction(&api, caller, &face, key, CreatePrediction::parse(body)?).await?;
+    let body = CreatePrediction::parse(body)?;
+    let held = api.service.hold_for_result(caller)?;
+    let created = create_prediction(&api, caller, &face, key, body).await?;
     let replayed = Replayed::of(&created);
-    let prediction = hold(&api.service, caller, created, RUN, &client).await;
+    let prediction = hold(&api.service, &held, created, RUN, &client).await;
     Ok(match Finished::new(&prediction, &face) {
         Some(finished) => (replayed, Json(finished)).into_response(),
         None => (StatusCode::REQUEST_TIMEOUT, replayed, Json(TimedOut::new(prediction.id))).into_response(),
@@ -118,7 +120,11 @@ pub(super) async fn get(
     KnownId(id): KnownId,
     face: FaceUrl,
 ) -> Result<Response, Error> {
-    let prediction = api.service.wait(caller, id, POLL).await?;
+    let prediction = match api.service.wait(caller, id, POLL).await {
+        // Its client has not asked to be held, and comes again soon.
+        Err(service::Error::TooManyHeld { .. }) => api.service.get(caller, id).await?,
+        waited => waited?,
+    };
     Ok(Json(eachlabs::Prediction::new(&prediction, &face)).into_response())
 }
 

@@ -86,6 +86,7 @@ impl Error {
                 service::Error::TooManyRequests { .. } => {
                     (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", Vec::new())
                 }
+                service::Error::TooManyHeld { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_many_held", Vec::new()),
                 service::Error::TooManyInFlight(_) => (StatusCode::TOO_MANY_REQUESTS, "too_many_in_flight", Vec::new()),
                 service::Error::Overloaded { .. } | service::Error::Crowded { .. } => {
                     (StatusCode::SERVICE_UNAVAILABLE, "overloaded", Vec::new())
@@ -151,7 +152,10 @@ impl Error {
                 Some((WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer realm="fourstep""#)))
             }
             Self::Service(
-                service::Error::Unavailable(_) | service::Error::TooManyInFlight(_) | service::Error::BeingStored,
+                service::Error::Unavailable(_)
+                | service::Error::TooManyHeld { .. }
+                | service::Error::TooManyInFlight(_)
+                | service::Error::BeingStored,
             ) => Some((RETRY_AFTER, RETRY_SECONDS)),
             Self::Service(
                 service::Error::TooManyRequests { retry_after }

@@ -2,7 +2,8 @@
 //!
 //! `queued` with the position, `started`, `step` with a preview, and in the end `finished` with the prediction itself,
 //! after which the stream ends. Every client hears how things are now, whenever it comes, so coming back after a broken
-//! connection needs no memory here. Waiting costs a socket and no database connection.
+//! connection needs no memory here, and none is kept for longer than some minutes: one that is not wanted any more, behind a
+//! proxy that does not say so, would be there for ever. Waiting costs a socket and no database connection.
 
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use axum::{
     },
 };
 use futures_util::{Stream, stream};
+use tokio::time::Instant;
 
 use super::{Api, Error, caller::Reader, extract::KnownId, native::model_of};
 use crate::{
@@ -58,12 +60,13 @@ pub(super) async fn follow(
 ) -> Result<Response, Error> {
     let last = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
     let Ok(heard) = last.parse::<Heard>();
-    let follow = api.service.follow(caller, id).await?;
+    let follow = api.service.follow(api.service.hold(caller)?, id).await?;
     if heard == Heard::Finished {
         // What tells a browser's EventSource that there is nothing to come back for.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let events = Sse::new(events(Listener { api, base, follow, heard, greeted: false }));
+    let end = Instant::now() + lasts(api.settings.event_stream);
+    let events = Sse::new(events(Listener { api, base, follow, heard, greeted: false, end }));
     let events = events.keep_alive(KeepAlive::new().interval(HEARTBEAT).text("still here"));
     Ok(([(CACHE_CONTROL, "no-store"), (X_ACCEL_BUFFERING, "no")], events).into_response())
 }
@@ -75,13 +78,21 @@ struct Listener {
     follow: Follow,
     heard: Heard,
     greeted: bool,
+    end: Instant,
+}
+
+/// How long a stream lasts: up to half as long again, so that those that began together do not come back together.
+fn lasts(least: Duration) -> Duration {
+    let part = f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX);
+    least.mul_f64(1.0 + part / 2.0)
 }
 
 fn events(listener: Listener) -> impl Stream<Item = Result<Event, service::Error>> {
     stream::try_unfold(listener, async |mut listener| {
         while listener.heard != Heard::Finished {
-            // A shutdown ends the stream; its client comes back to another server.
-            let Some(sight) = listener.follow.next().await? else { break };
+            // Time ends the stream, or a shutdown; its client comes back, perhaps to another server.
+            let sight = tokio::time::timeout_at(listener.end, listener.follow.next()).await.ok().transpose()?;
+            let Some(sight) = sight.flatten() else { break };
             if let Some(event) = listener.event(sight)? {
                 return Ok(Some((event, listener)));
             }

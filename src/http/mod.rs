@@ -76,6 +76,8 @@ pub struct Settings {
     pub header_timeout: Duration,
     /// How long an answer may find no room on its way to a client that does not take it.
     pub send_timeout: Duration,
+    /// How long a stream of events lasts, at least.
+    pub event_stream: Duration,
     /// Longest request body, bytes.
     pub body_limit: usize,
 }

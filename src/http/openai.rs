@@ -1,7 +1,7 @@
 //! OpenAI's face: its URLs, each a handler that extracts, asks and answers.
 //!
 //! Its clients ask once and are given the pictures, so a create is held until its prediction ends. One that takes too long
-//! for that goes on, and its client is told not to begin another.
+//! for that goes on, and its client is told not to begin another. A server that shuts down holds it for as long as it may.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -183,12 +183,14 @@ async fn create(
         priority: None,
         webhook: None,
     };
+    // Before it is made: without its pictures the answer would be of no use.
+    let held = api.service.hold_for_result(caller)?;
     let created = api.service.create(caller, request).await?;
     let replayed = Replayed::of(&created);
     let by_url = match answer {
         Answer::Stream { partial_images } => {
             let about = summary::of(&created.prediction);
-            let follow = match api.service.follow(caller, created.prediction.id).await {
+            let follow = match api.service.follow(held, created.prediction.id).await {
                 Ok(follow) => follow,
                 Err(error) => return Ok((replayed, about, [NOT_AGAIN], Error::from(error)).into_response()),
             };
@@ -202,7 +204,7 @@ async fn create(
         Answer::Urls => true,
         Answer::Inline => false,
     };
-    let prediction = hold(&api.service, caller, created, PATIENCE, client).await;
+    let prediction = hold(&api.service, &held, created, PATIENCE, client).await;
     // In every case: the client learns which prediction it is that failed, too.
     let about: HeaderMap = summary::of(&prediction);
     Ok(match images(api, &prediction, by_url, base).await {

@@ -1,7 +1,7 @@
 //! Sockets: accepts connections, runs HTTP/1.1 on them, and lets them end well at a shutdown.
 //!
 //! hyper directly rather than `axum::serve`, which has no limit on slow clients, none on connections, and no end to a
-//! shutdown. Whoever calls decides when to stop; held requests end early because the service is told as well.
+//! shutdown. Whoever calls decides when to stop; held requests have ended by then because the service drains first.
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -55,7 +55,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// Serves until `shutdown`, then until the answers under way are sent or five seconds are over. When it returns, no
 /// connection is left.
 ///
-/// Held requests end at a shutdown because the service drains, which is to begin first.
+/// Held requests end at a shutdown because the service drains, which is to come first.
 pub async fn serve(listener: TcpListener, service: PredictionService, settings: Settings, shutdown: CancellationToken) {
     let timeouts = Timeouts { head: settings.header_timeout, send: settings.send_timeout };
     let limits = Limits { max_connections: settings.max_connections, timeouts };

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     domain::{Caller, InvalidInput, Prediction},
-    service::{Created, PredictionService},
+    service::{Created, Held, PredictionService},
 };
 
 /// Longest hold, and what a bare `wait` asks for. Proxies give up on silent connections soon after.
@@ -71,10 +71,14 @@ impl Wait {
     }
 
     /// The prediction as it is once it is terminal, or when the client's patience is at its end, or the client is gone.
-    /// Should the database fail meanwhile, as it was before.
+    /// Should the database fail meanwhile, or the key have as many requests held as it may, as it was before.
     pub(super) async fn for_result(&self, service: &PredictionService, caller: Caller, created: Created) -> Prediction {
         match self.patience {
-            Some(patience) => hold(service, caller, created, patience, &self.client).await,
+            Some(patience) => match service.hold(caller) {
+                Ok(held) => hold(service, &held, created, patience, &self.client).await,
+                // The prediction is made, and its client would make it again.
+                Err(_) => created.prediction,
+            },
             None => created.prediction,
         }
     }
@@ -84,7 +88,7 @@ impl Wait {
 /// fail meanwhile, as it was before.
 pub(super) async fn hold(
     service: &PredictionService,
-    caller: Caller,
+    held: &Held,
     Created { prediction, mark, .. }: Created,
     patience: Duration,
     client: &Client,
@@ -93,7 +97,7 @@ pub(super) async fn hold(
         return prediction;
     }
     tokio::select! {
-        waited = service.wait_since(caller, prediction.id, mark, patience) => waited.unwrap_or(prediction),
+        waited = service.wait_since(held, prediction.id, mark, patience) => waited.unwrap_or(prediction),
         () = client.hung_up() => prediction,
     }
 }

@@ -27,6 +27,7 @@ const LEASES_EXPIRED: &str = "fourstep_leases_expired_total";
 const RESULTS_FENCED: &str = "fourstep_results_fenced_total";
 const WEBHOOKS: &str = "fourstep_webhook_deliveries_total";
 const NOTIFICATIONS_LOST: &str = "fourstep_notifications_lost_total";
+const HELD: &str = "fourstep_held_requests";
 
 // Facts: read when they are asked for, and not there when they cannot be read.
 const BUILD_INFO: &str = "fourstep_build_info";
@@ -135,6 +136,16 @@ pub fn notification_lost() {
     counter!(NOTIFICATIONS_LOST).increment(1);
 }
 
+/// A request is held from now on.
+pub fn request_held() {
+    gauge!(HELD).increment(1.0);
+}
+
+/// And from now on no longer.
+pub fn request_let_go() {
+    gauge!(HELD).decrement(1.0);
+}
+
 /// Gives every recorded metric its HELP, and those without labels a beginning.
 fn describe() {
     describe_histogram!(HTTP_DURATION, Unit::Seconds, "Time to answer an HTTP request, by route, method and status.");
@@ -152,6 +163,8 @@ fn describe() {
     describe_counter!(RESULTS_FENCED, "Results that were dropped because their prediction had been taken away.");
     describe_counter!(WEBHOOKS, "Tries to deliver a webhook, by result.");
     describe_counter!(NOTIFICATIONS_LOST, "News of changed rows that was lost, so that those who waited had to poll.");
+    describe_gauge!(HELD, "Requests of this process that are held: they wait for a result, or follow a prediction.");
+    gauge!(HELD).set(0.0);
     for name in [LEASES_EXPIRED, RESULTS_FENCED, NOTIFICATIONS_LOST] {
         counter!(name).absolute(0);
     }

@@ -39,6 +39,8 @@ pub struct Limits {
     pub creates_per_minute: u32,
     /// Other requests of a key, in a minute.
     pub requests_per_minute: u32,
+    /// Requests of a key that are held at a time.
+    pub max_held: u32,
     /// Predictions of a model that wait.
     pub max_queued: u32,
     /// How long a new prediction may have to wait.
@@ -48,7 +50,7 @@ pub struct Limits {
 impl Limits {
     /// Everything is let in.
     pub const NONE: Self =
-        Self { creates_per_minute: 0, requests_per_minute: 0, max_queued: 0, max_wait: Duration::ZERO };
+        Self { creates_per_minute: 0, requests_per_minute: 0, max_held: 0, max_queued: 0, max_wait: Duration::ZERO };
 }
 
 /// The two kinds of requests, which are counted apart.

@@ -27,6 +27,12 @@ pub enum Error {
         /// Seconds.
         retry_after: u64,
     },
+    /// As many requests of the key are held as may be.
+    #[error("{most} requests of this API key are held, as many as may be; ask again when one has been answered")]
+    TooManyHeld {
+        /// As many as there may be.
+        most: u32,
+    },
     /// The account has as many predictions in flight as it may.
     #[error(transparent)]
     TooManyInFlight(Shortage),

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::{PredictionService, Result};
+use super::{Held, PredictionService, Result};
 use crate::{
-    domain::{Caller, Prediction, PredictionId, Progress, QueuePlace, Status},
+    domain::{Prediction, PredictionId, Progress, QueuePlace, Status},
     store::Subscription,
 };
 
@@ -17,7 +17,7 @@ const PLACE_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::fro
 #[derive(Debug)]
 pub struct Follow {
     pub(super) service: PredictionService,
-    pub(super) caller: Caller,
+    pub(super) held: Held,
     pub(super) id: PredictionId,
     pub(super) subscription: Subscription,
     /// Before the next look, should nothing be heard.
@@ -36,20 +36,20 @@ pub struct Sight {
 }
 
 impl Follow {
-    /// Looks at the prediction: the first time at once, then when it may have changed. `None` when the server shuts
-    /// down.
+    /// Looks at the prediction: the first time at once, then when it may have changed. `None` when the server shuts down
+    /// and lets its client go.
     pub async fn next(&mut self) -> Result<Option<Sight>> {
-        let shared = &self.service.shared;
+        let (shared, caller) = (&self.service.shared, self.held.caller);
         tokio::select! {
             biased;
-            () = shared.draining.cancelled() => return Ok(None),
+            () = self.held.let_go() => return Ok(None),
             () = tokio::time::sleep(self.pause) => {}
             () = self.subscription.changed() => {}
         }
-        let prediction = self.service.get(self.caller, self.id).await?;
+        let prediction = self.service.get(caller, self.id).await?;
         let place = self.service.queue_place(&prediction).await?;
         let progress = match prediction.status {
-            Status::Processing => shared.store.progress(self.caller.account_id, self.id).await?,
+            Status::Processing => shared.store.progress(caller.account_id, self.id).await?,
             _ => None,
         };
         // Nobody tells when those ahead move on, and the longer the queue the less does it matter.

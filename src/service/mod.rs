@@ -10,6 +10,7 @@ mod error;
 mod estimate;
 pub mod files;
 mod follow;
+mod held;
 mod operator;
 mod places;
 mod request;
@@ -37,8 +38,11 @@ pub use self::create::{CreateRequest, Created};
 pub use self::error::Error;
 pub use self::estimate::{Basis, Estimate};
 pub use self::follow::{Follow, Sight};
+pub use self::held::Held;
 pub use self::request::{current_request, for_request};
-use self::{admission::Admission, cache::Cache, files::UploadLimits, places::Places, scrape::Scrape};
+use self::{
+    admission::Admission, cache::Cache, files::UploadLimits, held::Holding, places::Places, scrape::Scrape,
+};
 pub use crate::store::{Cursor, ListFilter};
 
 /// How long a looked-up key is believed; so long may a revoked one still work.
@@ -62,6 +66,7 @@ struct Shared {
     artifacts: Artifacts,
     catalog: Catalog,
     admission: Admission,
+    holding: Holding,
     keys: Cache<String, StoredKey>,
     /// Of no key that can be used. By themselves, so that made-up ones do not take the room of those.
     unknown_keys: Cache<String, ()>,
@@ -99,7 +104,7 @@ pub struct Readiness {
 type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl PredictionService {
-    /// A service over these. When `draining` is canceled, everybody who waits is answered with what there is.
+    /// A service over these. When `draining` is canceled, everybody who can come back is answered with what there is.
     pub fn new(
         store: Store,
         artifacts: Artifacts,
@@ -114,12 +119,14 @@ impl PredictionService {
         let decoding = Places::new(start_image::DECODED_AT_ONCE, start_image::PATIENCE);
         let fetching = Places::new(start_image::FETCHED_AT_ONCE, start_image::PATIENCE);
         let (admission, full) = (Admission::new(limits), Cache::new(FULL_CACHE));
+        let holding = Holding::new(limits.max_held, draining.clone());
         let scrape = Scrape::new(store.clone());
         let shared = Shared {
             store,
             artifacts,
             catalog,
             admission,
+            holding,
             keys,
             unknown_keys,
             full,
@@ -202,27 +209,32 @@ impl PredictionService {
         let deadline = Instant::now() + patience;
         // Subscribed before the first look: what changes after it will wake us.
         let subscription = self.shared.store.changes().subscribe(id);
-        match self.look(caller, id, &subscription, deadline).await? {
-            Some(prediction) => Ok(prediction),
-            None => self.until_over(caller, id, subscription, deadline).await,
+        {
+            let prediction = self.look(caller, id, &subscription).await?;
+            if prediction.status.is_terminal() || patience.is_zero() || self.shared.draining.is_cancelled() {
+                return Ok(prediction);
+            }
         }
+        // Not before: what is answered at once needs no place.
+        let held = self.hold(caller)?;
+        self.until_over(&held, id, subscription, deadline).await
     }
 
     /// The same of one that was seen not to be terminal after this mark: the first look has been had.
     pub async fn wait_since(
         &self,
-        caller: Caller,
+        held: &Held,
         id: PredictionId,
         mark: Mark,
         patience: Duration,
     ) -> Result<Prediction> {
         let subscription = self.shared.store.changes().subscribe_since(id, mark);
-        self.until_over(caller, id, subscription, Instant::now() + patience).await
+        self.until_over(held, id, subscription, Instant::now() + patience).await
     }
 
     async fn until_over(
         &self,
-        caller: Caller,
+        held: &Held,
         id: PredictionId,
         mut subscription: Subscription,
         deadline: Instant,
@@ -231,38 +243,30 @@ impl PredictionService {
             tokio::select! {
                 () = subscription.changed() => {}
                 () = tokio::time::sleep_until(deadline) => {}
-                () = self.shared.draining.cancelled() => {}
+                () = held.let_go() => {}
             }
             // Whatever ends the wait, it is looked at afresh: it may have been claimed meanwhile.
-            if let Some(prediction) = self.look(caller, id, &subscription, deadline).await? {
+            let prediction = self.look(held.caller, id, &subscription).await?;
+            if prediction.status.is_terminal() || Instant::now() >= deadline || held.is_let_go() {
                 return Ok(prediction);
             }
         }
     }
 
-    /// The prediction if it is terminal, or the wait for it is over.
-    async fn look(
-        &self,
-        caller: Caller,
-        id: PredictionId,
-        subscription: &Subscription,
-        deadline: Instant,
-    ) -> Result<Option<Prediction>> {
-        if let Some(ended) = subscription.ended().filter(|ended| ended.account_id == caller.account_id) {
-            return Ok(Some(Prediction::clone(&ended)));
+    async fn look(&self, caller: Caller, id: PredictionId, subscription: &Subscription) -> Result<Prediction> {
+        match subscription.ended().filter(|ended| ended.account_id == caller.account_id) {
+            Some(ended) => Ok(Prediction::clone(&ended)),
+            // In a box of its own, so that what a read needs is not kept while ten thousand wait.
+            None => Box::pin(self.get(caller, id)).await,
         }
-        // In a box of its own, so that what a read needs is not kept while ten thousand wait.
-        let prediction = Box::pin(self.get(caller, id)).await?;
-        let is_over = Instant::now() >= deadline || self.shared.draining.is_cancelled();
-        Ok((prediction.status.is_terminal() || is_over).then_some(prediction))
     }
 
     /// Follows a prediction until it is terminal.
-    pub async fn follow(&self, caller: Caller, id: PredictionId) -> Result<Follow> {
+    pub async fn follow(&self, held: Held, id: PredictionId) -> Result<Follow> {
         // Subscribed before the first look at it.
         let subscription = self.shared.store.changes().subscribe_progress(id);
-        self.get(caller, id).await?;
-        Ok(Follow { service: self.clone(), caller, id, subscription, pause: Duration::ZERO })
+        self.get(held.caller, id).await?;
+        Ok(Follow { service: self.clone(), held, id, subscription, pause: Duration::ZERO })
     }
 
     /// The caller's predictions, newest first.

@@ -1,4 +1,4 @@
-//! Admission: who asks too often, has too much in flight, or comes while the queue is too long is told when to come back.
+//! Admission: who asks too often, has too much in flight or too many requests held, or comes while the queue is too long is told when to come back.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use fourstep::{
     domain::{AccountMode, ApiKey},
     service::admission::Limits,
 };
-use reqwest::{Response, StatusCode};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::{
     ledger::usual_key,
     queue::MODEL,
-    support::{TestApp, eventually, json},
+    support::{PATIENCE, TestApp, eventually, id, json},
 };
 
 /// Each face's create.
@@ -129,4 +129,69 @@ async fn a_wait_that_would_be_too_long_is_not_begun(pool: PgPool) {
     .await;
     // One that is counted while the queue is read may be counted twice, for a moment; none is forgotten.
     assert!((1..=3).contains(&accepted), "{accepted}");
+}
+
+/// What is answered long before a minute is over.
+async fn at_once(request: RequestBuilder) -> Response {
+    tokio::time::timeout(PATIENCE, request.send()).await.expect("an answer at once").unwrap()
+}
+
+#[sqlx::test]
+async fn a_key_has_no_more_requests_held_than_it_may_and_makes_nothing_twice_for_it(pool: PgPool) {
+    let app = TestApp::start_limited(pool, Limits { max_held: 2, ..Limits::NONE }, |_| ()).await;
+    let key = usual(&app, "patient").await;
+    let request =
+        |method, path: String| app.client.request(method, format!("{}{path}", app.url)).bearer_auth(key.expose());
+    let get = |path: String| request(Method::GET, path);
+    let post = |path: &str, body: Value| request(Method::POST, path.to_owned()).json(&body);
+    let made = id(&json(create(&app, &key, &creates()[0]).await).await);
+    let held = tokio::spawn(get(format!("/predictions/{made}?wait=60")).send());
+    app.until_watched(1).await;
+    // A stream is counted as well, from its beginning to its end.
+    let mut stream = at_once(get(format!("/predictions/{made}/events"))).await;
+    assert!(stream.chunk().await.unwrap().is_some());
+
+    for polled in [format!("/predictions/{made}?wait=60"), format!("/predictions/{made}/events")] {
+        let (seconds, body) = refused(at_once(get(polled)).await, StatusCode::TOO_MANY_REQUESTS).await;
+        assert_eq!((seconds, &body["code"]), (1, &json!("too_many_held")));
+    }
+    let replicate = get(format!("/v1/predictions/{made}")).header("Prefer", "wait");
+    let (_, body) = refused(at_once(replicate).await, StatusCode::TOO_MANY_REQUESTS).await;
+    assert!(body["detail"].as_str().unwrap().starts_with("Request was throttled. "), "{body}");
+    // Whose answer would be of no use without a result, they are refused before one is made.
+    let (openai, eachlabs) = (json!({"prompt": "a cat"}), json!({"model": MODEL, "input": {}}));
+    let generation = at_once(post("/v1/images/generations", openai)).await;
+    let (_, body) = refused(generation, StatusCode::TOO_MANY_REQUESTS).await;
+    assert_eq!(body["error"]["type"], "rate_limit_error");
+    let run = at_once(post("/v1/prediction/run", eachlabs)).await;
+    let (_, body) = refused(run, StatusCode::TOO_MANY_REQUESTS).await;
+    assert_eq!(body["error"], "too many requests");
+    let count =
+        async || -> i64 { sqlx::query_scalar("select count(*) from predictions").fetch_one(&app.pool).await.unwrap() };
+    assert_eq!(count().await, 1);
+
+    // Others are made, and answered as they are: their clients would repeat what is refused.
+    for ((path, body), status) in creates().into_iter().zip([202, 202, 200]) {
+        assert_eq!(at_once(post(path, body).header("Prefer", "wait")).await.status(), status, "{path}");
+    }
+    assert_eq!(count().await, 4);
+    // And so is whoever did not ask to be held, and what has ended.
+    assert_eq!(at_once(get(format!("/v1/prediction/{made}"))).await.status(), StatusCode::OK);
+    let canceled = id(&json(at_once(post("/predictions", json!({}))).await).await);
+    at_once(post(&format!("/predictions/{canceled}/cancel"), json!({}))).await;
+    assert_eq!(at_once(get(format!("/predictions/{canceled}?wait=60"))).await.status(), StatusCode::OK);
+    // Another key has places of its own.
+    let other = usual(&app, "other").await;
+    let others = json(create(&app, &other, &creates()[0]).await).await;
+    let wait = app.client.get(format!("{}/predictions/{}?wait=1", app.url, id(&others)));
+    assert_eq!(at_once(wait.bearer_auth(other.expose())).await.status(), StatusCode::OK);
+
+    // Who hangs up makes room.
+    drop(stream);
+    eventually("there is room again", async || {
+        at_once(get(format!("/predictions/{made}?wait=1"))).await.status() == StatusCode::OK
+    })
+    .await;
+    held.abort();
+    app.until_watched(0).await;
 }

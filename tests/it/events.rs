@@ -249,3 +249,22 @@ async fn a_finished_image_is_shown_only_where_a_cancel_has_its_price(pool: PgPoo
     }
     workers.drain(&app.store, PATIENCE).await;
 }
+
+#[sqlx::test]
+async fn a_stream_ends_after_a_while_and_its_client_comes_back(pool: PgPool) {
+    let app = TestApp::start_with(pool, |settings| settings.event_stream = Duration::from_millis(100)).await;
+    let id = app.create_small().await;
+    let drawn = json!({"prompt": "a cat", "size": "256x256", "stream": true});
+    let drawn = app.post("/openai/v1/images/generations").json(&drawn).send().await.unwrap();
+    let events = || app.get(&format!("/predictions/{id}/events"));
+    let mut first = Events::open(events()).await;
+    let queued = first.expect("queued").await;
+    assert!(first.next().await.is_none(), "it ends");
+    let mut second = Events::open(events().header("Last-Event-ID", queued.id)).await;
+    assert!(second.next().await.is_none(), "nothing is new");
+    // Whose client cannot come back, it lasts until the end.
+    app.run_one().await;
+    app.run_one().await;
+    let drawn = drawn.text().await.unwrap();
+    assert!(drawn.contains("event: image_generation.completed\n"), "{drawn}");
+}

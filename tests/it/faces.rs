@@ -10,7 +10,7 @@ use reqwest::{RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::support::{TestApp, id, json};
+use crate::support::{PATIENCE, TestApp, id, json};
 
 #[sqlx::test]
 async fn what_retention_has_deleted_every_face_says_is_gone(pool: PgPool) {
@@ -128,4 +128,34 @@ async fn what_every_face_says_a_prediction_cost_is_what_the_ledger_has(pool: PgP
         sqlx::query_scalar("select sum(amount_nano)::bigint from ledger").fetch_one(&app.pool).await.unwrap();
     assert!(charged > 0);
     assert_eq!(said.iter().map(nanos).sum::<i64>(), charged, "{said:?}");
+}
+
+#[sqlx::test]
+async fn a_server_that_ends_holds_those_who_could_not_come_back_for_their_result(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let (openai, eachlabs) = (json!({"prompt": "a cat"}), json!({"model": "sdxl-lightning-4step", "input": {}}));
+    let streamed = json!({"prompt": "a cat", "stream": true});
+    let generate = |body: &Value| app.post("/v1/images/generations").json(body);
+    let wait = |request: RequestBuilder| tokio::spawn(request.send());
+    let polled = wait(app.post("/predictions?wait=60").json(&json!({})));
+    let (drawn, ran) = (wait(generate(&openai)), wait(app.post("/v1/prediction/run").json(&eachlabs)));
+    let stream = generate(&streamed).send().await.unwrap();
+    app.until_watched(4).await;
+
+    let service = app.service.clone();
+    let draining = tokio::spawn(async move { service.drain(PATIENCE).await });
+    // Who can come back is answered.
+    assert_eq!(json(polled.await.unwrap().unwrap()).await["status"], "starting");
+    // Who comes now is sent to another server before anything is made.
+    let late = generate(&openai).send().await.unwrap();
+    assert_eq!(late.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!((&late.headers()["retry-after"], late.headers().get("x-should-retry")), (&"1".parse().unwrap(), None));
+    // And a worker is at the rest.
+    for _ in 0..4 {
+        app.run_one().await;
+    }
+    assert_eq!(drawn.await.unwrap().unwrap().status(), StatusCode::OK);
+    assert_eq!(json(ran.await.unwrap().unwrap()).await["status"], "success");
+    assert!(stream.text().await.unwrap().contains("event: image_generation.completed\n"));
+    tokio::time::timeout(PATIENCE / 2, draining).await.expect("nobody is left to wait for").unwrap();
 }

@@ -166,3 +166,22 @@ async fn a_terminated_server_answers_who_waits_and_hands_back_what_runs(pool: Pg
         sqlx::query_as("select status, losses from predictions").fetch_one(&pool).await.unwrap();
     assert_eq!((status.as_str(), losses), ("queued", 0));
 }
+
+#[sqlx::test]
+async fn a_terminated_server_draws_what_its_client_would_have_to_buy_again(pool: PgPool) {
+    let (folder, url) = (TestFolder::new(), url_of(&pool));
+    let config = folder.0.join("fourstep.toml");
+    std::fs::write(&config, "[worker]\nmock_step_ms = 500\n").unwrap();
+    let mut server = Program::serve(&folder.0, Some(&url), &["--config", config.to_str().unwrap()]);
+    let client = Client::of(&server, &folder.0);
+    let body = serde_json::json!({"prompt": "a cat", "size": "256x256"});
+    let request = reqwest::Client::new().post(format!("{}/v1/images/generations", server.url)).json(&body);
+    let drawn = tokio::spawn(request.bearer_auth(&client.key).send());
+    let processing = "select exists (select from predictions where status = 'processing')";
+    while !sqlx::query_scalar::<_, bool>(processing).fetch_one(&pool).await.unwrap() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    server.signal(Signal::SIGTERM);
+    assert_eq!(drawn.await.unwrap().expect("answered").status(), 200);
+    assert!(server.ended_within(Duration::from_secs(10)).await.success());
+}

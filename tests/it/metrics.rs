@@ -90,6 +90,7 @@ async fn a_prediction_leaves_its_trace_in_the_metrics_of_the_processes_it_went_t
         ("fourstep_predictions_total{status=\"succeeded\",mode=\"image_to_image\"}", 0.0),
         ("fourstep_predictions_total{status=\"failed\",mode=\"text_to_image\"}", 0.0),
         ("fourstep_pool_waiters", 0.0),
+        ("fourstep_held_requests", 0.0),
         ("fourstep_predict_seconds_count{stage=\"unet_step\"}", 4.0),
         ("fourstep_predict_seconds_count{stage=\"png\"}", 1.0),
         ("fourstep_predict_seconds_count{stage=\"store\"}", 1.0),

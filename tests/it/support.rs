@@ -92,6 +92,7 @@ impl TestApp {
             max_connections: 10_000,
             header_timeout: Duration::from_secs(10),
             send_timeout: Duration::from_secs(60),
+            event_stream: Duration::from_secs(600),
             body_limit: 1 << 20,
         };
         change(&mut settings);
@@ -217,7 +218,7 @@ impl TestApp {
 
     /// Shuts down in the order the program does, and returns when no connection is left.
     pub(crate) async fn shut_down(mut self) {
-        self.draining.cancel();
+        self.service.drain(Duration::ZERO).await;
         self.closing.cancel();
         tokio::time::timeout(PATIENCE, &mut self.server).await.expect("the server ends").unwrap();
     }

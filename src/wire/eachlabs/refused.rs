@@ -63,7 +63,7 @@ impl Refused {
             "malformed_body" => (StatusCode::UNPROCESSABLE_ENTITY, "invalid request body".to_owned()),
             "invalid_request" => (StatusCode::BAD_REQUEST, error(&invalid_fields)),
             "payment_required" => (status, "payment required".to_owned()),
-            "too_many_requests" | "too_many_in_flight" => (status, "too many requests".to_owned()),
+            "too_many_requests" | "too_many_held" | "too_many_in_flight" => (status, "too many requests".to_owned()),
             // The vendor documents no 503, and its loop to try again knows 429 and 500 only.
             "overloaded" => (StatusCode::TOO_MANY_REQUESTS, "too many requests".to_owned()),
             "internal" => (status, "Internal server error".to_owned()),
@@ -73,7 +73,7 @@ impl Refused {
         let field = |InvalidField { field, reason }| Detail { field, reason };
         let details = match code {
             "invalid_request" => Details::Fields(invalid_fields.into_iter().map(field).collect()),
-            "payment_required" | "too_many_requests" | "too_many_in_flight" | "overloaded" => {
+            "payment_required" | "too_many_requests" | "too_many_held" | "too_many_in_flight" | "overloaded" => {
                 Details::Sentence(detail.clone())
             }
             _ => Details::None,

@@ -234,7 +234,7 @@ impl Problem {
             ),
             "payment_required" => ("Insufficient credit", detail),
             // The beginning of the sentence is the vendor's.
-            "too_many_requests" | "too_many_in_flight" => {
+            "too_many_requests" | "too_many_held" | "too_many_in_flight" => {
                 ("Too Many Requests", format!("Request was throttled. {}.", sentence(&detail)))
             }
             "invalid_request" => ("Input validation failed", lines(&invalid_fields)),

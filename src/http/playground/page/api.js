@@ -184,7 +184,8 @@ export async function follow(id, signal, tell) {
       }
     } catch (error) {
       if (signal.aborted) return;
-      if (error instanceof Refusal && error.status >= 400 && error.status < 500) throw error;
+      // 429 passes by itself.
+      if (error instanceof Refusal && error.status >= 400 && error.status < 500 && error.status !== 429) throw error;
       tell({ type: "away" });
     }
     await new Promise((resume) => setTimeout(resume, 1000));
