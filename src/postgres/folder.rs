@@ -122,8 +122,10 @@ pub(super) fn cluster_of(data_dir: &Path) -> Option<PathBuf> {
     Some(data_dir.join(HOME).canonicalize().ok()?.join(CLUSTER))
 }
 
+/// Only root's Postgres runs under another account, which has to get through.
 fn make_passable(folder: &Path) -> Result<(), Error> {
-    DirBuilder::new().recursive(true).mode(PASSABLE).create(folder).map_err(Error::io("make", folder))
+    let mode = if Uid::effective().is_root() { PASSABLE } else { 0o700 };
+    DirBuilder::new().recursive(true).mode(mode).create(folder).map_err(Error::io("make", folder))
 }
 
 fn existing_home(data_dir: &Path) -> Result<Option<PathBuf>, Error> {
