@@ -259,7 +259,8 @@ async fn a_stream_ends_after_a_while_and_its_client_comes_back(pool: PgPool) {
     let events = || app.get(&format!("/predictions/{id}/events"));
     let mut first = Events::open(events()).await;
     let queued = first.expect("queued").await;
-    assert!(first.next().await.is_none(), "it ends");
+    let end = tokio::time::timeout(PATIENCE, first.next()).await.expect("it ends");
+    assert!(end.is_none(), "{end:?}");
     let mut second = Events::open(events().header("Last-Event-ID", queued.id)).await;
     assert!(second.next().await.is_none(), "nothing is new");
     // Whose client cannot come back, it lasts until the end.
