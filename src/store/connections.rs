@@ -18,7 +18,7 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 use sqlx::{
-    Connection, Describe, Either, Error, Execute, Executor, PgConnection, PgPool, Postgres, SqlStr,
+    Describe, Either, Error, Execute, Executor, PgConnection, PgPool, Postgres, SqlStr,
     pool::PoolConnection,
     postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
@@ -113,10 +113,12 @@ impl Drop for Lent {
     fn drop(&mut self) {
         let Some(mut connection) = self.connection.take() else { return };
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        // Who asked has given up: a client that is gone, or patience that is over. An answer that is just coming is read, and
-        // the connection stays; else it is closed.
+        // Who asked has given up, a client that is gone or patience that is over, or the database has refused it. An answer that
+        // is just coming is read, and the connection stays; else it is closed, and so is one to a server that only reads by now:
+        // it was primary once, and a new connection may find the one that is.
         runtime.spawn(async move {
-            if promptly(connection.ping()).await.is_err() {
+            let reads_only = sqlx::query_scalar("select current_setting('transaction_read_only')::bool");
+            if !matches!(promptly(reads_only.fetch_one(&mut *connection)).await, Ok(false)) {
                 drop(connection.detach());
             }
         });
