@@ -26,16 +26,14 @@ pub(super) fn file(config: &Config) -> Option<PathBuf> {
 /// Makes the first key if the database has none at all. The file comes first: a key that is stored but nowhere written
 /// down would be lost to everybody.
 pub(super) async fn ensure(config: &Config, store: &Store) -> anyhow::Result<()> {
-    if store.has_keys().await? {
-        return Ok(());
-    }
     let path = path(config);
-    let key = match read(&path)? {
-        Some(key) => key,
-        None => write_new(&path).with_context(|| format!("could not write {}", path.display()))?,
+    let key = || -> anyhow::Result<ApiKey> {
+        match read(&path)? {
+            Some(key) => Ok(key),
+            None => write_new(&path).with_context(|| format!("could not write {}", path.display())),
+        }
     };
-    store.create_key(ACCOUNT, NAME, &key).await?;
-    Ok(())
+    store.create_first_key(ACCOUNT, NAME, key).await
 }
 
 fn path(config: &Config) -> PathBuf {

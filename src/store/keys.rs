@@ -3,10 +3,13 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use sqlx::FromRow;
+use sqlx::{Connection, Executor, FromRow, Postgres};
 
 use super::{Error, Result, Store, predictions::microseconds};
 use crate::domain::{ApiKey, Budget, Caller, KeyRecord, NanoUsd, NewKey, Period, Scope, Scopes};
+
+/// Held by who makes the first key.
+const FIRST_KEY: i64 = 0x66697273746b6579;
 
 /// The key that was asked for, if there is one.
 pub(super) type Found = Result<Option<StoredKey>>;
@@ -72,43 +75,78 @@ fn scopes(words: &[String]) -> Scopes {
     words.iter().filter_map(|word| word.parse::<Scope>().ok()).collect()
 }
 
+/// One that may do everything and has no limits.
+fn unlimited(account: &str, name: &str) -> NewKey {
+    let (account, name) = (account.to_owned(), name.to_owned());
+    NewKey { account, name, scopes: Scopes::ALL, budget: None, expires_at: None }
+}
+
+async fn insert_key<'d>(
+    database: impl Executor<'d, Database = Postgres>,
+    new: &NewKey,
+    key: &ApiKey,
+) -> Result<Caller> {
+    let (account_id, key_id) = sqlx::query_as(
+        "with account as (
+             -- An update that changes nothing, so that an existing account is returned as well.
+             insert into accounts (name) values ($1)
+             on conflict (name) do update set name = excluded.name
+             returning id
+         )
+         insert into api_keys (account_id, name, lookup, hash, scopes, budget_nano, budget_period, expires_at)
+         select id, $2, $3, $4, $5, $6, $7, $8 from account
+         returning account_id, id",
+    )
+    .bind(&new.account)
+    .bind(&new.name)
+    .bind(key.lookup())
+    .bind(&key.hash()[..])
+    .bind(new.scopes.iter().map(Scope::as_str).collect::<Vec<_>>())
+    .bind(new.budget.map(|budget| budget.amount.get()))
+    .bind(new.budget.map(|budget| budget.period.as_str()))
+    .bind(new.expires_at)
+    .fetch_one(database)
+    .await?;
+    Ok(Caller { account_id, key_id, scopes: new.scopes })
+}
+
 impl Store {
     /// Stores a key that may do everything and has no limits, as the first one.
     pub async fn create_key(&self, account: &str, name: &str, key: &ApiKey) -> Result<Caller> {
-        let new = NewKey {
-            account: account.to_owned(),
-            name: name.to_owned(),
-            scopes: Scopes::ALL,
-            budget: None,
-            expires_at: None,
+        self.issue_key(&unlimited(account, name), key).await
+    }
+
+    /// The same if there is no key at all, usable or not; and only then is asked which. Of any number who come at once the first
+    /// one makes it, and the others wait and find it.
+    pub async fn create_first_key<E>(
+        &self,
+        account: &str,
+        name: &str,
+        key: impl FnOnce() -> Result<ApiKey, E>,
+    ) -> Result<(), E>
+    where
+        E: From<Error> + From<sqlx::Error>,
+    {
+        let mut lent = self.pool.lend().await?;
+        let creating = async {
+            let mut transaction = lent.begin().await?;
+            // In a statement of its own: the next one sees what was committed before the lock was had.
+            sqlx::query("select pg_advisory_xact_lock($1)").bind(FIRST_KEY).execute(&mut *transaction).await?;
+            let any: bool =
+                sqlx::query_scalar("select exists (select from api_keys)").fetch_one(&mut *transaction).await?;
+            if !any {
+                insert_key(&mut *transaction, &unlimited(account, name), &key()?).await?;
+            }
+            Ok(transaction.commit().await?)
         };
-        self.issue_key(&new, key).await
+        self.pool.awaited::<_, E>(creating).await?;
+        lent.answered();
+        Ok(())
     }
 
     /// Stores a key under an account, which is created if it is new.
     pub async fn issue_key(&self, new: &NewKey, key: &ApiKey) -> Result<Caller> {
-        let (account_id, key_id) = sqlx::query_as(
-            "with account as (
-                 -- An update that changes nothing, so that an existing account is returned as well.
-                 insert into accounts (name) values ($1)
-                 on conflict (name) do update set name = excluded.name
-                 returning id
-             )
-             insert into api_keys (account_id, name, lookup, hash, scopes, budget_nano, budget_period, expires_at)
-             select id, $2, $3, $4, $5, $6, $7, $8 from account
-             returning account_id, id",
-        )
-        .bind(&new.account)
-        .bind(&new.name)
-        .bind(key.lookup())
-        .bind(&key.hash()[..])
-        .bind(new.scopes.iter().map(Scope::as_str).collect::<Vec<_>>())
-        .bind(new.budget.map(|budget| budget.amount.get()))
-        .bind(new.budget.map(|budget| budget.period.as_str()))
-        .bind(new.expires_at)
-        .fetch_one(&self.pool)
-        .await?;
-        Ok(Caller { account_id, key_id, scopes: new.scopes })
+        insert_key(&self.pool, new, key).await
     }
 
     /// The usable key of this public part; none when it is unknown, revoked or expired. After a rotation a key has two
@@ -143,11 +181,6 @@ impl Store {
             Err(Error::Unavailable(error)) => lookups.iter().map(|_| Err(Error::unknown(&error.to_string()))).collect(),
             Err(error) => lookups.iter().map(|_| Err(Error::Unreadable(error.to_string()))).collect(),
         }
-    }
-
-    /// Whether there is any key, usable or not.
-    pub async fn has_keys(&self) -> Result<bool> {
-        Ok(sqlx::query_scalar("select exists (select from api_keys)").fetch_one(&self.pool).await?)
     }
 
     /// Every key, oldest first.

@@ -3,6 +3,7 @@
 use std::{fs::Permissions, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use fourstep::{
+    domain::ApiKey,
     postgres::{Options, PrivateCluster},
     store::Store,
 };
@@ -51,12 +52,22 @@ async fn the_first_key_is_a_servers_to_make(pool: PgPool) {
     let (worker, server) = (TestFolder::new(), TestFolder::new());
     let (store, url) = (Store::with_pool(pool.clone()), url_of(&pool));
     let _worker = Program::worker(&worker.0, &url, 1);
-    assert!(!store.has_keys().await.unwrap());
+    assert!(store.list_keys().await.unwrap().is_empty());
     assert!(!worker.0.join("key").exists());
     let serving = Program::serve(&server.0, Some(&url), &["--workers", "0"]);
     let client = Client::of(&serving, &server.0);
     let id = client.create().await.unwrap();
     assert_eq!(client.terminal(&id).await["status"], "succeeded");
+}
+
+#[sqlx::test]
+async fn of_servers_that_start_at_once_one_makes_the_first_key(pool: PgPool) {
+    let start = async || {
+        let key = || Ok::<_, anyhow::Error>(ApiKey::generate().unwrap());
+        Store::with_pool(pool.clone()).create_first_key("default", "first", key).await.unwrap();
+    };
+    tokio::join!(start(), start(), start(), start());
+    assert_eq!(Store::with_pool(pool.clone()).list_keys().await.unwrap().len(), 1);
 }
 
 #[sqlx::test]
