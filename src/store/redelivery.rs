@@ -7,6 +7,9 @@ use uuid::Uuid;
 use super::{Result, Store};
 use crate::domain::PredictionId;
 
+/// How many are told again by one statement: those who settle others wait no longer for it.
+const REDELIVERED_AT_ONCE: i64 = 1000;
+
 /// A delivery that was given up.
 #[derive(Clone, Debug, FromRow)]
 pub struct GivenUp {
@@ -57,25 +60,45 @@ impl Store {
 
     /// Tells every end that was given up again, of one account or of all, from the first attempt on. Returns how many.
     pub async fn redeliver_given_up_webhooks(&self, account: Option<&str>) -> Result<u64> {
-        let posted = sqlx::query(
-            "with asked as (
-                 update webhooks set gone_at = null from accounts
-                 where accounts.id = account_id and ($1::text is null or name = $1)
-                   and exists (select from webhook_deliveries as delivery
-                               where delivery.prediction_id = webhooks.prediction_id and event = 'completed'
-                                 and state = 'failed')
-                 returning prediction_id
-             )
-             update webhook_deliveries set state = 'pending', failures = 0, due_at = now()
-             from asked
-             where webhook_deliveries.prediction_id = asked.prediction_id and event = 'completed' and state = 'failed'",
-        )
-        .bind(account)
-        .execute(&self.pool)
-        .await?;
-        if posted.rows_affected() > 0 {
+        let mut posted = 0;
+        let mut after = Uuid::nil();
+        // Each is come to once, also if it is given up again meanwhile.
+        while let (count, Some(last)) = self.redeliver_some(account, after).await? {
+            posted += count.unsigned_abs();
+            after = last;
             self.changes.announce_posted();
         }
-        Ok(posted.rows_affected())
+        Ok(posted)
+    }
+
+    /// The same of the next few after this prediction. Returns how many, and the last that was looked at, if there was one.
+    async fn redeliver_some(&self, account: Option<&str>, after: Uuid) -> Result<(i64, Option<Uuid>)> {
+        Ok(sqlx::query_as(
+            "with found as materialized (
+                 select delivery.id as found_id, prediction_id
+                 from webhook_deliveries as delivery
+                 join webhooks using (prediction_id)
+                 join accounts on accounts.id = webhooks.account_id
+                 where state = 'failed' and event = 'completed' and prediction_id > $2
+                   and ($1::text is null or name = $1)
+                 order by prediction_id limit $3
+             ),
+             asked as (
+                 update webhooks set gone_at = null from found
+                 where webhooks.prediction_id = found.prediction_id and gone_at is not null
+             ),
+             posted as (
+                 update webhook_deliveries set state = 'pending', failures = 0, due_at = now()
+                 from found where id = found_id and state = 'failed'
+                 returning id
+             )
+             select (select count(*) from posted),
+                    (select prediction_id from found order by prediction_id desc limit 1)",
+        )
+        .bind(account)
+        .bind(after)
+        .bind(REDELIVERED_AT_ONCE)
+        .fetch_one(&self.pool)
+        .await?)
     }
 }
