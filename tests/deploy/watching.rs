@@ -78,3 +78,21 @@ async fn every_metric_of_the_dashboard_and_the_alerts_is_exported(pool: PgPool) 
     let missing: Vec<_> = shown.union(&alerted).filter(|name| !exported.contains(*name)).collect();
     assert!(missing.is_empty(), "{missing:?} are not among {exported:?}");
 }
+
+/// However many predictions are kept.
+#[sqlx::test]
+async fn vacuum_begins_long_before_the_alert_of_dead_rows(pool: PgPool) {
+    let options: Vec<String> =
+        sqlx::query_scalar("select unnest(reloptions) from pg_class where relname = 'predictions'")
+            .fetch_all(&pool)
+            .await
+            .unwrap();
+    let option = |name: &str| -> f64 {
+        options.iter().find_map(|option| option.strip_prefix(&format!("{name}="))?.parse().ok()).expect(name)
+    };
+    let begins = option("autovacuum_vacuum_threshold") + 100_000_000.0 * option("autovacuum_vacuum_scale_factor");
+    let alerts = text("deploy/prometheus/alerts.yaml");
+    let (_, limit) = alerts.split_once("max(fourstep_dead_rows) > ").unwrap();
+    let limit: f64 = limit.lines().next().unwrap().trim().parse().unwrap();
+    assert!(begins * 10.0 <= limit, "vacuum at {begins}, alert at {limit}");
+}
