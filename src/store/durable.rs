@@ -98,6 +98,8 @@ impl Store {
         let saved = tokio::time::timeout(PATIENCE, self.durability.shared.flushes.result(self.flush())).await;
         let flush = saved.unwrap_or_else(|_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into()).into()))?;
         if !flush.vouches_for(written) {
+            // Who asks again may be told, also where nobody sweeps.
+            self.note_timeline().await?;
             let restarted = io::Error::new(io::ErrorKind::ConnectionReset, "the database has started again meanwhile");
             return Err(sqlx::Error::Io(restarted).into());
         }
@@ -108,16 +110,17 @@ impl Store {
     ///
     /// A crash ends every connection, so one that was there before is proof enough. If it is young, the database is asked when
     /// it started, and when it last started again after one of its processes had crashed: its checkpointer is as old as that.
-    /// (Roles without `pg_read_all_stats` do not see the latter.)
+    /// (Roles without `pg_read_all_stats` do not see the latter.) A replica that was promoted has no memory of its own of what
+    /// came before, whatever its connections saw of it: it counts from when that was noticed, and vouches for nothing until then.
     async fn flush(&self) -> Result<Flush> {
         // The least that can be written. Its own commit waits, and with it everything that was written before.
         let age: f64 = sqlx::query_scalar(
-            "select extract(epoch from clock_timestamp() - case
+            "select extract(epoch from clock_timestamp() - greatest(case
                  when backend_start < clock_timestamp() - interval '1 minute' then backend_start
                  else least(backend_start, greatest(
                      pg_postmaster_start_time(),
                      (select max(backend_start) from pg_stat_get_activity(null) where backend_type = 'checkpointer')))
-             end)::float8
+             end, coalesce((select begun_at from chores where name = 'timeline ' || timeline()), clock_timestamp())))::float8
              from pg_stat_get_activity(pg_backend_pid()), pg_logical_emit_message(true, 'fourstep', '')",
         )
         .fetch_one(&self.pool)

@@ -34,6 +34,11 @@ macro_rules! with_alive {
              select classid::bigint << 32 | objid::bigint as key from pg_locks
              where locktype = 'advisory' and objsubid = 1 and granted
                and database = (select oid from pg_database where datname = current_database())
+         ),
+         settled as materialized (
+             select from chores
+             where name = 'timeline ' || timeline()
+               and greatest(begun_at, pg_postmaster_start_time()) < now() - interval '5 s'
          )"
     };
 }
@@ -43,7 +48,7 @@ macro_rules! is_lost {
     () => {
         "status = 'processing'
          and (lease_until < now()
-              or (pg_postmaster_start_time() < now() - interval '5 s'
+              or (exists (select from settled)
                   and hashtextextended(worker_id::text, 0) not in (select key from alive)))"
     };
 }
@@ -69,10 +74,11 @@ impl Store {
     /// end stays as it is, is warned of, and keeps no other from being swept.
     ///
     /// A worker is gone when its session no longer holds its advisory lock, which the database notices in milliseconds,
-    /// or, should its connection only hang, when its lease has run out. Just after a restart of the database nobody
-    /// holds a lock yet, so for a few seconds only leases count. Being wrong is safe: the worker that was taken for
-    /// dead is fenced.
+    /// or, should its connection only hang, when its lease has run out. Just after a restart of the database, or the
+    /// promotion of its replica, nobody holds a lock yet, so for a few seconds only leases count. Being wrong is safe: the
+    /// worker that was taken for dead is fenced.
     pub async fn sweep(&self, max_losses: i16) -> Result<Swept> {
+        self.note_timeline().await?;
         let lost = match self.take_lost(max_losses, None).await {
             Err(Error::Database(_)) => self.take_each_lost(max_losses).await,
             taken => taken,
@@ -100,6 +106,17 @@ impl Store {
         }
         swept.requeued.iter().for_each(|_| self.changes.announce_queued());
         lost.and(late).map(|_| swept)
+    }
+
+    /// Notes since when the database is what it is, if it was another the last time: a replica that was promoted since.
+    pub(super) async fn note_timeline(&self) -> Result<()> {
+        sqlx::query(
+            "insert into chores (name, begun_at) values ('timeline ' || timeline(), clock_timestamp())
+             on conflict do nothing",
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
     }
 
     /// Takes all whose workers are gone, or only this one of them.

@@ -194,3 +194,19 @@ async fn what_was_read_before_a_restart_of_the_database_is_not_told_after_it() {
     alone.close().await;
     database.stop().await;
 }
+
+/// A replica that is promoted may lack the end of what was written, and its postmaster is as old as it was as a replica.
+#[sqlx::test]
+async fn what_was_written_before_a_promotion_is_not_told_after_it(pool: PgPool) {
+    let queue = Queue::new(pool.clone()).await;
+    queue.create().await;
+    // What a promoted server knows are the timelines before its own.
+    sqlx::query("update chores set name = 'timeline 00000000' where name like 'timeline %'")
+        .execute(&pool)
+        .await
+        .unwrap();
+    let told = queue.store.create(&queue.new_prediction()).await;
+    assert!(matches!(told, Err(Error::Unavailable(_))), "{told:?}");
+    // Since when the database is what it is was noted, and what is written from then on is told.
+    queue.create().await;
+}
