@@ -24,6 +24,46 @@ macro_rules! grouped_by {
 }
 
 impl Store {
+    /// Adds the rows of days that are over up into one each, at most so many at a time; returns how many there were. Who reads
+    /// sees them before or after.
+    ///
+    /// Of the last days nothing is touched: an end belongs to the day on which its statement began, and the clocks of two servers
+    /// may differ. One that came later still would find its row, or begin another for the next time.
+    pub async fn compact_usage(&self, limit: u64) -> Result<u64> {
+        let compacted: i64 = sqlx::query_scalar(
+            "with striped as materialized (
+                 select account_id, day, key_id, model, stripe from usage
+                 where stripe <> 0 and day < (now() at time zone 'UTC')::date - 2
+                 order by day limit $1
+                 for update skip locked
+             ),
+             taken as (
+                 delete from usage using striped
+                 where (usage.account_id, usage.day, usage.key_id, usage.model, usage.stripe)
+                     = (striped.account_id, striped.day, striped.key_id, striped.model, striped.stripe)
+                 returning usage.*
+             ),
+             kept as (
+                 insert into usage as known
+                     (day, account_id, key_id, model, stripe, succeeded, failed, canceled, device_us, cost_nano)
+                 select day, account_id, key_id, model, 0,
+                        sum(succeeded), sum(failed), sum(canceled), sum(device_us), sum(cost_nano)
+                 from taken group by account_id, key_id, model, day order by account_id, key_id, model, day
+                 on conflict (account_id, day, key_id, model, stripe) do update set
+                     succeeded = known.succeeded + excluded.succeeded,
+                     failed = known.failed + excluded.failed,
+                     canceled = known.canceled + excluded.canceled,
+                     device_us = known.device_us + excluded.device_us,
+                     cost_nano = known.cost_nano + excluded.cost_nano
+             )
+             select count(*) from taken",
+        )
+        .bind(limit.cast_signed())
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(compacted.unsigned_abs())
+    }
+
     /// The usage of an account, or of all, with nothing in it that a crash could still take away.
     pub async fn usage(&self, account_id: Option<i64>, query: &UsageQuery) -> Result<Vec<Usage>> {
         let statement = match query.group_by {

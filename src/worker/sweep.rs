@@ -1,5 +1,6 @@
 //! The regular work that belongs to no prediction: taking predictions from dead workers, ending late ones, deleting old
-//! data. Every process does it, the last only servers; the statements see to it that none is done twice.
+//! data and adding up old usage. Every process does it, the last two only servers; the statements see to it that none is done
+//! twice.
 
 use std::time::Duration;
 
@@ -7,12 +8,19 @@ use futures_util::{StreamExt, stream};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Settings, files};
-use crate::{artifacts::Artifacts, store::Store};
+use crate::{
+    artifacts::Artifacts,
+    store::{self, Store},
+};
 
 /// How often old data is looked for.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 /// How many predictions are pruned by one statement.
 const PRUNE_CHUNK: i64 = 1000;
+/// How often days that are over are looked for, by one server for all.
+const COMPACT_EVERY: Duration = Duration::from_secs(60 * 60);
+/// How many rows of usage are added up by one statement.
+const COMPACT_CHUNK: u64 = 1000;
 /// Of how many predictions the files are deleted at the same time.
 const DELETING_AT_ONCE: usize = 16;
 
@@ -26,13 +34,16 @@ pub(super) async fn keep_sweeping(store: Store, artifacts: Artifacts, settings: 
     }
 }
 
-/// Deletes old data and files that nobody needs, until dropped.
+/// Deletes old data and files that nobody needs, and adds up old usage, until dropped.
 pub(super) async fn keep_pruning(store: Store, artifacts: Artifacts, retention: Duration) {
     let mut prunes = interval(PRUNE_EVERY);
     prunes.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         prunes.tick().await;
         prune(&store, &artifacts, retention).await;
+        if let Err(error) = compact_usage_now_and_then(&store).await {
+            tracing::warn!(%error, "Could not add up the usage of past days");
+        }
         files::expire_uploads(&store, &artifacts).await;
         files::sweep_now_and_then(&store, &artifacts).await;
     }
@@ -61,6 +72,14 @@ async fn sweep(store: &Store, artifacts: &Artifacts, settings: &Settings) {
     if let Err(error) = store.forget_progress().await {
         tracing::warn!(%error, "Could not forget the progress of ended predictions");
     }
+}
+
+/// Adds up the usage of days that are over. What is left by an error is taken up the next time.
+async fn compact_usage_now_and_then(store: &Store) -> store::Result<()> {
+    if store.take_chore("compact_usage", COMPACT_EVERY).await? {
+        while store.compact_usage(COMPACT_CHUNK).await? == COMPACT_CHUNK {}
+    }
+    Ok(())
 }
 
 /// Deletes what is older than the retention, rows' data first: a file without a row is harmless, a row that promises a

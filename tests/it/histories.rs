@@ -4,7 +4,7 @@ use fourstep::{
     domain::{PredictionId, Status},
     store::{Cursor, ListFilter},
 };
-use sqlx::PgPool;
+use sqlx::{PgPool, postgres::PgPoolOptions};
 
 use crate::queue::Queue;
 
@@ -15,6 +15,24 @@ async fn plan(pool: &PgPool, statement: &str) -> String {
         .await
         .unwrap();
     lines.join("\n")
+}
+
+/// The same database over one connection, whose reads [`rows_read`] counts.
+async fn alone(pool: &PgPool) -> PgPool {
+    PgPoolOptions::new().max_connections(1).connect_with((*pool.connect_options()).clone()).await.unwrap()
+}
+
+/// How many rows and entries of indexes were read so far, whoever's statements they were. Connections say so when they are
+/// asked to, or when they please.
+async fn rows_read(alone: &PgPool) -> i64 {
+    sqlx::query("select pg_stat_force_next_flush()").execute(alone).await.unwrap();
+    sqlx::query_scalar(
+        "select (select sum(seq_tup_read)::bigint from pg_stat_user_tables)
+              + (select sum(idx_tup_read)::bigint from pg_stat_user_indexes)",
+    )
+    .fetch_one(alone)
+    .await
+    .unwrap()
 }
 
 async fn run(pool: &PgPool, statements: &[&'static str]) {
@@ -131,4 +149,86 @@ async fn the_latest_runs_of_a_model_are_found_beside_those_of_others(pool: PgPoo
     let latest = "select device_us from ledger where model = 'rare' order by id desc limit 100";
     let plan = plan(&pool, latest).await;
     assert!(plan.contains("ledger_by_model"), "{plan}");
+}
+
+#[sqlx::test]
+async fn what_was_given_up_is_found_among_all_that_was_told(pool: PgPool) {
+    let pool = alone(&pool).await;
+    let queue = Queue::new(pool.clone()).await;
+    queue.create().await;
+    run(&pool, &MANY_PREDICTIONS).await;
+    run(
+        &pool,
+        &[
+            "insert into webhooks (prediction_id, account_id, url, receiver, events, server_url, mount)
+             select id, account_id, 'http://a/', 'a:80', '{completed}', '', '' from predictions",
+            "insert into webhook_deliveries (prediction_id, receiver, event, state, attempt)
+             select prediction_id, receiver, 'completed',
+                    case when prediction_id in (select id from predictions where status = 'queued') then 'failed'
+                         else 'delivered' end, 1
+             from webhooks",
+            "insert into webhook_attempts (delivery_id, attempt, took_us, succeeded) select id, 1, 1, false from webhook_deliveries",
+            "analyze webhooks",
+            "analyze webhook_deliveries",
+            "analyze webhook_attempts",
+        ],
+    )
+    .await;
+    let before = rows_read(&pool).await;
+    assert_eq!(queue.store.given_up_webhooks(None, 100).await.unwrap().len(), 1);
+    assert_eq!(queue.store.given_up_webhooks(Some("owner"), 100).await.unwrap().len(), 1);
+    assert_eq!(queue.store.redeliver_given_up_webhooks(None).await.unwrap(), 1);
+    assert_eq!(queue.store.redeliver_given_up_webhooks(Some("owner")).await.unwrap(), 0);
+    let read = rows_read(&pool).await - before;
+    assert!(read < 1000, "{read} rows");
+}
+
+#[sqlx::test]
+async fn the_first_in_a_queue_is_given_its_turn_without_reading_everybody_elses(pool: PgPool) {
+    let pool = alone(&pool).await;
+    let queue = Queue::new(pool.clone()).await;
+    queue.create().await;
+    run(&pool, &MANY_PREDICTIONS).await;
+    run(
+        &pool,
+        &[
+            "delete from predictions where status = 'queued'",
+            "insert into turns (model, account_id, turn)
+             select 'sdxl-lightning-4step', 1000 + number, number from generate_series(1, 20000) as number",
+            "vacuum analyze turns",
+            "vacuum analyze predictions",
+        ],
+    )
+    .await;
+    let before = rows_read(&pool).await;
+    let turn: i64 = {
+        let id = queue.create().await.id;
+        let turn = sqlx::query_scalar("select turn from predictions where id = $1").bind(id.as_uuid());
+        turn.fetch_one(&pool).await.unwrap()
+    };
+    let read = rows_read(&pool).await - before;
+    assert_eq!(turn, 20_000, "nobody is before whoever was served already");
+    assert!(read < 1000, "{read} rows");
+}
+
+#[sqlx::test]
+async fn the_days_to_add_up_are_found_among_all_that_were(pool: PgPool) {
+    let pool = alone(&pool).await;
+    let queue = Queue::new(pool.clone()).await;
+    run(
+        &pool,
+        &[
+            "insert into usage (day, account_id, key_id, model, stripe)
+             select date '1970-01-01' + number, 1, 1, 'm', 0 from generate_series(1, 20000) as number",
+            "insert into usage (day, account_id, key_id, model, stripe)
+             select (now() at time zone 'UTC')::date, account, 1, 'm', 7 from generate_series(1, 20000) as account",
+            "insert into usage (day, account_id, key_id, model, stripe) values ('2026-01-01', 1, 1, 'm', 7)",
+            "vacuum analyze usage",
+        ],
+    )
+    .await;
+    let before = rows_read(&pool).await;
+    assert_eq!(queue.store.compact_usage(100).await.unwrap(), 1);
+    let read = rows_read(&pool).await - before;
+    assert!(read < 100, "{read} rows");
 }

@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
-use fourstep::domain::{ApiKey, Outcome};
+use fourstep::{
+    domain::{ApiKey, Outcome},
+    worker::{Settings, WorkerPool},
+};
 use reqwest::{StatusCode, header::CONTENT_TYPE};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::{
     ledger::usual_key,
-    support::{TestApp, json},
+    support::{TestApp, eventually, json},
+    worker::settings,
 };
 
 async fn usage(app: &TestApp, query: &str) -> Value {
@@ -89,4 +93,55 @@ async fn usage_is_its_accounts_own_and_a_question_that_makes_no_sense_is_refused
         assert_eq!(response.status(), StatusCode::UNPROCESSABLE_ENTITY, "{query}");
         assert_eq!(json(response).await["invalid_fields"][0]["field"], field, "{query}");
     }
+}
+
+/// Three predictions that ended so many days ago, each in a session of its own.
+async fn use_long_ago(app: &TestApp, days: i32) {
+    for stripe in 101..104_i16 {
+        app.create_small().await;
+        app.run_one().await;
+        let moved = sqlx::query("update usage set day = day - $1, stripe = $2 where stripe < 100").bind(days);
+        moved.bind(stripe).execute(&app.pool).await.unwrap();
+    }
+}
+
+/// Of each day its rows, the oldest first.
+async fn rows_by_day(app: &TestApp) -> Vec<i64> {
+    let counted = sqlx::query_scalar("select count(*) from usage group by day order by day");
+    counted.fetch_all(&app.pool).await.unwrap()
+}
+
+#[sqlx::test]
+async fn servers_keep_one_row_of_what_was_used_on_a_day_that_is_over(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    use_long_ago(&app, 9).await;
+    use_long_ago(&app, 1).await;
+    let before = usage(&app, "?from=2020-01-01").await;
+    assert_eq!(rows_by_day(&app).await, [3, 3]);
+    let settings = Settings { retention: Some(Duration::from_secs(3600)), ..settings() };
+    let upkeep = WorkerPool::start(&app.store, &app.artifacts, &settings, Vec::new()).unwrap();
+    eventually("the older day is one row", async || rows_by_day(&app).await == [1, 3]).await;
+    upkeep.drain(&app.store, Duration::ZERO).await;
+    assert_eq!(usage(&app, "?from=2020-01-01").await, before);
+    assert!(app.store.audit().await.unwrap().is_clean());
+}
+
+#[sqlx::test]
+async fn past_days_are_added_up_a_few_rows_at_a_time_beside_who_still_adds_to_them(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    use_long_ago(&app, 9).await;
+    let before = usage(&app, "?from=2020-01-01").await;
+    let mut late = app.pool.begin().await.unwrap();
+    sqlx::query("update usage set failed = failed + 1 where stripe = 101").execute(&mut *late).await.unwrap();
+    assert_eq!(app.store.compact_usage(1).await.unwrap(), 1);
+    assert_eq!(usage(&app, "?from=2020-01-01").await, before);
+    assert_eq!(app.store.compact_usage(100).await.unwrap(), 1, "not the one that somebody is at");
+    assert_eq!(usage(&app, "?from=2020-01-01").await, before);
+    late.commit().await.unwrap();
+    assert_eq!(app.store.compact_usage(100).await.unwrap(), 1);
+    assert_eq!(app.store.compact_usage(100).await.unwrap(), 0);
+    let now = usage(&app, "?from=2020-01-01").await;
+    assert_eq!((&now["total"]["cost"], &now["total"]["failed"]), (&before["total"]["cost"], &json!(1)));
+    assert_eq!(rows_by_day(&app).await, [1]);
+    assert!(app.store.audit().await.unwrap().is_clean());
 }
