@@ -28,7 +28,7 @@ use crate::{
     fetch::{self, Fetcher},
     http, hub,
     service::{PredictionService, Readiness, admission::Limits, files::UploadLimits, scrape::Scrape},
-    store::Store,
+    store::{Audience, Store},
     webhook,
     worker::WorkerPool,
 };
@@ -76,7 +76,7 @@ pub async fn serve(config: &Config, hub: &hub::Environment, on_ready: impl FnOnc
     );
     let _observing = Observing::start(config, service.scrape())?;
     let server = tokio::spawn(http::serve(listener, service.clone(), settings, closing.clone()));
-    let spreading = spread_changes(store);
+    let spreading = spread_changes(store, Audience::Clients);
     let has_workers = !plan.loads.is_empty();
     let (mut pool, mut delivering, catalog) = (None, None, plan.catalog.clone());
     let running = async {
@@ -129,7 +129,7 @@ pub async fn work(config: &Config, hub: &hub::Environment, on_ready: impl FnOnce
     let database = Database::join(config)?;
     let store = database.store();
     let _observing = Observing::start(config, Scrape::new(store.clone()))?;
-    let spreading = spread_changes(store);
+    let spreading = spread_changes(store, Audience::Workers);
     let mut pool = None;
     let running = async {
         database::migrate(store).await?;
@@ -184,9 +184,9 @@ async fn until_told(
     }
 }
 
-fn spread_changes(store: &Store) -> JoinHandle<()> {
+fn spread_changes(store: &Store, audience: Audience) -> JoinHandle<()> {
     let store = store.clone();
-    tokio::spawn(async move { store.spread_changes().await })
+    tokio::spawn(async move { store.spread_changes(audience).await })
 }
 
 fn fetch_settings(config: &Config) -> anyhow::Result<fetch::Settings> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{Result, Store, predictions::microseconds};
+use super::{Result, Store, durable::without_waiting, predictions::microseconds};
 
 impl Store {
     /// Which site's database this is.
@@ -12,18 +12,24 @@ impl Store {
         Ok(sqlx::query_scalar("select id from site").fetch_one(&self.pool).await?)
     }
 
-    /// Takes on a chore that nobody has begun for this long. Of any number who ask at once, one is told yes.
+    /// Takes on a chore that nobody has begun for this long. Of any number who ask at once, one is told yes; the others have
+    /// locked and written nothing, so that hundreds may ask every second.
     pub async fn take_chore(&self, name: &str, every: Duration) -> Result<bool> {
-        let taken = sqlx::query(
-            "insert into chores (name, begun_at) values ($1, now())
+        let taken = sqlx::query(concat!(
+            "insert into chores (name, begun_at)
+             select $1, now() where not exists (
+                 select from chores where name = $1 and begun_at >= now() - $2::bigint * interval '1 microsecond')
              on conflict (name) do update set begun_at = now()
-             where chores.begun_at < now() - $2::bigint * interval '1 microsecond'",
-        )
+             where chores.begun_at < now() - $2::bigint * interval '1 microsecond'
+             -- Should a crash of the database take it away, the chore is done once more.
+             returning ",
+            without_waiting!(),
+        ))
         .bind(name)
         .bind(microseconds(every))
-        .execute(&self.pool)
+        .fetch_optional(&self.pool)
         .await?;
-        Ok(taken.rows_affected() == 1)
+        Ok(taken.is_some())
     }
 
     /// Which of these stored files no row refers to, nor ever will: an input that is not its prediction's, an output of an

@@ -61,7 +61,7 @@ use self::{
 use crate::domain::Shortage;
 
 pub use audit::{Audit, Finding};
-pub use changes::{Changes, Subscription};
+pub use changes::{Audience, Changes, Subscription};
 pub use keys::StoredKey;
 pub use outbox::DueWebhook;
 pub use predictions::{Cursor, ListFilter};

@@ -35,7 +35,7 @@ use uuid::Uuid;
 pub use self::{
     device::{DevicePhase, DeviceThread, Load, Run},
     files::{expire_uploads, sweep_files},
-    sweep::prune,
+    sweep::{prune, sweep_in_turn},
 };
 use self::{held::HeldClaims, outlook::Outlook, run::Worker, speed::Speed};
 use crate::{artifacts::Artifacts, store::Store};

@@ -194,6 +194,8 @@ impl Worker {
             _ = alive.wait_for(|alive| *alive) => {}
             () = self.stop_claiming.cancelled() => return None,
         }
+        // Before we look: what is queued meanwhile is heard of.
+        let queued = self.store.changes().queued();
         let begun = Instant::now();
         for model in &self.settings.models {
             match self.store.claim(model, self.id, self.settings.lease).await {
@@ -206,8 +208,7 @@ impl Worker {
             }
         }
         tokio::select! {
-            // Also if it was queued while we looked.
-            () = self.store.changes().queued() => {}
+            () = queued => {}
             () = tokio::time::sleep(self.settings.poll) => {}
             () = self.stop_claiming.cancelled() => {}
         }

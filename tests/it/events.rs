@@ -3,7 +3,7 @@
 use base64::{Engine, prelude::BASE64_STANDARD};
 use fourstep::{
     domain::{Outcome, Progress},
-    store::Claim,
+    store::{Audience, Claim},
 };
 use futures_util::{StreamExt, stream::BoxStream};
 use reqwest::{RequestBuilder, Response, StatusCode};
@@ -137,7 +137,7 @@ async fn who_watches_is_heard_of_in_other_processes_and_holds_no_connection(pool
     let elsewhere = fourstep::store::Store::with_pool(app.pool.clone());
     let spreading = tokio::spawn({
         let elsewhere = elsewhere.clone();
-        async move { elsewhere.spread_changes().await }
+        async move { elsewhere.spread_changes(Audience::Clients).await }
     });
     let id = app.create_small().await;
     let claim = app.claim().await;

@@ -5,10 +5,11 @@ use std::time::Duration;
 use fourstep::{
     domain::{
         ApiKey, Artifact, Caller, Dialect, Failure, FailureCode, Input, NanoUsd, NewPrediction, Outcome, OutputFormat,
-        Prediction, PredictionId, PricePerSecond, Scheduler, Status,
+        Prediction, PredictionId, PricePerSecond, Progress, Scheduler, Status,
     },
-    store::{Claim, Error, Phase, Store, WorkerRecord, WorkerSession},
+    store::{Audience, Claim, Error, Phase, Store, WorkerRecord, WorkerSession},
 };
+use futures_util::FutureExt;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use uuid::Uuid;
 
@@ -469,7 +470,12 @@ async fn the_table_refuses_rows_that_make_no_sense(pool: PgPool) {
 fn beside(queue: &Queue, pool: PgPool) -> (Store, tokio::task::JoinHandle<((), ())>) {
     let elsewhere = Store::with_pool(pool);
     let (here, there) = (queue.store.clone(), elsewhere.clone());
-    (elsewhere, tokio::spawn(async move { tokio::join!(here.spread_changes(), there.spread_changes()) }))
+    (
+        elsewhere,
+        tokio::spawn(async move {
+            tokio::join!(here.spread_changes(Audience::Clients), there.spread_changes(Audience::Clients))
+        }),
+    )
 }
 
 #[sqlx::test]
@@ -487,6 +493,43 @@ async fn news_of_work_reaches_another_process_by_notification(pool: PgPool) {
         }
     };
     tokio::time::timeout(Duration::from_secs(5), heard).await.expect("heard");
+    spreading.abort();
+}
+
+#[sqlx::test]
+async fn workers_alone_hear_of_work_and_ends_and_not_of_steps(pool: PgPool) {
+    let queue = Queue::new(pool.clone()).await;
+    let worker = Store::with_pool(pool);
+    let spreading = tokio::spawn({
+        let (here, there) = (queue.store.clone(), worker.clone());
+        async move { tokio::join!(here.spread_changes(Audience::Clients), there.spread_changes(Audience::Workers)) }
+    });
+    let running = queue.create().await.id;
+    let claim = queue.store.claim(MODEL, Uuid::new_v4(), LEASE).await.unwrap().unwrap();
+    let progress = Progress {
+        attempt: claim.attempt,
+        done: 1,
+        total: 4,
+        finished_images: 0,
+        elapsed: Duration::ZERO,
+        preview: None,
+    };
+    let until_heard = async || {
+        loop {
+            queue.store.record_progress(&claim, &progress).await.unwrap();
+            let queued = worker.changes().queued();
+            queue.create().await;
+            if tokio::time::timeout(Duration::from_millis(100), queued).await.is_ok() {
+                break;
+            }
+        }
+    };
+    // From when it listens; and once more, since steps go out after what was heard beside them.
+    until_heard().await;
+    let mut steps = worker.changes().subscribe_progress(running);
+    until_heard().await;
+    until_heard().await;
+    assert!(steps.changed().now_or_never().is_none());
     spreading.abort();
 }
 
@@ -526,4 +569,15 @@ async fn a_database_that_only_reads_is_one_that_is_away(pool: PgPool) {
     assert!(matches!(finished, Err(Error::Unavailable(_))), "{finished:?}");
     queue.store.finish(&claim, &succeeded(), "").await.unwrap();
     assert_eq!(queue.charges(claimed.id).await.len(), 1);
+}
+
+#[sqlx::test]
+async fn a_connection_whose_server_turned_out_to_only_read_is_not_used_again(pool: PgPool) {
+    let only = PgPoolOptions::new().max_connections(1).connect_with((*pool.connect_options()).clone()).await.unwrap();
+    let queue = Queue::new(only.clone()).await;
+    // As one that has stayed open while its server became a standby of another.
+    sqlx::query("set default_transaction_read_only = on").execute(&only).await.unwrap();
+    let refused = queue.store.create(&queue.new_prediction()).await;
+    assert!(matches!(refused, Err(Error::Unavailable(_))), "{refused:?}");
+    queue.create().await;
 }

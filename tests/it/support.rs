@@ -8,7 +8,7 @@ use fourstep::{
     fetch::{self, Fetcher},
     http,
     service::{PredictionService, admission::Limits, files::UploadLimits},
-    store::{Claim, Phase, Store, WorkerRecord},
+    store::{Audience, Claim, Phase, Store, WorkerRecord},
 };
 use image::{ImageFormat, RgbImage};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
@@ -101,7 +101,7 @@ impl TestApp {
         let server = tokio::spawn(http::serve(listener, service.clone(), settings, closing.clone()));
         let spreading = tokio::spawn({
             let store = store.clone();
-            async move { store.spread_changes().await }
+            async move { store.spread_changes(Audience::Clients).await }
         });
         Self {
             url,

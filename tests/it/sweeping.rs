@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use fourstep::{
     domain::{AccountMode, ApiKey, Caller, NanoUsd, NewPrediction, PredictionId, Status},
-    store::Swept,
+    store::{Store, Swept},
+    worker::{Settings, sweep_in_turn},
 };
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -12,6 +13,7 @@ use uuid::Uuid;
 use crate::{
     ledger::usual_key,
     queue::{MODEL, Queue},
+    worker::settings,
 };
 
 const LEASE: Duration = Duration::from_secs(60);
@@ -82,4 +84,45 @@ async fn what_is_handed_back_after_its_owner_canceled_it_ends_there_and_is_free(
     assert_eq!(kept, (0, 0), "what was held is given back");
     assert!(queue.charges(id).await.is_empty());
     assert!(queue.store.audit().await.unwrap().is_clean());
+}
+
+#[sqlx::test]
+async fn of_many_processes_one_sweeps_at_a_time(pool: PgPool) {
+    let queue = Queue::new(pool.clone()).await;
+    let settings = Settings { sweep: Duration::from_secs(3600), ..settings() };
+    let mut ids = Vec::new();
+    for swept_by in 0..2 {
+        ids.push(queue.create().await.id);
+        queue.store.claim(MODEL, Uuid::new_v4(), Duration::ZERO).await.unwrap().unwrap();
+        sweep_in_turn(&Store::with_pool(pool.clone()), &settings).await;
+        let expected = if swept_by == 0 { "queued" } else { "processing" };
+        assert_eq!(status(&queue, ids[swept_by]).await, expected, "process {swept_by}");
+        sqlx::query("update predictions set run_after = 'infinity' where status = 'queued'")
+            .execute(&pool)
+            .await
+            .unwrap();
+    }
+    // In time for who was lost right after that.
+    sqlx::query("update chores set begun_at = begun_at - interval '25 min'").execute(&pool).await.unwrap();
+    sweep_in_turn(&queue.store, &settings).await;
+    assert_eq!(status(&queue, ids[1]).await, "queued");
+}
+
+/// After a failover no worker has its session on the new server yet, whose postmaster may be as old as the other's.
+#[sqlx::test]
+async fn workers_whose_database_was_just_promoted_are_given_time_to_show_that_they_live(pool: PgPool) {
+    let queue = Queue::new(pool.clone()).await;
+    let (leased, expired) = (queue.create().await.id, queue.create().await.id);
+    queue.store.claim(MODEL, Uuid::new_v4(), LEASE).await.unwrap().unwrap();
+    queue.store.claim(MODEL, Uuid::new_v4(), Duration::ZERO).await.unwrap().unwrap();
+    // What a promoted server knows are the timelines before its own.
+    sqlx::query("update chores set name = 'timeline 00000000' where name like 'timeline %'")
+        .execute(&pool)
+        .await
+        .unwrap();
+    assert_eq!(queue.store.sweep(MAX_LOSSES).await.unwrap().requeued, [expired]);
+    assert_eq!(queue.store.sweep(MAX_LOSSES).await.unwrap().requeued, []);
+    let aged = "update chores set begun_at = begun_at - interval '10 s' where name like 'timeline %'";
+    sqlx::query(aged).execute(&pool).await.unwrap();
+    assert_eq!(queue.store.sweep(MAX_LOSSES).await.unwrap().requeued, [leased]);
 }

@@ -38,6 +38,7 @@ struct Shared {
     watched: Mutex<Watched>,
     recent: Mutex<Recent>,
     queued: Notify,
+    queued_elsewhere: watch::Sender<()>,
     posted: watch::Sender<()>,
     outbox: mpsc::UnboundedSender<News>,
     /// Waited for here, and changed elsewhere.
@@ -53,6 +54,25 @@ struct Receivers {
     inbox: mpsc::UnboundedReceiver<News>,
     /// To be read for those who wait.
     heard: mpsc::UnboundedReceiver<PredictionId>,
+}
+
+/// Who waits in a process, and so what it listens to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Workers alone, who hear of work and of cancels.
+    Workers,
+    /// Clients as well, who follow each step of what runs elsewhere.
+    Clients,
+}
+
+impl Audience {
+    fn channels(self) -> &'static [&'static str] {
+        const ALL: [&str; 3] = [PREDICTION_CHANGED, PREDICTION_QUEUED, PREDICTION_PROGRESSED];
+        match self {
+            Self::Workers => &ALL[..2],
+            Self::Clients => &ALL,
+        }
+    }
 }
 
 /// For each the prediction itself, once it has ended here.
@@ -94,6 +114,7 @@ impl Default for Changes {
                 watched: Mutex::default(),
                 recent: Mutex::default(),
                 queued: Notify::new(),
+                queued_elsewhere: watch::Sender::new(()),
                 posted: watch::Sender::new(()),
                 outbox,
                 heard,
@@ -147,10 +168,17 @@ impl Changes {
         Subscription { key: (id, topic), shared: Arc::clone(&self.shared), receiver: Some(receiver) }
     }
 
-    /// Returns when there may be new work for any model, also if that was said before this call and nobody was there to
-    /// hear it. What is queued in this process wakes one of those who wait here: it is work for one.
-    pub async fn queued(&self) {
-        self.shared.queued.notified().await;
+    /// Ends when there may be new work for any model that was not there yet at this call: call first, then look. What is queued
+    /// in this process wakes one of those who wait here, or the one who comes next: it is work for one.
+    pub fn queued(&self) -> impl Future<Output = ()> + use<> {
+        let (shared, mut elsewhere) = (Arc::clone(&self.shared), self.shared.queued_elsewhere.subscribe());
+        async move {
+            tokio::select! {
+                () = shared.queued.notified() => {}
+                // The sender is shared.
+                _ = elsewhere.changed() => {}
+            }
+        }
     }
 
     /// Wakes when there may be something to tell to a webhook's receiver.
@@ -198,10 +226,9 @@ impl Changes {
         let _ = self.shared.outbox.send(News::Progressed(id));
     }
 
-    /// There may be work for all who wait for it, or for the one who comes next.
+    /// There may be work for all who wait for it, or are just looking.
     fn wake_workers(&self) {
-        self.shared.queued.notify_waiters();
-        self.shared.queued.notify_one();
+        self.shared.queued_elsewhere.send_replace(());
     }
 
     fn wake(&self, id: PredictionId, ended: Option<Arc<Prediction>>) {
@@ -276,6 +303,8 @@ impl Drop for Subscription {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     #[tokio::test]
@@ -319,6 +348,18 @@ mod tests {
         assert!(!waits.receiver.as_ref().expect("subscribed").has_changed().expect("open"));
         changes.announce_changed(id);
         watches.changed().await;
+    }
+
+    #[tokio::test]
+    async fn work_that_another_process_has_wakes_once_whoever_waits_or_is_just_looking() {
+        let changes = Changes::default();
+        let (mut waits, looks) = (Box::pin(changes.queued()), changes.queued());
+        assert!(waits.as_mut().now_or_never().is_none());
+        changes.hear(PREDICTION_QUEUED, &Uuid::new_v4().to_string());
+        tokio::join!(waits, looks);
+        assert!(changes.queued().now_or_never().is_none(), "and nobody looks a second time for it");
+        changes.announce_queued();
+        assert!(changes.queued().now_or_never().is_some(), "what is queued here is not lost though nobody waited");
     }
 
     #[tokio::test]

@@ -23,7 +23,7 @@ use super::{
         predictions::{Row, columns},
         pulse::{HEARTBEAT, Pulse, promptly},
     },
-    Changes, News, PREDICTION_CHANGED, PREDICTION_PROGRESSED, PREDICTION_QUEUED, Receivers,
+    Audience, Changes, News, PREDICTION_CHANGED, PREDICTION_PROGRESSED, PREDICTION_QUEUED, Receivers,
 };
 use crate::{
     domain::{Prediction, PredictionId},
@@ -41,7 +41,7 @@ const IDS_PER_NOTIFICATION: usize = 200;
 
 impl Store {
     /// Keeps news flowing between processes until dropped. Without it everything still works, two seconds late.
-    pub async fn spread_changes(&self) {
+    pub async fn spread_changes(&self, audience: Audience) {
         let receivers = self.changes.shared.receivers.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Receivers { inbox, heard }) = receivers else {
             return;
@@ -49,7 +49,7 @@ impl Store {
         // Both keep their connection for good, so they do not take it from the pool that answers requests.
         tokio::join!(
             send_notifications(&self.options, self.changes.shared.process, inbox),
-            listen(&self.options, &self.changes, &self.pulse),
+            listen(&self.options, &self.changes, audience, &self.pulse),
             self.read_heard(heard),
             read_again(&self.pool, &self.changes),
         );
@@ -147,9 +147,9 @@ async fn notify(
     Ok(())
 }
 
-async fn listen(options: &PgConnectOptions, changes: &Changes, pulse: &Pulse) {
+async fn listen(options: &PgConnectOptions, changes: &Changes, audience: Audience, pulse: &Pulse) {
     loop {
-        let error = listen_until_lost(options, changes).await;
+        let error = listen_until_lost(options, changes, audience).await;
         // Whoever waits on another connection is let go if this one had no answer.
         if matches!(&error, sqlx::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut) {
             pulse.stopped();
@@ -161,7 +161,7 @@ async fn listen(options: &PgConnectOptions, changes: &Changes, pulse: &Pulse) {
 }
 
 /// Returns why it hears nothing any more.
-async fn listen_until_lost(options: &PgConnectOptions, changes: &Changes) -> sqlx::Error {
+async fn listen_until_lost(options: &PgConnectOptions, changes: &Changes, audience: Audience) -> sqlx::Error {
     let hear = async || -> Result<Infallible, sqlx::Error> {
         let pool = PgPoolOptions::new()
             .max_connections(1)
@@ -170,7 +170,7 @@ async fn listen_until_lost(options: &PgConnectOptions, changes: &Changes) -> sql
             .connect_lazy_with(options.clone());
         let mut listener = promptly(PgListener::connect_with(&pool)).await?;
         listener.eager_reconnect(false);
-        promptly(listener.listen_all([PREDICTION_CHANGED, PREDICTION_QUEUED, PREDICTION_PROGRESSED])).await?;
+        promptly(listener.listen_all(audience.channels().iter().copied())).await?;
         // What was said before was not heard. `read_again` catches up with the predictions; work may wait, too.
         changes.wake_workers();
         changes.shared.posted.send_replace(());
