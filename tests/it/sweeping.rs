@@ -94,7 +94,7 @@ async fn of_many_processes_one_sweeps_at_a_time(pool: PgPool) {
     for swept_by in 0..2 {
         ids.push(queue.create().await.id);
         queue.store.claim(MODEL, Uuid::new_v4(), Duration::ZERO).await.unwrap().unwrap();
-        sweep_in_turn(&Store::with_pool(pool.clone()), &settings).await;
+        sweep_in_turn(&Store::with_pool(pool.clone()), &queue.artifacts(), &settings).await;
         let expected = if swept_by == 0 { "queued" } else { "processing" };
         assert_eq!(status(&queue, ids[swept_by]).await, expected, "process {swept_by}");
         sqlx::query("update predictions set run_after = 'infinity' where status = 'queued'")
@@ -104,7 +104,7 @@ async fn of_many_processes_one_sweeps_at_a_time(pool: PgPool) {
     }
     // In time for who was lost right after that.
     sqlx::query("update chores set begun_at = begun_at - interval '25 min'").execute(&pool).await.unwrap();
-    sweep_in_turn(&queue.store, &settings).await;
+    sweep_in_turn(&queue.store, &queue.artifacts(), &settings).await;
     assert_eq!(status(&queue, ids[1]).await, "queued");
 }
 
