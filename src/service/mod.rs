@@ -114,8 +114,8 @@ impl PredictionService {
     ) -> Self {
         let (keys, unknown_keys) = (Cache::new(KEY_CACHE), Cache::new(KEY_CACHE));
         let run_times = Cache::new(RUN_TIME_CACHE);
-        let decoding = Places::new(start_image::DECODED_AT_ONCE, start_image::DECODE_PATIENCE);
-        let fetching = Places::new(start_image::FETCHED_AT_ONCE, start_image::FETCH_PATIENCE);
+        let decoding = Places::new(start_image::DECODED_AT_ONCE, start_image::PATIENCE);
+        let fetching = Places::new(start_image::FETCHED_AT_ONCE, start_image::PATIENCE);
         let (admission, full) = (Admission::new(limits), Cache::new(FULL_CACHE));
         let holding = Holding::new(limits.max_held, draining.clone());
         let scrape = Scrape::new(store.clone());

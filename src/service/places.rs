@@ -1,97 +1,164 @@
-//! Places for work that is done for a few at a time, of which no account has more than its share: what takes long for one
-//! account makes that one wait, and not the others.
+//! Places for work that is done for a few at a time, shared between accounts: whoever has the fewest is given the next one, and
+//! some are kept for accounts that have less than their share. So what takes long for one account makes that one wait, and an
+//! account that is alone has nearly all of them.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
-};
+use tokio::{sync::oneshot, time::timeout};
 
 use super::{Error, Result};
 
-/// Of all places an account may have one in so many.
+/// Of all places one in so many is an account's share, and as many are kept.
 const SHARE: usize = 4;
 
 /// A number of places.
 #[derive(Debug)]
 pub(super) struct Places {
-    all: Arc<Semaphore>,
-    of_each: usize,
-    /// Of those who have a place or wait for one, and perhaps of some who did.
-    accounts: Mutex<HashMap<i64, Weak<Semaphore>>>,
+    line: Arc<Mutex<Line>>,
     patience: Duration,
+}
+
+#[derive(Debug)]
+struct Line {
+    free: usize,
+    share: usize,
+    /// Free ones that nobody has who has a share already.
+    kept: usize,
+    /// How many each account has that has any.
+    taken: HashMap<i64, usize>,
+    /// In the order they came; some may have gone.
+    waiting: Vec<(i64, oneshot::Sender<Place>)>,
 }
 
 /// A place, given up on drop.
 #[derive(Debug)]
 pub(super) struct Place {
-    _of_all: OwnedSemaphorePermit,
-    _of_account: OwnedSemaphorePermit,
+    line: Arc<Mutex<Line>>,
+    account_id: i64,
 }
 
 impl Places {
     /// So many, for which nobody waits longer than this.
     pub(super) fn new(all: usize, patience: Duration) -> Self {
-        let of_each = (all / SHARE).max(1);
-        Self { all: Arc::new(Semaphore::new(all)), of_each, accounts: Mutex::default(), patience }
+        let (share, kept) = ((all / SHARE).max(1), all / SHARE);
+        let line = Line { free: all, share, kept, taken: HashMap::new(), waiting: Vec::new() };
+        Self { line: Arc::new(Mutex::new(line)), patience }
     }
 
-    /// A place, as soon as one is free for this account.
+    /// A place, as soon as it is this account's turn.
     pub(super) async fn take(&self, account_id: i64) -> Result<Place> {
-        let own = self.of_account(account_id);
-        // The semaphores are never closed.
-        let both = async {
-            // Its own first, so that in the line for all of them each account stands with its share alone.
-            let _of_account = own.acquire_owned().await.ok()?;
-            Some(Place { _of_all: Arc::clone(&self.all).acquire_owned().await.ok()?, _of_account })
-        };
+        let (sender, place) = oneshot::channel();
+        lock(&self.line).waiting.push((account_id, sender));
+        hand_out(&self.line);
         let crowded = || Error::Crowded { retry_after: self.patience.as_secs().max(1) };
-        timeout(self.patience, both).await.ok().flatten().ok_or_else(crowded)
+        timeout(self.patience, place).await.ok().and_then(|place| place.ok()).ok_or_else(crowded)
+    }
+}
+
+impl Line {
+    /// Who is given a place now, and is counted as having it.
+    fn next(&mut self) -> Option<(i64, oneshot::Sender<Place>)> {
+        self.waiting.retain(|(_, sender)| !sender.is_closed());
+        let taken = |account_id: &i64| self.taken.get(account_id).copied().unwrap_or(0);
+        let (first, (account_id, _)) =
+            self.waiting.iter().enumerate().min_by_key(|(_, (account_id, _))| taken(account_id))?;
+        // Of those who wait nobody has fewer.
+        let needed = if taken(account_id) < self.share { 0 } else { self.kept };
+        if self.free <= needed {
+            return None;
+        }
+        let next = self.waiting.remove(first);
+        self.free -= 1;
+        *self.taken.entry(next.0).or_default() += 1;
+        Some(next)
     }
 
-    fn of_account(&self, account_id: i64) -> Arc<Semaphore> {
-        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = accounts.get(&account_id).and_then(Weak::upgrade) {
-            return own;
+    fn give_back(&mut self, account_id: i64) {
+        self.free += 1;
+        if let Some(taken) = self.taken.get_mut(&account_id) {
+            *taken -= 1;
+            if *taken == 0 {
+                self.taken.remove(&account_id);
+            }
         }
-        accounts.retain(|_, own| own.strong_count() > 0);
-        let own = Arc::new(Semaphore::new(self.of_each));
-        accounts.insert(account_id, Arc::downgrade(&own));
-        own
     }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        lock(&self.line).give_back(self.account_id);
+        hand_out(&self.line);
+    }
+}
+
+/// Gives what is free to those who wait.
+fn hand_out(line: &Arc<Mutex<Line>>) {
+    loop {
+        let next = lock(line).next();
+        let Some((account_id, sender)) = next else { return };
+        // Should it have gone meanwhile, the place is dropped, and handed on by that.
+        drop(sender.send(Place { line: Arc::clone(line), account_id }));
+    }
+}
+
+fn lock(line: &Mutex<Line>) -> MutexGuard<'_, Line> {
+    // Nothing under the lock can leave it half changed.
+    line.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn an_account_has_its_share_and_the_others_have_theirs() {
-        let places = Places::new(8, Duration::ZERO);
-        let first = [places.take(1).await.expect("free"), places.take(1).await.expect("free")];
-        assert!(matches!(places.take(1).await, Err(Error::Crowded { retry_after: 1 })));
-        let mut others = Vec::new();
-        for account in 2..5 {
-            others.extend([places.take(account).await.expect("free"), places.take(account).await.expect("free")]);
+    /// As many places as an account is given at once.
+    async fn all_of(places: &Places, account_id: i64) -> Vec<Place> {
+        let mut taken = Vec::new();
+        while let Ok(place) = places.take(account_id).await {
+            taken.push(place);
         }
-        assert!(places.take(5).await.is_err(), "there were only eight");
-        drop(first);
-        others.push(places.take(5).await.expect("free again"));
-        drop(others);
-        let _one = places.take(1).await.expect("free");
-        assert_eq!(places.accounts.lock().expect("whole").len(), 1, "those who are gone are kept");
+        taken
     }
 
     #[tokio::test]
-    async fn whoever_waits_has_the_next_place_that_is_free() {
+    async fn an_account_alone_has_nearly_all_and_the_others_find_some_kept_for_them() {
+        let places = Places::new(8, Duration::ZERO);
+        let first = all_of(&places, 1).await;
+        assert_eq!(first.len(), 6);
+        assert!(matches!(places.take(1).await, Err(Error::Crowded { retry_after: 1 })));
+        assert_eq!(all_of(&places, 2).await.len(), 2, "these were kept");
+        drop(first);
+        let all: Vec<_> = [all_of(&places, 3).await, all_of(&places, 4).await].into_iter().flatten().collect();
+        assert_eq!(all.len(), 8);
+        drop(all);
+        let line = lock(&places.line);
+        assert!(line.free == 8 && line.taken.is_empty(), "{line:?}");
+    }
+
+    #[tokio::test]
+    async fn of_two_places_an_account_alone_has_both() {
+        assert_eq!(all_of(&Places::new(2, Duration::ZERO), 1).await.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn whoever_has_the_fewest_is_next_and_who_has_gone_is_passed_by() {
         let places = Places::new(2, Duration::from_secs(20));
-        let place = places.take(1).await.expect("free");
-        let (next, ()) = tokio::join!(places.take(1), async { drop(place) });
-        assert!(next.is_ok());
+        let mut first = vec![places.take(1).await.expect("free"), places.take(1).await.expect("free")];
+        let own = places.take(1);
+        let gone = places.take(2);
+        let other = places.take(3);
+        let (mut own, mut gone, mut other) = (Box::pin(own), Box::pin(gone), Box::pin(other));
+        for waiting in [&mut own, &mut gone, &mut other] {
+            assert!(futures_util::poll!(waiting).is_pending());
+        }
+        drop(gone);
+        first.pop();
+        let _other = other.await.expect("before the account that has one");
+        assert!(futures_util::poll!(&mut own).is_pending());
+        first.pop();
+        assert!(own.await.is_ok());
     }
 }

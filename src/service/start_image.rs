@@ -19,11 +19,8 @@ pub(super) const DECODED_AT_ONCE: usize = 2;
 /// Pictures fetched at the same time, each up to [`picture::MAX_BYTES`]; further ones wait.
 pub(super) const FETCHED_AT_ONCE: usize = 16;
 
-/// How long one waits to be fetched: as long as a slow one takes.
-pub(super) const FETCH_PATIENCE: Duration = Duration::from_secs(10);
-
-/// How long one waits to be decoded, which takes a fraction of a second: whoever sends hundreds at once has them all checked.
-pub(super) const DECODE_PATIENCE: Duration = Duration::from_secs(30);
+/// How long they wait for either.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An image as an input names it, not looked at yet.
 #[derive(Debug)]

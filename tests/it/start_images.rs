@@ -61,7 +61,7 @@ async fn slow_images_of_one_account_keep_nobody_else_from_starting(pool: PgPool)
     let mut slow: FuturesUnordered<_> = (0..40).map(|_| slow()).collect();
 
     let others = async {
-        eventually("some are being fetched", async || elsewhere.held.load(SeqCst) >= 4).await;
+        eventually("nearly all places are taken", async || elsewhere.held.load(SeqCst) >= 12).await;
         for _ in 0..20 {
             let created = app.start_from_url(other.expose(), format!("{}/quick.png", elsewhere.url)).await;
             assert_eq!(created.status(), StatusCode::ACCEPTED);
@@ -71,20 +71,6 @@ async fn slow_images_of_one_account_keep_nobody_else_from_starting(pool: PgPool)
         () = others => {}
         Some(_) = slow.next() => panic!("the other account had to wait for slow images that are not its own"),
     }
-
-    // Who has waited for too long is told to come back, and does not wait for ever.
-    let (mut timed_out, mut refused) = (0, 0);
-    while let Some(response) = slow.next().await {
-        if response.status() == StatusCode::UNPROCESSABLE_ENTITY {
-            timed_out += 1;
-            continue;
-        }
-        refused += 1;
-        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert!(response.headers()["retry-after"].to_str().unwrap().parse::<u32>().unwrap() > 0);
-        assert_eq!(json(response).await["code"], "overloaded");
-    }
-    assert!(timed_out > 0 && refused > 20, "{timed_out} timed out, {refused} were refused");
 }
 
 #[sqlx::test]
