@@ -184,34 +184,6 @@ async fn what_was_given_up_is_found_among_all_that_was_told(pool: PgPool) {
 }
 
 #[sqlx::test]
-async fn the_first_in_a_queue_is_given_its_turn_without_reading_everybody_elses(pool: PgPool) {
-    let pool = alone(&pool).await;
-    let queue = Queue::new(pool.clone()).await;
-    queue.create().await;
-    run(&pool, &MANY_PREDICTIONS).await;
-    run(
-        &pool,
-        &[
-            "delete from predictions where status = 'queued'",
-            "insert into turns (model, account_id, turn)
-             select 'sdxl-lightning-4step', 1000 + number, number from generate_series(1, 20000) as number",
-            "vacuum analyze turns",
-            "vacuum analyze predictions",
-        ],
-    )
-    .await;
-    let before = rows_read(&pool).await;
-    let turn: i64 = {
-        let id = queue.create().await.id;
-        let turn = sqlx::query_scalar("select turn from predictions where id = $1").bind(id.as_uuid());
-        turn.fetch_one(&pool).await.unwrap()
-    };
-    let read = rows_read(&pool).await - before;
-    assert_eq!(turn, 20_000, "nobody is before whoever was served already");
-    assert!(read < 1000, "{read} rows");
-}
-
-#[sqlx::test]
 async fn the_days_to_add_up_are_found_among_all_that_were(pool: PgPool) {
     let pool = alone(&pool).await;
     let queue = Queue::new(pool.clone()).await;

@@ -3,7 +3,7 @@
 -- notes the moment among the chores, as `timeline <number>`, and what was true before it is not believed.
 
 -- Empty on a server that does not tell.
-create function timeline() returns text language plpgsql as $$
+create function timeline() returns text language plpgsql stable as $$
 begin
     return left(pg_walfile_name(pg_current_wal_lsn()), 8);
 exception when others then
