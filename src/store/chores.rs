@@ -18,9 +18,12 @@ impl Store {
         let taken = sqlx::query(concat!(
             "insert into chores (name, begun_at)
              select $1, now() where not exists (
-                 select from chores where name = $1 and begun_at >= now() - $2::bigint * interval '1 microsecond')
+                 select from chores where name = $1
+                   and begun_at between now() - $2::bigint * interval '1 microsecond' and now() + interval '1 minute')
              on conflict (name) do update set begun_at = now()
              where chores.begun_at < now() - $2::bigint * interval '1 microsecond'
+                -- The clock was set back, or is another one after a failover.
+                or chores.begun_at > now() + interval '1 minute'
              -- Should a crash of the database take it away, the chore is done once more.
              returning ",
             without_waiting!(),

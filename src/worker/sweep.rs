@@ -30,19 +30,24 @@ pub(super) async fn keep_sweeping(store: Store, artifacts: Artifacts, settings: 
     sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         sweeps.tick().await;
-        sweep_in_turn(&store, &artifacts, &settings).await;
+        if !sweep_in_turn(&store, &artifacts, &settings).await {
+            // Perhaps others can.
+            sweeps.reset_after(settings.sweep * 2);
+        }
     }
 }
 
 /// Sweeps, unless a process has begun to a moment ago: one does it for all, since hundreds who look at every worker's lock each
 /// second would keep the database from its work. It is nobody's office, so that no death and no cut line leaves it undone.
 /// Each process comes twice in `sweep`, and so within that time of anything that happens somebody sweeps, whoever is gone.
-pub async fn sweep_in_turn(store: &Store, artifacts: &Artifacts, settings: &Settings) {
-    match store.take_chore("sweep", settings.sweep * 2 / 5).await {
+/// Returns whether nothing failed.
+pub async fn sweep_in_turn(store: &Store, artifacts: &Artifacts, settings: &Settings) -> bool {
+    let swept = match store.take_chore("sweep", settings.sweep * 2 / 5).await {
         Ok(true) => sweep(store, artifacts, settings).await,
-        Ok(false) => {}
-        Err(error) => tracing::warn!(%error, "Could not sweep"),
-    }
+        Ok(false) => Ok(()),
+        Err(error) => Err(error),
+    };
+    swept.inspect_err(|error| tracing::warn!(%error, "Could not sweep")).is_ok()
 }
 
 /// Deletes old data and files that nobody needs, and adds up old usage, until dropped.
@@ -60,29 +65,27 @@ pub(super) async fn keep_pruning(store: Store, artifacts: Artifacts, retention: 
     }
 }
 
-async fn sweep(store: &Store, artifacts: &Artifacts, settings: &Settings) {
-    match store.sweep(settings.max_losses).await {
-        Ok(swept) => {
-            for id in &swept.requeued {
-                tracing::warn!("The worker of prediction {id} was lost; it is queued again");
-            }
-            for id in &swept.ended {
-                tracing::info!("Ended prediction {id} that was late, or lost once too often");
-            }
-            if !swept.unused_images.is_empty() {
-                // As after a cancel: they were free. What is left of them is found later.
-                let artifacts = artifacts.clone();
-                tokio::spawn(async move { artifacts.delete(swept.unused_images).await });
-            }
+async fn sweep(store: &Store, artifacts: &Artifacts, settings: &Settings) -> store::Result<()> {
+    let swept = store.sweep(settings.max_losses).await.map(|swept| {
+        for id in &swept.requeued {
+            tracing::warn!("The worker of prediction {id} was lost; it is queued again");
         }
-        Err(error) => tracing::warn!(%error, "Could not sweep"),
-    }
+        for id in &swept.ended {
+            tracing::info!("Ended prediction {id} that was late, or lost once too often");
+        }
+        if !swept.unused_images.is_empty() {
+            // As after a cancel: they were free. What is left of them is found later.
+            let artifacts = artifacts.clone();
+            tokio::spawn(async move { artifacts.delete(swept.unused_images).await });
+        }
+    });
     if let Err(error) = store.forget_silent_workers(settings.lease).await {
         tracing::warn!(%error, "Could not forget silent workers");
     }
     if let Err(error) = store.forget_progress().await {
         tracing::warn!(%error, "Could not forget the progress of ended predictions");
     }
+    swept
 }
 
 /// Adds up the usage of days that are over. What is left by an error is taken up the next time.
