@@ -174,7 +174,7 @@ impl From<sqlx::Error> for Error {
         if error.as_database_error().is_some_and(is_over_limit) {
             return Self::OverLimit;
         }
-        if is_passing(&error) { Self::Unavailable(error) } else { Self::Database(error) }
+        if is_passing(&error) || is_ahead(&error) { Self::Unavailable(error) } else { Self::Database(error) }
     }
 }
 
@@ -192,6 +192,12 @@ fn is_passing(error: &sqlx::Error) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether a table, column or function is not there yet: a server answers while it or another one brings the schema up to date.
+fn is_ahead(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|database| database.code());
+    code.is_some_and(|code| ["42P01", "42703", "42883"].contains(&&*code))
 }
 
 impl From<MigrateError> for Error {

@@ -108,11 +108,16 @@ impl Store {
         lost.and(late).map(|_| swept)
     }
 
-    /// Notes since when the database is what it is, if it was another the last time: a replica that was promoted since.
+    /// Notes since when the database is what it is, if it was another the last time: a replica that was promoted since. Others
+    /// are forgotten, since their numbers come again: an upgrade of Postgres begins anew.
     pub(super) async fn note_timeline(&self) -> Result<()> {
         sqlx::query(
-            "insert into chores (name, begun_at) values ('timeline ' || timeline(), clock_timestamp())
-             on conflict do nothing",
+            "with noted as (
+                 insert into chores (name, begun_at) values ('timeline ' || timeline(), clock_timestamp())
+                 on conflict do nothing
+                 returning name
+             )
+             delete from chores using noted where chores.name like 'timeline %' and chores.name <> noted.name",
         )
         .execute(&self.pool)
         .await?;

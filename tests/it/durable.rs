@@ -210,3 +210,15 @@ async fn what_was_written_before_a_promotion_is_not_told_after_it(pool: PgPool) 
     // Since when the database is what it is was noted, and what is written from then on is told.
     queue.create().await;
 }
+
+/// While a server or another one brings the schema up to date.
+#[sqlx::test]
+async fn a_schema_that_is_behind_the_program_is_waited_for(pool: PgPool) {
+    let queue = Queue::new(pool.clone()).await;
+    queue.create().await;
+    sqlx::query("alter function timeline() rename to later").execute(&pool).await.unwrap();
+    let told = queue.store.create(&queue.new_prediction()).await;
+    assert!(matches!(told, Err(Error::Unavailable(_))), "{told:?}");
+    sqlx::query("alter function later() rename to timeline").execute(&pool).await.unwrap();
+    queue.create().await;
+}

@@ -7,7 +7,7 @@ use fourstep::{
     store::{Store, Swept},
     worker::{Settings, sweep_in_turn},
 };
-use sqlx::PgPool;
+use sqlx::{AssertSqlSafe, PgPool};
 use uuid::Uuid;
 
 use crate::{
@@ -102,10 +102,21 @@ async fn of_many_processes_one_sweeps_at_a_time(pool: PgPool) {
             .await
             .unwrap();
     }
-    // In time for who was lost right after that.
-    sqlx::query("update chores set begun_at = begun_at - interval '25 min'").execute(&pool).await.unwrap();
-    sweep_in_turn(&queue.store, &queue.artifacts(), &settings).await;
-    assert_eq!(status(&queue, ids[1]).await, "queued");
+    // In time for who was lost right after that; and if the clock was set back.
+    for begun in ["begun_at - interval '25 min'", "now() + interval '1 hour'"] {
+        sqlx::query(AssertSqlSafe(format!("update chores set begun_at = {begun} where name = 'sweep'")))
+            .execute(&pool)
+            .await
+            .unwrap();
+        assert!(sweep_in_turn(&queue.store, &queue.artifacts(), &settings).await);
+        assert_eq!(status(&queue, ids[1]).await, "queued", "{begun}");
+        sqlx::query("update predictions set run_after = 'infinity' where status = 'queued'")
+            .execute(&pool)
+            .await
+            .unwrap();
+        ids[1] = queue.create().await.id;
+        queue.store.claim(MODEL, Uuid::new_v4(), Duration::ZERO).await.unwrap().unwrap();
+    }
 }
 
 /// After a failover no worker has its session on the new server yet, whose postmaster may be as old as the other's.
@@ -125,4 +136,7 @@ async fn workers_whose_database_was_just_promoted_are_given_time_to_show_that_th
     let aged = "update chores set begun_at = begun_at - interval '10 s' where name like 'timeline %'";
     sqlx::query(aged).execute(&pool).await.unwrap();
     assert_eq!(queue.store.sweep(MAX_LOSSES).await.unwrap().requeued, [leased]);
+    let known: Vec<String> =
+        sqlx::query_scalar("select name from chores where name like 'timeline %'").fetch_all(&pool).await.unwrap();
+    assert_eq!(known.len(), 1, "its number may come again, and would be taken for the one of now: {known:?}");
 }
