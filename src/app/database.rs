@@ -47,6 +47,11 @@ impl Database {
         &self.store
     }
 
+    /// Whether nobody but this process and workers beside it can reach it.
+    pub(super) const fn is_private(&self) -> bool {
+        self.private.is_some()
+    }
+
     /// For the start's summary.
     pub(super) fn in_words(&self) -> String {
         match &self.private {

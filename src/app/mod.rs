@@ -35,6 +35,8 @@ use crate::{
 
 /// How often a start looks whether it has succeeded.
 const LOOK: Duration = Duration::from_millis(20);
+/// How long it takes at most to answer with what the last worker has finished.
+const TO_ANSWER: Duration = Duration::from_secs(2);
 
 /// What a started program can say of itself.
 #[derive(Clone, Debug)]
@@ -97,15 +99,26 @@ pub async fn serve(config: &Config, hub: &hub::Environment, on_ready: impl FnOnc
     let outcome = until_told(running, &database, &mut shutdown).await;
 
     // Not ready from here on. Who waits is answered with what there is, and who cannot come back when it is done.
-    let patience = config.server.shutdown;
+    let (patience, drained) = (config.server.shutdown, CancellationToken::new());
     let workers = async {
         if let Some(pool) = pool {
             pool.drain(store, patience).await;
         }
+        drained.cancel();
     };
-    // What has failed, a private database above all, has no results to wait for.
-    let for_results = if outcome.is_ok() { patience } else { Duration::ZERO };
-    tokio::join!(service.drain(for_results), workers);
+    let results_may_come = async {
+        // What has failed, a private database above all, has none.
+        if outcome.is_ok() {
+            // Workers elsewhere draw for a database that is not ours.
+            if database.is_private() {
+                drained.cancelled().await;
+                tokio::time::sleep(TO_ANSWER).await;
+            } else {
+                tokio::time::sleep(patience).await;
+            }
+        }
+    };
+    tokio::join!(service.drain(results_may_come), workers);
     if let Some(delivering) = delivering {
         // Takes no longer than one attempt, and has had the time of the workers' drain for it.
         delivering.await.context("the delivery of webhooks panicked")?;

@@ -6,7 +6,6 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use tokio_util::{
@@ -129,13 +128,17 @@ impl PredictionService {
     }
 
     /// Answers everybody who waits: at once those who can come back, and the others when they have what they wait for, or
-    /// after `patience`.
-    pub async fn drain(&self, patience: Duration) {
+    /// when nothing more `may_come` for them.
+    pub async fn drain(&self, may_come: impl Future<Output = ()>) {
         let Holding { draining, results, given_up, .. } = &self.shared.holding;
         draining.cancel();
         results.close();
-        if tokio::time::timeout(patience, results.wait()).await.is_err() {
-            tracing::info!("{} requests are answered without their results; their predictions go on", results.len());
+        tokio::select! {
+            biased;
+            () = results.wait() => {}
+            () = may_come => {
+                tracing::info!("{} requests are answered without their results; their predictions go on", results.len());
+            }
         }
         given_up.cancel();
     }

@@ -199,7 +199,7 @@ async fn a_run_that_takes_too_long_names_the_prediction_that_goes_on(pool: PgPoo
     let held = tokio::spawn(app.eachlabs(Method::POST, "/v1/prediction/run").json(&sample()).send());
     app.until_watched(1).await;
     // Ends every wait early, as a minute would.
-    app.service.drain(Duration::ZERO).await;
+    app.service.drain(async {}).await;
     let response = held.await.unwrap().unwrap();
     assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT);
     let timed_out = json(response).await;

@@ -143,7 +143,7 @@ async fn a_server_that_ends_holds_those_who_could_not_come_back_for_their_result
     app.until_watched(4).await;
 
     let service = app.service.clone();
-    let draining = tokio::spawn(async move { service.drain(PATIENCE).await });
+    let draining = tokio::spawn(async move { service.drain(tokio::time::sleep(PATIENCE)).await });
     // Who can come back is answered.
     assert_eq!(json(polled.await.unwrap().unwrap()).await["status"], "starting");
     // Who comes now is sent to another server before anything is made.

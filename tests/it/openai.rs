@@ -124,7 +124,7 @@ async fn a_server_that_shuts_down_says_that_the_prediction_goes_on(pool: PgPool)
         (StatusCode::OK, &"text/event-stream".parse().unwrap())
     );
     app.until_watched(2).await;
-    app.service.drain(Duration::ZERO).await;
+    app.service.drain(async {}).await;
     let response = held.await.unwrap().unwrap();
     assert_eq!(
         (response.status(), &response.headers()["x-should-retry"]),

@@ -218,7 +218,7 @@ impl TestApp {
 
     /// Shuts down in the order the program does, and returns when no connection is left.
     pub(crate) async fn shut_down(mut self) {
-        self.service.drain(Duration::ZERO).await;
+        self.service.drain(async {}).await;
         self.closing.cancel();
         tokio::time::timeout(PATIENCE, &mut self.server).await.expect("the server ends").unwrap();
     }
