@@ -60,11 +60,12 @@ pub(super) async fn follow(
 ) -> Result<Response, Error> {
     let last = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
     let Ok(heard) = last.parse::<Heard>();
-    let follow = api.service.follow(api.service.hold(caller)?, id).await?;
     if heard == Heard::Finished {
+        api.service.get(caller, id).await?;
         // What tells a browser's EventSource that there is nothing to come back for.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
+    let follow = api.service.follow(api.service.hold(caller)?, id).await?;
     let end = Instant::now() + lasts(api.settings.event_stream);
     let events = Sse::new(events(Listener { api, base, follow, heard, greeted: false, end }));
     let events = events.keep_alive(KeepAlive::new().interval(HEARTBEAT).text("still here"));

@@ -168,8 +168,8 @@ impl Changes {
         Subscription { key: (id, topic), shared: Arc::clone(&self.shared), receiver: Some(receiver) }
     }
 
-    /// Ends when there may be new work for any model that was not there yet at this call: call first, then look. What is queued
-    /// in this process wakes one of those who wait here, or the one who comes next: it is work for one.
+    /// Ends when there may be new work for any model: call first, then look, and nothing that another process queues meanwhile is
+    /// missed. What is queued in this process wakes one of those who wait here, or the one who comes next: it is work for one.
     pub fn queued(&self) -> impl Future<Output = ()> + use<> {
         let (shared, mut elsewhere) = (Arc::clone(&self.shared), self.shared.queued_elsewhere.subscribe());
         async move {
