@@ -62,6 +62,10 @@ impl Places {
 impl Line {
     /// Who is given a place now, and is counted as having it.
     fn next(&mut self) -> Option<(i64, oneshot::Sender<Place>)> {
+        if self.free == 0 {
+            // However many wait: whoever comes looks at none of them.
+            return None;
+        }
         self.waiting.retain(|(_, sender)| !sender.is_closed());
         let taken = |account_id: &i64| self.taken.get(account_id).copied().unwrap_or(0);
         let (first, (account_id, _)) =
