@@ -1,12 +1,13 @@
 //! Where the program keeps files: a folder, or a bucket.
 
+use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt};
+
 use anyhow::Context;
 
-use super::data_folder;
 use crate::{
     artifacts::{Artifacts, Bucket, Credentials},
     config::Config,
-    metrics,
+    metrics, postgres,
 };
 
 /// The store that the configuration names. A bucket is not asked for anything.
@@ -14,9 +15,9 @@ pub fn open(config: &Config) -> anyhow::Result<Artifacts> {
     let Some((name, prefix)) = config.bucket() else {
         let folder = config.artifacts_folder();
         if config.artifacts.folder.is_none() {
-            data_folder::make(&config.data.dir)
-                .and_then(|()| data_folder::make_inside(&folder))
-                .with_context(|| format!("could not make {}", folder.display()))?;
+            postgres::make_passable(&config.data.dir)?;
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+            made.with_context(|| format!("could not make {}", folder.display()))?;
         }
         return Ok(Artifacts::in_folder(&folder, config.artifacts.fsync)?);
     };

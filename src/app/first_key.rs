@@ -10,8 +10,7 @@ use std::{
 
 use anyhow::Context;
 
-use super::data_folder;
-use crate::{config::Config, domain::ApiKey, store::Store};
+use crate::{config::Config, domain::ApiKey, postgres, store::Store};
 
 /// Account and name of the first key.
 const ACCOUNT: &str = "default";
@@ -53,7 +52,7 @@ fn read(path: &Path) -> anyhow::Result<Option<ApiKey>> {
 fn write_new(path: &Path) -> anyhow::Result<ApiKey> {
     let key = ApiKey::generate().map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?;
     if let Some(folder) = path.parent() {
-        data_folder::make(folder)?;
+        postgres::make_passable(folder)?;
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     writeln!(file, "{}", key.expose())?;

@@ -122,8 +122,9 @@ pub(super) fn cluster_of(data_dir: &Path) -> Option<PathBuf> {
     Some(data_dir.join(HOME).canonicalize().ok()?.join(CLUSTER))
 }
 
-/// Only root's Postgres runs under another account, which has to get through.
-fn make_passable(folder: &Path) -> Result<(), Error> {
+/// Makes a folder that no other account of the machine looks into, if it is missing. Only root's Postgres runs under another
+/// account, which has to get through.
+pub fn make_passable(folder: &Path) -> Result<(), Error> {
     let mode = if Uid::effective().is_root() { PASSABLE } else { 0o700 };
     DirBuilder::new().recursive(true).mode(mode).create(folder).map_err(Error::io("make", folder))
 }

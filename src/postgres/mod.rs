@@ -30,6 +30,7 @@ use tokio::io::AsyncWriteExt;
 
 pub use self::binaries::Binaries;
 pub use self::error::Error;
+pub use self::folder::make_passable;
 
 use self::access::Socket;
 use self::account::Account;
