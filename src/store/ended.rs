@@ -62,21 +62,17 @@ macro_rules! when_ended {
              returning api_keys.id
          ),
          used as (
-             insert into usage as known
-                 (day, account_id, key_id, model, stripe, succeeded, failed, canceled, device_us, cost_nano)
-             select (now() at time zone 'UTC')::date, account_id, key_id, model, pg_backend_pid() % 32,
-                    count(*) filter (where status = 'succeeded'), count(*) filter (where status = 'failed'),
-                    count(*) filter (where status = 'canceled'),
-                    coalesce(sum(charged.device_us), 0), coalesce(sum(cost_nano), 0)
-             from ended left join charged on charged.prediction_id = ended.id
-             where (select count(*) from settled_keys) >= 0
-             group by account_id, key_id, model order by account_id, key_id, model
-             on conflict (account_id, day, key_id, model, stripe) do update set
-                 succeeded = known.succeeded + excluded.succeeded,
-                 failed = known.failed + excluded.failed,
-                 canceled = known.canceled + excluded.canceled,
-                 device_us = known.device_us + excluded.device_us,
-                 cost_nano = known.cost_nano + excluded.cost_nano
+             ",
+            $crate::store::usage::add_usage!(
+                "select (now() at time zone 'UTC')::date, account_id, key_id, model, pg_backend_pid() % 32,
+                        count(*) filter (where status = 'succeeded'), count(*) filter (where status = 'failed'),
+                        count(*) filter (where status = 'canceled'),
+                        coalesce(sum(charged.device_us), 0), coalesce(sum(cost_nano), 0)
+                 from ended left join charged on charged.prediction_id = ended.id
+                 where (select count(*) from settled_keys) >= 0
+                 group by account_id, key_id, model order by account_id, key_id, model"
+            ),
+            "
          )",
             $crate::store::outbox::post_ended!()
         )

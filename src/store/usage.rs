@@ -8,6 +8,26 @@ use crate::domain::{NanoUsd, Usage, UsageGroup, UsageQuery};
 /// Group, succeeded, failed, canceled, microseconds, nano-dollars.
 type Row = (String, i64, i64, i64, i64, i64);
 
+/// Adds what a `select` has, a row for each account, key, model, day and stripe, to the rows there are.
+macro_rules! add_usage {
+    ($select:literal) => {
+        concat!(
+            "insert into usage as known
+                 (day, account_id, key_id, model, stripe, succeeded, failed, canceled, device_us, cost_nano)
+             ",
+            $select,
+            "
+             on conflict (account_id, day, key_id, model, stripe) do update set
+                 succeeded = known.succeeded + excluded.succeeded,
+                 failed = known.failed + excluded.failed,
+                 canceled = known.canceled + excluded.canceled,
+                 device_us = known.device_us + excluded.device_us,
+                 cost_nano = known.cost_nano + excluded.cost_nano"
+        )
+    };
+}
+pub(super) use add_usage;
+
 /// The sums of a grouping, `$1` being the account or null for all, `$2` and `$3` the days.
 macro_rules! grouped_by {
     ($group:literal) => {
@@ -24,13 +44,13 @@ macro_rules! grouped_by {
 }
 
 impl Store {
-    /// Adds the rows of days that are over up into one each, at most so many at a time; returns how many there were. Who reads
-    /// sees them before or after.
+    /// Adds the rows of days that are over up into one each, at most so many at a time; returns how many there were. Who
+    /// reads sees them before or after.
     ///
     /// Of the last days nothing is touched: an end belongs to the day on which its statement began, and the clocks of two servers
     /// may differ. One that came later still would find its row, or begin another for the next time.
     pub async fn compact_usage(&self, limit: u64) -> Result<u64> {
-        let compacted: i64 = sqlx::query_scalar(
+        let compacted: i64 = sqlx::query_scalar(concat!(
             "with striped as materialized (
                  select account_id, day, key_id, model, stripe from usage
                  where stripe <> 0 and day < (now() at time zone 'UTC')::date - 2
@@ -44,20 +64,16 @@ impl Store {
                  returning usage.*
              ),
              kept as (
-                 insert into usage as known
-                     (day, account_id, key_id, model, stripe, succeeded, failed, canceled, device_us, cost_nano)
-                 select day, account_id, key_id, model, 0,
+                 ",
+            add_usage!(
+                "select day, account_id, key_id, model, 0,
                         sum(succeeded), sum(failed), sum(canceled), sum(device_us), sum(cost_nano)
-                 from taken group by account_id, key_id, model, day order by account_id, key_id, model, day
-                 on conflict (account_id, day, key_id, model, stripe) do update set
-                     succeeded = known.succeeded + excluded.succeeded,
-                     failed = known.failed + excluded.failed,
-                     canceled = known.canceled + excluded.canceled,
-                     device_us = known.device_us + excluded.device_us,
-                     cost_nano = known.cost_nano + excluded.cost_nano
+                 from taken group by account_id, key_id, model, day order by account_id, key_id, model, day"
+            ),
+            "
              )
              select count(*) from taken",
-        )
+        ))
         .bind(limit.cast_signed())
         .fetch_one(&self.pool)
         .await?;
