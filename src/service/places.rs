@@ -12,7 +12,7 @@ use tokio::{sync::oneshot, time::timeout};
 
 use super::{Error, Result};
 
-/// Of all places one in so many is an account's share, and as many are kept.
+/// Of all places one in so many is kept, and an account's share is as many, or one.
 const SHARE: usize = 4;
 
 /// A number of places.
@@ -25,7 +25,6 @@ pub(super) struct Places {
 #[derive(Debug)]
 struct Line {
     free: usize,
-    share: usize,
     /// Free ones that nobody has who has a share already.
     kept: usize,
     /// How many each account has that has any.
@@ -44,8 +43,7 @@ pub(super) struct Place {
 impl Places {
     /// So many, for which nobody waits longer than this.
     pub(super) fn new(all: usize, patience: Duration) -> Self {
-        let (share, kept) = ((all / SHARE).max(1), all / SHARE);
-        let line = Line { free: all, share, kept, taken: HashMap::new(), waiting: Vec::new() };
+        let line = Line { free: all, kept: all / SHARE, taken: HashMap::new(), waiting: Vec::new() };
         Self { line: Arc::new(Mutex::new(line)), patience }
     }
 
@@ -71,7 +69,7 @@ impl Line {
         let (first, (account_id, _)) =
             self.waiting.iter().enumerate().min_by_key(|(_, (account_id, _))| taken(account_id))?;
         // Of those who wait nobody has fewer.
-        let needed = if taken(account_id) < self.share { 0 } else { self.kept };
+        let needed = if taken(account_id) < self.kept.max(1) { 0 } else { self.kept };
         if self.free <= needed {
             return None;
         }
