@@ -1,4 +1,5 @@
-//! Admission: who asks too often, has too much in flight or too many requests held, or comes while the queue is too long is told when to come back.
+//! Admission: who asks too often, has too much in flight or too many requests held, or comes while the queue is too long is
+//! told when to come back.
 
 use std::time::Duration;
 

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::{
     openapi::{document, operations},
     receiver::Receiver,
-    support::{TestApp, black_png, eventually, id, json},
+    support::{TestApp, black_png, eventually, id, json, waiting_for_a_lock},
 };
 
 /// Every route that needs a key. `{id}` stands for a prediction's id.
@@ -226,15 +226,7 @@ async fn keys_that_were_made_up_take_one_connection_however_many_there_are(pool:
     let refused: Vec<_> = (0..MADE_UP).map(|number| ask(made_up(number))).collect();
     let mut asking = 0_i64;
     eventually("somebody asks", async || {
-        // What others do is looked at once in a transaction, unless it is asked for anew.
-        sqlx::query("select pg_stat_clear_snapshot()").execute(&mut *lock).await.unwrap();
-        asking = sqlx::query_scalar(
-            "select count(*) from pg_stat_activity
-             where datname = current_database() and wait_event_type = 'Lock' and query like '%api_keys%'",
-        )
-        .fetch_one(&mut *lock)
-        .await
-        .unwrap();
+        asking = waiting_for_a_lock(&mut lock, "%api_keys%").await;
         asking > 0
     })
     .await;

@@ -6,7 +6,10 @@ use nix::sys::signal::Signal;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::process::{Client, Program, TestFolder, url_of};
+use crate::{
+    process::{Client, Program, TestFolder, url_of},
+    support::eventually,
+};
 
 const KILLS: usize = 20;
 /// Four steps of a mock at 50 ms.
@@ -145,6 +148,11 @@ async fn a_killed_server_with_its_own_postgres_keeps_every_acknowledged_predicti
     assert!(server.ended_within(Duration::from_secs(35)).await.success());
 }
 
+async fn until_one_runs(pool: &PgPool) {
+    let processing = "select exists (select from predictions where status = 'processing')";
+    eventually("one runs", async || sqlx::query_scalar(processing).fetch_one(pool).await.unwrap()).await;
+}
+
 #[sqlx::test]
 async fn a_terminated_server_answers_who_waits_and_hands_back_what_runs(pool: PgPool) {
     let (folder, url) = (TestFolder::new(), url_of(&pool));
@@ -155,10 +163,7 @@ async fn a_terminated_server_answers_who_waits_and_hands_back_what_runs(pool: Pg
     let client = Client::of(&server, &folder.0);
     let waiting = tokio::spawn(async move { client.create_and_wait(60).await });
     // Once the row is there, the request that made it is being held.
-    let processing = "select exists (select from predictions where status = 'processing')";
-    while !sqlx::query_scalar::<_, bool>(processing).fetch_one(&pool).await.unwrap() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until_one_runs(&pool).await;
     server.signal(Signal::SIGTERM);
     assert!(server.ended_within(Duration::from_secs(10)).await.success());
     assert_eq!(waiting.await.unwrap().expect("answered")["status"], "processing");
@@ -177,10 +182,7 @@ async fn a_terminated_server_draws_what_its_client_would_have_to_buy_again(pool:
     let body = serde_json::json!({"prompt": "a cat", "size": "256x256"});
     let request = reqwest::Client::new().post(format!("{}/v1/images/generations", server.url)).json(&body);
     let drawn = tokio::spawn(request.bearer_auth(&client.key).send());
-    let processing = "select exists (select from predictions where status = 'processing')";
-    while !sqlx::query_scalar::<_, bool>(processing).fetch_one(&pool).await.unwrap() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until_one_runs(&pool).await;
     server.signal(Signal::SIGTERM);
     assert_eq!(drawn.await.unwrap().expect("answered").status(), 200);
     assert!(server.ended_within(Duration::from_secs(10)).await.success());

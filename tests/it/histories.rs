@@ -55,6 +55,11 @@ const MANY_PREDICTIONS: [&str; 2] = [
     "analyze predictions",
 ];
 
+/// Each prediction tells its end to one receiver.
+const WEBHOOKS_OF_ALL: &str =
+    "insert into webhooks (prediction_id, account_id, url, receiver, events, server_url, mount)
+     select id, account_id, 'http://a/', 'a:80', '{completed}', '', '' from predictions";
+
 #[sqlx::test]
 async fn what_was_told_of_one_prediction_is_found_among_all_that_was_told(pool: PgPool) {
     let queue = Queue::new(pool.clone()).await;
@@ -63,8 +68,7 @@ async fn what_was_told_of_one_prediction_is_found_among_all_that_was_told(pool: 
     run(
         &pool,
         &[
-            "insert into webhooks (prediction_id, account_id, url, receiver, events, server_url, mount)
-             select id, account_id, 'http://a/', 'a:80', '{completed}', '', '' from predictions",
+            WEBHOOKS_OF_ALL,
             "insert into webhook_deliveries (prediction_id, receiver, event, state)
              select prediction_id, receiver, 'completed', 'delivered' from webhooks",
             "analyze webhooks",
@@ -160,8 +164,7 @@ async fn what_was_given_up_is_found_among_all_that_was_told(pool: PgPool) {
     run(
         &pool,
         &[
-            "insert into webhooks (prediction_id, account_id, url, receiver, events, server_url, mount)
-             select id, account_id, 'http://a/', 'a:80', '{completed}', '', '' from predictions",
+            WEBHOOKS_OF_ALL,
             "insert into webhook_deliveries (prediction_id, receiver, event, state, attempt)
              select prediction_id, receiver, 'completed',
                     case when prediction_id in (select id from predictions where status = 'queued') then 'failed'

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::task::JoinHandle;
 
-use crate::support::{TestApp, eventually, json};
+use crate::support::{TestApp, eventually, json, waiting_for_a_lock};
 
 const CLIENTS: usize = 2_000;
 const MAX_DATABASE_CONNECTIONS: i64 = 20;
@@ -148,15 +148,7 @@ async fn those_who_read_the_same_prediction_at_once_share_a_connection(pool: PgP
         .collect();
     let mut reading = 0_i64;
     eventually("somebody reads", async || {
-        // What others do is looked at once in a transaction, unless it is asked for anew.
-        sqlx::query("select pg_stat_clear_snapshot()").execute(&mut *lock).await.unwrap();
-        reading = sqlx::query_scalar(
-            "select count(*) from pg_stat_activity
-             where datname = current_database() and wait_event_type = 'Lock' and query like '%where id = $1 and%'",
-        )
-        .fetch_one(&mut *lock)
-        .await
-        .unwrap();
+        reading = waiting_for_a_lock(&mut lock, "%where id = $1 and%").await;
         reading > 0
     })
     .await;

@@ -13,7 +13,7 @@ use fourstep::{
 use image::{ImageFormat, RgbImage};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -247,6 +247,20 @@ pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool)
         assert!(Instant::now() < deadline, "in vain: {what}");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+}
+
+/// How many statements like this one wait for a lock in the test's database.
+pub(crate) async fn waiting_for_a_lock(connection: &mut PgConnection, like: &str) -> i64 {
+    // What others do is looked at once in a transaction, unless it is asked for anew.
+    sqlx::query("select pg_stat_clear_snapshot()").execute(&mut *connection).await.unwrap();
+    sqlx::query_scalar(
+        "select count(*) from pg_stat_activity
+         where datname = current_database() and wait_event_type = 'Lock' and query like $1",
+    )
+    .bind(like)
+    .fetch_one(connection)
+    .await
+    .unwrap()
 }
 
 pub(crate) fn black_png(width: u32, height: u32) -> Vec<u8> {
