@@ -1,11 +1,10 @@
 //! Puts the parts together and takes them apart in order.
 //!
 //! Up: listener, database, HTTP (not ready yet), schema, first key, workers, webhooks, ready. Down: not ready, held requests
-//! answered while running predictions are finished or handed back, webhooks under way delivered, HTTP closed, database stopped. Nothing else in the program
-//! knows what starts when.
+//! answered while running predictions are finished or handed back, webhooks under way delivered, HTTP closed, database
+//! stopped. Nothing else in the program knows what starts when.
 
 mod artifacts;
-mod data_folder;
 mod database;
 mod first_key;
 mod observing;
@@ -107,15 +106,15 @@ pub async fn serve(config: &Config, hub: &hub::Environment, on_ready: impl FnOnc
         drained.cancel();
     };
     let results_may_come = async {
-        // What has failed, a private database above all, has none.
-        if outcome.is_ok() {
-            // Workers elsewhere draw for a database that is not ours.
-            if database.is_private() {
+        match outcome {
+            // What has failed, a private database above all, has none.
+            Err(_) => {}
+            Ok(()) if database.is_private() => {
                 drained.cancelled().await;
                 tokio::time::sleep(TO_ANSWER).await;
-            } else {
-                tokio::time::sleep(patience).await;
             }
+            // Workers elsewhere draw as well.
+            Ok(()) => tokio::time::sleep(patience).await,
         }
     };
     tokio::join!(service.drain(results_may_come), workers);
