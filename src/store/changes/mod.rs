@@ -8,10 +8,13 @@ mod spread;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use uuid::Uuid;
 
 use super::recent::{Mark, Recent};
@@ -37,7 +40,10 @@ struct Shared {
     /// One entry per prediction somebody waits for, and another if somebody watches how it goes.
     watched: Mutex<Watched>,
     recent: Mutex<Recent>,
-    queued: Notify,
+    /// A permit for each prediction queued here that nobody has been woken for, at most one for each who looks for work.
+    queued: Semaphore,
+    /// How many look for work, or wait for it.
+    looking: AtomicUsize,
     queued_elsewhere: watch::Sender<()>,
     posted: watch::Sender<()>,
     outbox: mpsc::UnboundedSender<News>,
@@ -113,7 +119,8 @@ impl Default for Changes {
                 process: Uuid::new_v4(),
                 watched: Mutex::default(),
                 recent: Mutex::default(),
-                queued: Notify::new(),
+                queued: Semaphore::const_new(0),
+                looking: AtomicUsize::new(0),
                 queued_elsewhere: watch::Sender::new(()),
                 posted: watch::Sender::new(()),
                 outbox,
@@ -168,13 +175,14 @@ impl Changes {
         Subscription { key: (id, topic), shared: Arc::clone(&self.shared), receiver: Some(receiver) }
     }
 
-    /// Ends when there may be new work for any model: call first, then look, and nothing that another process queues meanwhile is
-    /// missed. What is queued in this process wakes one of those who wait here, or the one who comes next: it is work for one.
+    /// Resolves when there may be new work for any model. Call it before looking at the queue, so that nothing that another
+    /// process queues in between is missed. What is queued in this process wakes exactly one waiter, or the next to come.
     pub fn queued(&self) -> impl Future<Output = ()> + use<> {
-        let (shared, mut elsewhere) = (Arc::clone(&self.shared), self.shared.queued_elsewhere.subscribe());
+        let (looks, mut elsewhere) = (Looks::begin(&self.shared), self.shared.queued_elsewhere.subscribe());
         async move {
             tokio::select! {
-                () = shared.queued.notified() => {}
+                // The semaphore is never closed.
+                permit = looks.shared.queued.acquire() => if let Ok(permit) = permit { permit.forget() },
                 // The sender is shared.
                 _ = elsewhere.changed() => {}
             }
@@ -193,7 +201,10 @@ impl Changes {
 
     /// Spreads that there is a prediction to claim. Call after the commit, once for each.
     pub(super) fn announce_queued(&self) {
-        self.shared.queued.notify_one();
+        // More would make somebody look in vain for what others have taken without being woken. One is kept for whoever comes next.
+        if self.shared.queued.available_permits() < self.shared.looking.load(Ordering::Relaxed).max(1) {
+            self.shared.queued.add_permits(1);
+        }
         // The receiver is gone only while the process ends.
         let _ = self.shared.outbox.send(News::Queued);
     }
@@ -272,6 +283,24 @@ impl Changes {
             // The receiver is gone only while the process ends.
             let _ = self.shared.heard.send(id);
         }
+    }
+}
+
+/// Somebody looks for work, or waits for it, until this is dropped.
+struct Looks {
+    shared: Arc<Shared>,
+}
+
+impl Looks {
+    fn begin(shared: &Arc<Shared>) -> Self {
+        shared.looking.fetch_add(1, Ordering::Relaxed);
+        Self { shared: Arc::clone(shared) }
+    }
+}
+
+impl Drop for Looks {
+    fn drop(&mut self) {
+        self.shared.looking.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -360,6 +389,19 @@ mod tests {
         assert!(changes.queued().now_or_never().is_none(), "and nobody looks a second time for it");
         changes.announce_queued();
         assert!(changes.queued().now_or_never().is_some(), "what is queued here is not lost though nobody waited");
+    }
+
+    #[tokio::test]
+    async fn two_predictions_queued_at_one_instant_wake_two_who_are_just_looking_and_nobody_twice() {
+        let changes = Changes::default();
+        let (first, second) = (changes.queued(), changes.queued());
+        (0..3).for_each(|_| changes.announce_queued());
+        assert!(first.now_or_never().is_some());
+        assert!(second.now_or_never().is_some(), "and not at its next poll");
+        assert!(
+            changes.queued().now_or_never().is_none(),
+            "what the two did not find, who comes next finds by looking"
+        );
     }
 
     #[tokio::test]
