@@ -299,7 +299,7 @@ async fn answer_created(
     base: &BaseUrl,
 ) -> Response {
     // A picture is worth waiting for.
-    let wait = if wanted == Wanted::Document { wait } else { wait.or_longest() };
+    let mut wait = if wanted == Wanted::Document { wait } else { wait.or_longest() };
     let replayed = Replayed::of(&created);
     let is_new = created.is_new;
     let prediction = wait.for_result(&api.service, caller, created).await;

@@ -394,7 +394,7 @@ fn create_request(body: CreatePrediction, terms: &Terms, face: &FaceUrl) -> Crea
 /// The answer to a create that succeeded. Nothing after it can fail the request: its client would repeat it.
 async fn answer_created(api: &Api, caller: Caller, created: Created, wait: Wait, face: &FaceUrl) -> Response {
     let replayed = Replayed::of(&created);
-    let wait = wait.shortened();
+    let mut wait = wait.shortened();
     let prediction = wait.for_result(&api.service, caller, created).await;
     let document = document(api, &prediction, face).await;
     let (status, document) = match prediction.status.is_terminal() {

@@ -40,7 +40,7 @@ const CANCEL_AFTER: HeaderName = HeaderName::from_static("cancel-after");
 pub(super) struct Wait {
     /// `None`: not at all.
     pub(super) patience: Option<Duration>,
-    /// Whether it was asked for in a `Prefer` header, which is told what became of it.
+    /// Whether it was asked for in a `Prefer` header, which is told if it was heeded.
     preferred: bool,
     client: Client,
 }
@@ -72,15 +72,19 @@ impl Wait {
 
     /// The prediction as it is once it is terminal, or when the client's patience is at its end, or the client is gone.
     /// Should the database fail meanwhile, or the key have as many requests held as it may, as it was before.
-    pub(super) async fn for_result(&self, service: &PredictionService, caller: Caller, created: Created) -> Prediction {
-        match self.patience {
-            Some(patience) => match service.hold(caller) {
-                Ok(held) => hold(service, &held, created, patience, &self.client).await,
-                // The prediction is made, and its client would make it again.
-                Err(_) => created.prediction,
-            },
-            None => created.prediction,
-        }
+    pub(super) async fn for_result(
+        &mut self,
+        service: &PredictionService,
+        caller: Caller,
+        created: Created,
+    ) -> Prediction {
+        let Some(patience) = self.patience else { return created.prediction };
+        // The prediction is made, and its client would make it again, were this refused.
+        let Ok(held) = service.hold(caller) else {
+            self.preferred = false;
+            return created.prediction;
+        };
+        hold(service, &held, created, patience, &self.client).await
     }
 }
 
