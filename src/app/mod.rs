@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::{
     artifacts::open as open_artifacts,
-    workers::{catalog, open_device},
+    workers::{catalog, catalog_text, open_device},
 };
 use self::{database::Database, observing::Observing, signals::Shutdown};
 use crate::{

@@ -1,6 +1,6 @@
 //! What the workers of this process run: which models, with which predictor, from which weights.
 
-use std::{path::PathBuf, time::Duration};
+use std::{borrow::Cow, path::PathBuf, time::Duration};
 
 use anyhow::{Context, anyhow, bail};
 use candle_core::{DType, Device};
@@ -43,11 +43,16 @@ enum Source {
 
 /// The models callers can name: the configured catalog, or the shipped one.
 pub fn catalog(config: &Config) -> anyhow::Result<Catalog> {
-    let Some(path) = &config.models.catalog else {
-        return Ok(Catalog::parse(SHIPPED_CATALOG)?);
-    };
+    let text = catalog_text(config)?;
+    let file = || config.models.catalog.as_ref().map_or("the catalog".to_owned(), |path| path.display().to_string());
+    Catalog::parse(&text).with_context(file)
+}
+
+/// The same as it is written, in TOML.
+pub fn catalog_text(config: &Config) -> anyhow::Result<Cow<'static, str>> {
+    let Some(path) = &config.models.catalog else { return Ok(SHIPPED_CATALOG.into()) };
     let text = std::fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))?;
-    Catalog::parse(&text).with_context(|| path.display().to_string())
+    Ok(text.into())
 }
 
 pub(super) fn plan(config: &Config, hub: &hub::Environment) -> anyhow::Result<Plan> {

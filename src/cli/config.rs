@@ -1,8 +1,8 @@
-//! `fourstep config`: every setting in force and where it comes from, in the shape of a configuration file.
+//! `fourstep config`: every setting in force and where it comes from, and the catalog of models, each as the file it would be.
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use fourstep::config::Setting;
+use fourstep::{app, config::Setting};
 
 use super::{options::Place, terminal};
 
@@ -10,6 +10,8 @@ use super::{options::Place, terminal};
 pub(crate) enum ConfigCommand {
     /// Print every option with the value in force and its origin; secrets are masked
     Show(ShowArgs),
+    /// Print the catalog of models in force: names, prices, limits; for a file to change and to name in models.catalog
+    Catalog(CatalogArgs),
 }
 
 #[derive(Clone, Debug, Args)]
@@ -18,8 +20,25 @@ pub(crate) struct ShowArgs {
     place: Place,
 }
 
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CatalogArgs {
+    #[command(flatten)]
+    place: Place,
+}
+
 pub(crate) fn run(command: ConfigCommand) -> Result<()> {
-    let ConfigCommand::Show(args) = command;
+    match command {
+        ConfigCommand::Show(args) => show(&args),
+        ConfigCommand::Catalog(args) => {
+            let config = args.place.load(Vec::new())?;
+            // Shown only if it would be accepted.
+            app::catalog(&config)?;
+            terminal::print(&app::catalog_text(&config)?)
+        }
+    }
+}
+
+fn show(args: &ShowArgs) -> Result<()> {
     let layers = args.place.layers(Vec::new())?;
     // Shown only if it would be accepted.
     layers.resolve()?;
