@@ -54,8 +54,15 @@ impl Database {
     }
 
     /// Opens a database that the command needs migrated. Only a private one is migrated on the way: another's schema
-    /// is changed when its owner says so.
+    /// is changed when its owner says so. None is made: what is done in a new one is not done where somebody meant it to be.
     async fn open_migrated(config: &Config) -> Result<Self> {
+        if config.database.url.is_none() && !postgres::is_there(&config.data.dir) {
+            bail!(
+                "there is no database in {}; name the server's folder (--data-dir, FOURSTEP_DATA__DIR) or database \
+                 (DATABASE_URL), or make one there with `fourstep serve` or `fourstep migrate`",
+                config.data.dir.display()
+            );
+        }
         let database = Self::open(config).await?;
         let ready = async {
             match database.started {

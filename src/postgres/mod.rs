@@ -131,6 +131,11 @@ impl PrivateCluster {
     }
 }
 
+/// Whether `data_dir` has a private cluster, running or not.
+pub fn is_there(data_dir: &Path) -> bool {
+    folder::cluster_of(data_dir).is_some_and(|cluster| cluster.exists())
+}
+
 /// The URL of the cluster that another process runs on `data_dir`.
 pub fn running_url(data_dir: &Path) -> Result<String, Error> {
     let not_running = || Error::NotRunning { data_dir: data_dir.to_owned() };

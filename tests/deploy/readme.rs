@@ -15,7 +15,7 @@ use nix::{
 use sqlx::PgPool;
 
 use crate::{
-    process::{Program, TestFolder, url_of},
+    process::{Program, TestFolder},
     text,
 };
 
@@ -44,25 +44,30 @@ fn blocks() -> Vec<String> {
     blocks
 }
 
-fn shell(commands: &str, folder: &Path, database_url: &str) -> Command {
+fn shell(commands: &str, folder: &Path) -> Command {
     let ours = Path::new(PROGRAM).parent().unwrap();
     let mut shell = Command::new("sh");
     shell.args(["-euc", commands]).current_dir(folder).stdin(Stdio::null());
     shell.env("PATH", format!("{}:{}", ours.display(), std::env::var("PATH").unwrap()));
-    shell.env("DATABASE_URL", database_url).env("FOURSTEP_WORKER__PREDICTOR", "mock").env("RUST_LOG", "warn");
+    // As after `make run`, whose database is in `./data`.
+    shell.env_remove("DATABASE_URL").env("FOURSTEP_WORKER__PREDICTOR", "mock").env("RUST_LOG", "warn");
     shell
 }
 
-#[sqlx::test]
-async fn every_shell_command_of_the_readme_works_as_it_stands_there(pool: PgPool) {
-    let (folder, url) = (TestFolder::new(), url_of(&pool));
+#[tokio::test]
+async fn every_shell_command_of_the_readme_works_as_it_stands_there() {
+    let folder = TestFolder::new();
     let data = folder.0.join("data");
     fs::create_dir_all(folder.0.join("target/release")).unwrap();
     symlink(PROGRAM, folder.0.join("target/release/fourstep")).unwrap();
     fs::create_dir(&data).unwrap();
     // The receiver of the README's webhook is nobody, here.
     let variables = [("FOURSTEP_FETCH__ALLOWED_NETWORKS", "127.0.0.1/32"), ("FOURSTEP_MOCK_STEP_MS", "1")];
-    let server = Program::serve_logging(&data, &url, &variables, &folder.0.join("log"));
+    let mut serve = Command::new(PROGRAM);
+    serve.args(["serve", "--listen", "127.0.0.1:0", "--predictor", "mock", "--data-dir"]).arg(&data);
+    serve.env_remove("DATABASE_URL").envs(variables).stdout(Stdio::piped());
+    let mut server = Program::server(serve);
+    let pool = PgPool::connect(&fourstep::postgres::running_url(&data).unwrap()).await.unwrap();
 
     let blocks = blocks();
     let (skipped, run): (Vec<_>, Vec<_>) =
@@ -72,7 +77,7 @@ async fn every_shell_command_of_the_readme_works_as_it_stands_there(pool: PgPool
     // In one shell, since later blocks use the variables and the files of earlier ones.
     let commands: String = run.iter().map(|block| block.as_str()).collect();
     let commands = commands.replace(SERVED, &server.url).replace("https://example.com", "http://127.0.0.1:9");
-    let output = shell(&commands, &folder.0, &url).output().unwrap();
+    let output = shell(&commands, &folder.0).output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{commands}\n{out}\n{err}");
     for picture in ["picture.png", "green.png"] {
@@ -86,7 +91,7 @@ async fn every_shell_command_of_the_readme_works_as_it_stands_there(pool: PgPool
     assert_eq!(prepaid, 1);
 
     let [forever] = forever[..] else { panic!("{forever:?}") };
-    let mut worker = shell(forever, &folder.0, &url).process_group(0).stdout(Stdio::null()).spawn().unwrap();
+    let mut worker = shell(forever, &folder.0).process_group(0).stdout(Stdio::null()).spawn().unwrap();
     let mut joined = async || {
         while sqlx::query_scalar::<_, i64>("select count(*) from workers").fetch_one(&pool).await.unwrap() < 2 {
             assert!(worker.try_wait().unwrap().is_none(), "{forever}");
@@ -96,4 +101,8 @@ async fn every_shell_command_of_the_readme_works_as_it_stands_there(pool: PgPool
     tokio::time::timeout(Duration::from_secs(60), joined()).await.unwrap();
     killpg(Pid::from_raw(worker.id().cast_signed()), Signal::SIGTERM).unwrap();
     worker.wait().unwrap();
+    pool.close().await;
+    // It stops its Postgres.
+    server.signal(Signal::SIGTERM);
+    assert!(server.ended_within(Duration::from_secs(60)).await.success());
 }

@@ -99,6 +99,10 @@ fn the_private_database_serves_commands_while_no_server_runs() {
     let url = stderr(&fourstep(None, &folder, &["db", "url"]));
     assert!(url.contains("fourstep serve --data-dir"), "{url}");
 
+    // A key of a database that no server has opens nothing: it is not made on the way.
+    let elsewhere = stderr(&fourstep(None, &folder, &["keys", "create", "--name", "laptop"]));
+    assert!(elsewhere.contains("--data-dir") && !folder.0.join("postgres").exists(), "{elsewhere}");
+    stdout(&fourstep(None, &folder, &["migrate"]));
     let key = stdout(&fourstep(None, &folder, &["keys", "create", "--name", "laptop"]));
     let list = stdout(&fourstep(None, &folder, &["keys", "list"]));
     assert!(list.contains(ApiKey::parse(key.trim()).unwrap().lookup()), "{list}");
