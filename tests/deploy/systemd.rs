@@ -1,4 +1,4 @@
-//! The unit, looked at by systemd itself, and what systemd is told.
+//! The units, looked at by systemd itself, and what systemd is told.
 
 use std::{os::unix::net::UnixDatagram, process::Command, time::Duration};
 
@@ -14,12 +14,14 @@ const EXPOSURE: &str = "15";
 
 #[test]
 #[expect(clippy::print_stdout, reason = "says what was not run")]
-fn the_unit_leaves_the_service_few_rights() {
-    let mut analyze = Command::new("systemd-analyze");
-    analyze.args(["security", "--offline=yes", "--no-pager", "--threshold", EXPOSURE]);
-    match analyze.arg(repository("deploy/systemd/fourstep.service")).output() {
-        Ok(output) => assert!(output.status.success(), "{output:?}"),
-        Err(error) => println!("NOT RUN: there is no systemd-analyze here: {error}"),
+fn the_units_leave_their_services_few_rights() {
+    for unit in ["fourstep.service", "fourstep-worker@.service"] {
+        let mut analyze = Command::new("systemd-analyze");
+        analyze.args(["security", "--offline=yes", "--no-pager", "--threshold", EXPOSURE]);
+        match analyze.arg(repository(&format!("deploy/systemd/{unit}"))).output() {
+            Ok(output) => assert!(output.status.success(), "{output:?}"),
+            Err(error) => println!("NOT RUN: there is no systemd-analyze here: {error}"),
+        }
     }
 }
 
