@@ -201,7 +201,9 @@ fn upgrade_recipe(made_by: &str, installed: &str, data_dir: &Path) -> String {
          \x20    pg_dump --format=custom --no-owner --file=fourstep.dump \"$(fourstep db url --data-dir {data_dir})\"\n\
          2. Stop the server and put the old cluster aside:\n\
          \x20    mv {data_dir}/postgres {data_dir}/postgres-{made_by}\n\
-         3. Start the server, which makes a new cluster, and read everything back:\n\
-         \x20    pg_restore --clean --if-exists --no-owner --dbname=\"$(fourstep db url --data-dir {data_dir})\" fourstep.dump"
+         3. Start the server, which makes a new cluster, and read everything back; once more if it says \"deadlock detected\":\n\
+         \x20    pg_restore --clean --if-exists --no-owner --single-transaction \\\n\
+         \x20        --dbname=\"$(fourstep db url --data-dir {data_dir})\" fourstep.dump\n\
+         4. Start it again."
     )
 }
