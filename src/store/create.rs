@@ -6,7 +6,7 @@ use sqlx::{FromRow as _, Row as _, postgres::PgRow, types::Json};
 
 use super::{
     Error, Result, Store,
-    durable::without_waiting,
+    durable::{Milestone, without_waiting},
     outbox::keep_webhooks,
     predictions::{Row, columns, microseconds},
 };
@@ -61,7 +61,7 @@ impl Store {
             drop(creates);
             match created.unwrap_or_else(|| Err(Error::unknown("whoever created it was given up"))) {
                 Ok(Some(row)) => {
-                    self.until_durable().await?;
+                    self.until_safe(new.id, Milestone::Created).await?;
                     self.changes.announce_queued();
                     return Prediction::try_from(Row::from_row(&row)?).map(Some);
                 }

@@ -16,7 +16,7 @@
 //! one in a crash of the database has the same effect as losing the worker or the deliverer who made it.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -25,8 +25,8 @@ use std::{
 use super::{Result, Store, predictions::Row, together::Together};
 use crate::domain::PredictionId;
 
-/// So many ends of this process's own are known to be safe. Whoever waits for one reads it at once.
-const REMEMBERED: usize = 512;
+/// Of so many predictions a process remembers what is safe: those of a busy minute, in which others wait for the disk.
+const REMEMBERED: usize = 4096;
 
 /// A disk that takes longer is as good as away.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -49,8 +49,41 @@ pub(super) struct Durability {
 #[derive(Debug, Default)]
 struct Shared {
     flushes: Together<Flush>,
-    /// Predictions whose end is safe, the latest last.
-    safe: Mutex<VecDeque<PredictionId>>,
+    safe: Mutex<Safe>,
+}
+
+/// What becomes of a prediction and may be told only when it is safe, in the order of life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Milestone {
+    Created,
+    Ended,
+}
+
+/// The predictions of which this process knows what is safe.
+#[derive(Debug, Default)]
+struct Safe {
+    /// The last milestone of each that is on the disk. With it are those before.
+    milestones: HashMap<PredictionId, Milestone>,
+    /// The same predictions, the latest last.
+    order: VecDeque<PredictionId>,
+}
+
+impl Safe {
+    fn remember(&mut self, id: PredictionId, milestone: Milestone) {
+        if let Some(known) = self.milestones.get_mut(&id) {
+            *known = milestone.max(*known);
+            return;
+        }
+        if self.order.len() == REMEMBERED {
+            self.order.pop_front().and_then(|oldest| self.milestones.remove(&oldest));
+        }
+        self.order.push_back(id);
+        self.milestones.insert(id, milestone);
+    }
+
+    fn remembers(&self, id: PredictionId, milestone: Milestone) -> bool {
+        self.milestones.get(&id).is_some_and(|known| *known >= milestone)
+    }
 }
 
 /// A flush that succeeded.
@@ -70,21 +103,9 @@ impl Flush {
 }
 
 impl Durability {
-    fn safe(&self) -> MutexGuard<'_, VecDeque<PredictionId>> {
-        // Nothing under the lock can leave it half changed.
+    fn safe(&self) -> MutexGuard<'_, Safe> {
+        // Nothing under the lock panics.
         self.shared.safe.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn remember(&self, id: PredictionId) {
-        let mut safe = self.safe();
-        if safe.len() == REMEMBERED {
-            safe.pop_front();
-        }
-        safe.push_back(id);
-    }
-
-    fn remembers(&self, id: PredictionId) -> bool {
-        self.safe().iter().rev().any(|safe| *safe == id)
     }
 }
 
@@ -128,20 +149,21 @@ impl Store {
         Ok(Flush { at: Instant::now(), runs_for: Duration::from_secs_f64(age.max(0.0)) })
     }
 
-    /// Returns when the end of a prediction, whose statement has returned, may be told to anybody.
-    pub(super) async fn until_end_is_safe(&self, id: PredictionId) -> Result<()> {
+    /// Returns when the create or the end of a prediction, whose statement has returned, may be told to anybody. Whoever reads
+    /// it later in this process need not wait.
+    pub(super) async fn until_safe(&self, id: PredictionId, milestone: Milestone) -> Result<()> {
         self.until_durable().await?;
-        self.durability.remember(id);
+        self.durability.safe().remember(id, milestone);
         Ok(())
     }
 
-    /// Returns when what is read of a prediction by its id may be told to anybody. An end can be read a moment before it is
-    /// safe; that it was made cannot, since nobody knows the id before.
+    /// Returns when what is read of a prediction by its id may be told to anybody. Both its end and that it was made can be read
+    /// a moment before they are safe: a client may have chosen the id, and so know it before.
     pub(super) async fn until_safe_to_tell(&self, row: Option<&Row>) -> Result<()> {
-        if row.is_some_and(|row| row.ended_lately && !self.durability.remembers(row.id.into())) {
-            self.until_durable().await?;
-        }
-        Ok(())
+        let Some((row, milestone)) = row.and_then(|row| Some((row, row.lately()?))) else { return Ok(()) };
+        let id = row.id.into();
+        let is_safe = self.durability.safe().remembers(id, milestone);
+        if is_safe { Ok(()) } else { self.until_safe(id, milestone).await }
     }
 }
 
@@ -155,5 +177,20 @@ mod tests {
         let at = written + Duration::from_secs(2);
         assert!(Flush { at, runs_for: Duration::from_secs(3) }.vouches_for(written));
         assert!(!Flush { at, runs_for: Duration::from_secs(1) }.vouches_for(written), "it started again in between");
+    }
+
+    #[test]
+    fn an_end_that_is_safe_says_so_of_the_create_and_not_the_other_way_round() {
+        let (made, ended) = (PredictionId::generate(), PredictionId::generate());
+        let mut safe = Safe::default();
+        safe.remember(made, Milestone::Created);
+        assert!(safe.remembers(made, Milestone::Created) && !safe.remembers(made, Milestone::Ended));
+        safe.remember(ended, Milestone::Ended);
+        safe.remember(ended, Milestone::Created);
+        assert!(safe.remembers(ended, Milestone::Created) && safe.remembers(ended, Milestone::Ended));
+        (1..REMEMBERED).for_each(|_| safe.remember(PredictionId::generate(), Milestone::Created));
+        assert!(!safe.remembers(made, Milestone::Created), "there is no room for it");
+        assert!(safe.remembers(ended, Milestone::Ended), "there is for those that came later");
+        assert_eq!((safe.order.len(), safe.milestones.len()), (REMEMBERED, REMEMBERED));
     }
 }

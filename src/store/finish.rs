@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{
     Error, Result, Store,
-    durable::without_waiting,
+    durable::{Milestone, without_waiting},
     ended::when_ended,
     predictions::{Row, columns, microseconds},
     queue::{Claim, DEADLINE_MESSAGE},
@@ -68,7 +68,7 @@ impl Store {
         let ended = self.ends.done(end, async |ends: &[End]| self.end_all(ends).await).await;
         let row =
             ended.unwrap_or_else(|| Err(Error::unknown("whoever ended it was given up")))?.ok_or(Error::LeaseLost)?;
-        self.until_end_is_safe(claim.id).await?;
+        self.until_safe(claim.id, Milestone::Ended).await?;
         metrics::prediction_ended(outcome.status().as_str(), claim.input.mode());
         metrics::charged(&claim.model, claim.key_id, cost.get());
         self.changes.announce_ended(claim.id, || {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     Error, Result, Store,
-    durable::without_waiting,
+    durable::{Milestone, without_waiting},
     ended::{ended_columns, when_ended},
     keyed::Keyed,
     together::Together,
@@ -32,6 +32,7 @@ macro_rules! columns {
         "id, account_id, dialect, model, version, raw_input, input, status, attempt, cancel_requested_at, price_nano, \
          device_us, cost_nano, output, failure_code, failure_message, logs, created_at, started_at, completed_at, \
          deadline, data_removed_at, time_limit_us, key_id, request_id, trace_parent, \
+         created_at > now() - interval '1 minute' as created_lately, \
          coalesce(completed_at > now() - interval '1 minute', false) as ended_lately"
     };
 }
@@ -99,7 +100,8 @@ pub(super) struct Row {
     pub(super) request_id: Option<String>,
     pub(super) trace_parent: Option<String>,
     /// So lately that it may not be on the disk: the database saves within seconds what nobody waits for.
-    pub(super) ended_lately: bool,
+    created_lately: bool,
+    ended_lately: bool,
 }
 
 impl Row {
@@ -109,6 +111,12 @@ impl Row {
 
     pub(super) const fn price(&self) -> PricePerSecond {
         PricePerSecond::new(self.price_nano)
+    }
+
+    /// What became of it so lately that it may not be on the disk.
+    pub(super) fn lately(&self) -> Option<Milestone> {
+        let created = self.created_lately.then_some(Milestone::Created);
+        self.ended_lately.then_some(Milestone::Ended).or(created)
     }
 }
 
@@ -321,11 +329,9 @@ impl Store {
         .await?;
         match row {
             Some(row) => {
-                match row.ended_lately {
-                    true => self.until_end_is_safe(id).await?,
-                    // It goes on, and its end is yet to be saved by whoever writes it.
-                    false => self.until_durable().await?,
-                }
+                // One that goes on has its end yet to be saved by whoever writes it.
+                let milestone = if row.ended_lately { Milestone::Ended } else { Milestone::Created };
+                self.until_safe(id, milestone).await?;
                 self.changes.announce_changed(id);
                 let prediction = Prediction::try_from(row)?;
                 if prediction.status.is_terminal() {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{
     Error, Result, Store,
-    durable::without_waiting,
+    durable::{Milestone, without_waiting},
     ended::{ended_columns, when_ended},
     outbox::{post_logs, post_started},
     predictions::{Row, columns, microseconds},
@@ -304,7 +304,7 @@ impl Store {
         match is_queued {
             true => self.changes.announce_queued(),
             false => {
-                self.until_end_is_safe(claim.id).await?;
+                self.until_safe(claim.id, Milestone::Ended).await?;
                 metrics::prediction_ended("canceled", claim.input.mode());
                 self.changes.announce_changed(claim.id);
             }

@@ -36,12 +36,12 @@ async fn end_elsewhere(prediction: &Prediction, pool: &PgPool) -> String {
     elsewhere(end, prediction.id, pool).await
 }
 
-/// Makes another like this one, with this idempotency key.
-async fn make_elsewhere(prediction: &Prediction, key: &str, pool: &PgPool) -> String {
+/// Makes another like this one, with this id and this idempotency key.
+async fn make_elsewhere(prediction: &Prediction, id: PredictionId, key: &str, pool: &PgPool) -> String {
     let make = format!(
         "insert into predictions
          select (jsonb_populate_record(predictions, jsonb_build_object(
-                     'id', gen_random_uuid(), 'idempotency_key', '{key}', 'request_hash', '\\x{hash}', 'created_at', now()
+                     'id', '{id}', 'idempotency_key', '{key}', 'request_hash', '\\x{hash}', 'created_at', now()
                  ))).*
          from predictions where id = $1",
         hash = "07".repeat(32)
@@ -90,12 +90,21 @@ async fn what_another_process_has_just_written_is_told_only_when_it_is_saved() {
     assert_eq!(queue.get(running.id).await.status, Status::Canceled);
     assert!(saved(end).await, "asked to end");
 
-    let end = make_elsewhere(&queue.create().await, "made elsewhere", &pool).await;
+    // Its id is its client's choice, who may ask for it before the create is answered.
+    let chosen = PredictionId::generate();
+    let end = make_elsewhere(&queue.create().await, chosen, "chosen", &pool).await;
+    assert_eq!(queue.get(chosen).await.status, Status::Queued);
+    assert!(saved(end).await, "read when it was just made");
+    let end = end_elsewhere(&queue.get(chosen).await, &pool).await;
+    assert_eq!(queue.get(chosen).await.status, Status::Canceled);
+    assert!(saved(end).await, "read when it had just ended");
+
+    let end = make_elsewhere(&queue.create().await, PredictionId::generate(), "made elsewhere", &pool).await;
     let idempotency = Idempotency { key: "made elsewhere".to_owned(), ..idempotency };
     assert!(queue.store.find_repeated(account, &idempotency).await.unwrap().is_some());
     assert!(saved(end).await, "made by the same request");
 
-    let end = make_elsewhere(&queue.create().await, "listed", &pool).await;
+    let end = make_elsewhere(&queue.create().await, PredictionId::generate(), "listed", &pool).await;
     assert!(!queue.store.list(account, &filter).await.unwrap().is_empty());
     assert!(saved(end).await, "listed when it was just made");
 
