@@ -73,7 +73,8 @@ mod tests {
 
     #[test]
     fn a_cause_that_its_error_already_tells_is_not_repeated() {
-        let error = anyhow::Error::from(store::Error::Unavailable(sqlx::Error::PoolTimedOut)).context("no database");
+        let error =
+            anyhow::Error::from(store::Error::Unavailable(sqlx::Error::PoolTimedOut.into())).context("no database");
         let text = describe(&error);
         assert_eq!(text.matches("pool timed out").count(), 1, "{text}");
     }

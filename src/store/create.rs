@@ -7,6 +7,7 @@ use sqlx::{FromRow as _, Row as _, postgres::PgRow, types::Json};
 use super::{
     Error, Result, Store,
     durable::{Milestone, without_waiting},
+    grouped::all_or_each,
     outbox::keep_webhooks,
     predictions::{Row, columns, microseconds},
 };
@@ -42,7 +43,7 @@ impl Entry {
 }
 
 /// The row of a prediction that was created, or nothing if it was not.
-pub(super) type Created = Result<Option<PgRow>>;
+pub(super) type Created = Option<PgRow>;
 
 impl Store {
     /// Puts a prediction in the queue, holds what it may cost and keeps its webhook, in one statement, which does so for all
@@ -59,7 +60,7 @@ impl Store {
             let creates = self.creates.place(new.account_id);
             let created = creates.done(entry, async |entries: &[Entry]| self.create_all(entries).await).await;
             drop(creates);
-            match created.unwrap_or_else(|| Err(Error::unknown("whoever created it was given up"))) {
+            match created {
                 Ok(Some(row)) => {
                     self.until_safe(new.id, Milestone::Created).await?;
                     self.changes.announce_queued();
@@ -89,29 +90,14 @@ impl Store {
         }
     }
 
-    /// Creates them together; or, if the database refuses that, each alone, so that only those fail that it refuses.
-    async fn create_all(&self, entries: &[Entry]) -> Vec<Created> {
+    /// What came of each. Of those with the same id one is enough.
+    async fn create_all(&self, entries: &[Entry]) -> Vec<Result<Created>> {
         let mut ids = HashSet::new();
-        // Of those with the same id one is enough.
         let are_firsts: Vec<bool> = entries.iter().map(|entry| ids.insert(entry.new.id)).collect();
         let firsts = entries.iter().zip(&are_firsts).filter(|(_, is_first)| **is_first).map(|(entry, _)| entry);
         let firsts: Vec<&Entry> = firsts.collect();
-        let mut created = match self.insert(&firsts).await {
-            Ok(rows) => rows.into_iter().map(Ok).collect(),
-            Err(error) if firsts.len() == 1 => vec![Err(error)],
-            // Perhaps it was done all the same.
-            Err(Error::Unavailable(error)) if error.as_database_error().is_none() => {
-                firsts.iter().map(|_| Err(Error::unknown(&error.to_string()))).collect()
-            }
-            Err(_) => {
-                let mut created = Vec::with_capacity(firsts.len());
-                for entry in firsts {
-                    created.push(self.insert(&[entry]).await.map(|mut rows| rows.pop().flatten()));
-                }
-                created
-            }
-        }
-        .into_iter();
+        let created = all_or_each(&firsts, async |entries: &[&Entry]| self.insert(entries).await).await;
+        let mut created = created.into_iter();
         let created = are_firsts.into_iter().map(|is_first| is_first.then(|| created.next()).flatten());
         created.map(|created| created.unwrap_or(Ok(None))).collect()
     }
@@ -121,7 +107,7 @@ impl Store {
     /// Who pays is looked at twice: first without a lock, so that most refusals leave no trace, then by the updates at the
     /// end, which lock what they change for the shortest time and undo the whole statement if there is too little. It does
     /// not wait for the disk with these locks in its hands.
-    async fn insert(&self, entries: &[&Entry]) -> Result<Vec<Option<PgRow>>> {
+    async fn insert(&self, entries: &[&Entry]) -> Result<Vec<Created>> {
         macro_rules! all {
             ($value:expr) => {
                 entries.iter().map($value).collect::<Vec<_>>()
@@ -258,7 +244,7 @@ impl Store {
         .bind(entries.len() as i64)
         .fetch_all(&self.pool)
         .await?;
-        let mut created: Vec<Option<PgRow>> = entries.iter().map(|_| None).collect();
+        let mut created: Vec<Created> = entries.iter().map(|_| None).collect();
         for row in rows {
             let place: i64 = row.try_get("told_place")?;
             if let Some(created) = usize::try_from(place - 1).ok().and_then(|index| created.get_mut(index)) {

@@ -7,6 +7,7 @@ use super::{
     Error, Result, Store,
     durable::{Milestone, without_waiting},
     ended::when_ended,
+    grouped::all_or_each,
     predictions::{Row, columns, microseconds},
     queue::{Claim, DEADLINE_MESSAGE},
 };
@@ -31,7 +32,7 @@ pub(super) struct End {
 }
 
 /// The row of a prediction that was ended, or nothing if it was not to be ended by this claim.
-pub(super) type Ended = Result<Option<PgRow>>;
+pub(super) type Ended = Option<PgRow>;
 
 impl End {
     /// Time beyond the prediction's limit is not billed, so that it costs no more than was held.
@@ -65,9 +66,8 @@ impl Store {
     pub async fn finish(&self, claim: &Claim, outcome: &Outcome, logs: &str) -> Result<NanoUsd> {
         let end = End::of(claim, outcome, logs);
         let cost = end.cost;
-        let ended = self.ends.done(end, async |ends: &[End]| self.end_all(ends).await).await;
-        let row =
-            ended.unwrap_or_else(|| Err(Error::unknown("whoever ended it was given up")))?.ok_or(Error::LeaseLost)?;
+        let end_all = async |ends: &[End]| all_or_each(ends, async |ends: &[End]| self.end(ends).await).await;
+        let row = self.ends.done(end, end_all).await?.ok_or(Error::LeaseLost)?;
         self.until_safe(claim.id, Milestone::Ended).await?;
         metrics::prediction_ended(outcome.status().as_str(), claim.input.mode());
         metrics::charged(&claim.model, claim.key_id, cost.get());
@@ -79,27 +79,9 @@ impl Store {
         Ok(cost)
     }
 
-    /// Ends them together; or, if the database refuses that, each alone, so that only those fail that it refuses.
-    async fn end_all(&self, ends: &[End]) -> Vec<Ended> {
-        match self.end(ends).await {
-            Ok(rows) => rows.into_iter().map(Ok).collect(),
-            Err(error) if ends.len() == 1 => vec![Err(error)],
-            // Perhaps it was done all the same.
-            Err(Error::Unavailable(error)) => ends.iter().map(|_| Err(Error::unknown(&error.to_string()))).collect(),
-            Err(_) => {
-                let mut ended = Vec::with_capacity(ends.len());
-                for end in ends {
-                    let alone = self.end(std::slice::from_ref(end)).await;
-                    ended.push(alone.map(|mut rows| rows.pop().flatten()));
-                }
-                ended
-            }
-        }
-    }
-
     /// The row of each that was still in the hands of who held it. They are locked in the order of their ids first: leases
     /// are renewed for several at a time, too.
-    async fn end(&self, ends: &[End]) -> Result<Vec<Option<PgRow>>> {
+    async fn end(&self, ends: &[End]) -> Result<Vec<Ended>> {
         let rows = sqlx::query(concat!(
             "with told as materialized (
                  select * from unnest($1::uuid[], $2::int[], $3::uuid[], $4::text[], $5::jsonb[], $6::text[], $7::text[],
@@ -154,7 +136,7 @@ impl Store {
         .bind(ends.len() as i64)
         .fetch_all(&self.pool)
         .await?;
-        let mut ended: Vec<Option<PgRow>> = ends.iter().map(|_| None).collect();
+        let mut ended: Vec<Ended> = ends.iter().map(|_| None).collect();
         for row in rows {
             // Of two that hold the same attempt, which only a crash of the database can bring about, this is the one.
             let place: i64 = row.try_get("told_place")?;

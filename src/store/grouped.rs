@@ -2,9 +2,14 @@
 //!
 //! Whoever comes alone waits for nobody. The busier the database is, the more share a statement, and the less each costs it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    slice,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use tokio::sync::oneshot;
+
+use super::{Error, Result};
 
 /// Those of this process who want the same done, each for an item of its own. Cheap to clone.
 #[derive(Debug)]
@@ -23,7 +28,7 @@ struct Shared<I, A> {
 #[derive(Debug)]
 struct Waiting<I, A> {
     item: I,
-    told: oneshot::Sender<A>,
+    told: oneshot::Sender<Result<A>>,
 }
 
 impl<I, A> Default for Grouped<I, A> {
@@ -41,15 +46,15 @@ impl<I, A> Clone for Grouped<I, A> {
 impl<I, A> Grouped<I, A> {
     /// What `ask` answers for this item, among the items of all who wait by then. It answers each in its order.
     ///
-    /// `None` if whoever asked was given up in the middle of it: it may be done or not.
-    pub(super) async fn done(&self, item: I, ask: impl AsyncFnOnce(&[I]) -> Vec<A>) -> Option<A> {
+    /// [`Error::Unavailable`] if whoever asked was given up in the middle of it: it may be done or not.
+    pub(super) async fn done(&self, item: I, ask: impl AsyncFnOnce(&[I]) -> Vec<Result<A>>) -> Result<A> {
         let (told, mut answer) = oneshot::channel();
         self.waiting().push(Waiting { item, told });
         let asking = self.shared.asking.lock().await;
         // By the one before.
         match answer.try_recv() {
-            Ok(answer) => return Some(answer),
-            Err(oneshot::error::TryRecvError::Closed) => return None,
+            Ok(answer) => return answer,
+            Err(oneshot::error::TryRecvError::Closed) => return Err(Error::given_up()),
             Err(oneshot::error::TryRecvError::Empty) => {}
         }
         let mut waiting = std::mem::take(&mut *self.waiting());
@@ -61,7 +66,7 @@ impl<I, A> Grouped<I, A> {
             let _ = told.send(answer);
         }
         drop(asking);
-        answer.try_recv().ok()
+        answer.try_recv().unwrap_or_else(|_| Err(Error::given_up()))
     }
 
     fn waiting(&self) -> MutexGuard<'_, Vec<Waiting<I, A>>> {
@@ -70,14 +75,36 @@ impl<I, A> Grouped<I, A> {
     }
 }
 
+/// What `ask` answers for each of these items, in their order. Asks for all at once; or, if the database refuses that, for
+/// each alone, so that only those fail that it refuses. If it never answered, nobody knows what was done, and each is told so.
+pub(super) async fn all_or_each<I, A>(items: &[I], ask: impl AsyncFn(&[I]) -> Result<Vec<A>>) -> Vec<Result<A>> {
+    match ask(items).await {
+        Ok(answers) => answers.into_iter().map(Ok).collect(),
+        Err(error) if items.len() > 1 && error.may_be_of_one() => {
+            let mut answers = Vec::with_capacity(items.len());
+            for item in items {
+                match ask(slice::from_ref(item)).await {
+                    Ok(answer) => answers.extend(answer.into_iter().map(Ok)),
+                    Err(error) => answers.push(Err(error)),
+                }
+            }
+            answers
+        }
+        Err(error) => items.iter().map(|_| Err(error.clone())).collect(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::future::pending;
+    use std::{
+        future::pending,
+        sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    };
 
     use super::*;
 
-    async fn doubled(items: &[u32]) -> Vec<(u32, usize)> {
-        items.iter().map(|item| (2 * item, items.len())).collect()
+    async fn doubled(items: &[u32]) -> Vec<Result<(u32, usize)>> {
+        items.iter().map(|item| Ok((2 * item, items.len()))).collect()
     }
 
     /// Returns when so many wait.
@@ -90,7 +117,7 @@ mod tests {
     #[tokio::test]
     async fn those_who_come_meanwhile_are_asked_for_at_once_and_each_is_told_its_own() {
         let grouped = Grouped::default();
-        assert_eq!(grouped.done(7, doubled).await, Some((14, 1)), "alone");
+        assert_eq!(grouped.done(7, doubled).await.expect("asked"), (14, 1), "alone");
         let asking = grouped.shared.asking.lock().await;
         let waiting: Vec<_> = (0..5)
             .map(|item| {
@@ -102,7 +129,7 @@ mod tests {
         drop(asking);
         for waiting in waiting {
             let (item, answer) = waiting.await.expect("no panic");
-            assert_eq!(answer, Some((2 * item, 5)));
+            assert_eq!(answer.expect("asked"), (2 * item, 5));
         }
     }
 
@@ -134,7 +161,23 @@ mod tests {
         // It has taken both by now.
         gives_up.abort();
         gives_up.await.expect_err("given up");
-        assert_eq!(follows.await.expect("no panic"), None, "nobody knows what became of it");
-        assert_eq!(grouped.done(4, doubled).await, Some((8, 1)));
+        let unknown = follows.await.expect("no panic");
+        assert!(matches!(unknown, Err(Error::Unavailable(_))), "nobody knows what became of it: {unknown:?}");
+        assert_eq!(grouped.done(4, doubled).await.expect("asked"), (8, 1));
+    }
+
+    #[tokio::test]
+    async fn what_was_never_answered_is_not_asked_again_and_each_is_told_why() {
+        let asked = AtomicUsize::new(0);
+        let cut = async |_: &[u32]| -> Result<Vec<u32>> {
+            asked.fetch_add(1, Relaxed);
+            Err(sqlx::Error::PoolTimedOut.into())
+        };
+        let answers = all_or_each(&[1, 2, 3], cut).await;
+        assert_eq!((answers.len(), asked.load(Relaxed)), (3, 1));
+        for answer in answers {
+            let Err(Error::Unavailable(cause)) = answer else { panic!("{answer:?}") };
+            assert!(matches!(*cause, sqlx::Error::PoolTimedOut), "{cause}");
+        }
     }
 }

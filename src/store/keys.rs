@@ -5,14 +5,11 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use sqlx::{Connection, Executor, FromRow, Postgres};
 
-use super::{Error, Result, Store, predictions::microseconds};
+use super::{Error, Result, Store, grouped::all_or_each, predictions::microseconds};
 use crate::domain::{ApiKey, Budget, Caller, KeyRecord, NanoUsd, NewKey, Period, Scope, Scopes};
 
 /// Held by who makes the first key.
 const FIRST_KEY: i64 = 0x66697273746b6579;
-
-/// The key that was asked for, if there is one.
-pub(super) type Found = Result<Option<StoredKey>>;
 
 /// What the database knows of a key that can still be used.
 #[derive(Clone, Debug, FromRow)]
@@ -155,12 +152,13 @@ impl Store {
     /// Anybody may make up keys, so all who ask at a time share a statement: however many they are, the rest of the
     /// connections are for those who were let in. To be asked to the end: what is given up is lost to all who share it.
     pub async fn find_key(&self, lookup: &str) -> Result<Option<StoredKey>> {
-        let found = self.key_finds.done(lookup.to_owned(), async |lookups: &[String]| self.find_keys(lookups).await);
-        found.await.unwrap_or_else(|| Err(Error::unknown("whoever asked for it was given up")))
+        let find_all =
+            async |lookups: &[String]| all_or_each(lookups, async |some: &[_]| self.find_keys(some).await).await;
+        self.key_finds.done(lookup.to_owned(), find_all).await
     }
 
-    async fn find_keys(&self, lookups: &[String]) -> Vec<Found> {
-        let keys: Result<Vec<StoredKey>, sqlx::Error> = sqlx::query_as(
+    async fn find_keys(&self, lookups: &[String]) -> Result<Vec<Option<StoredKey>>> {
+        let keys: Vec<StoredKey> = sqlx::query_as(
             "select lookup as asked, account_id, id, hash, scopes
              from api_keys
              where lookup = any($1) and revoked_at is null and (expires_at is null or expires_at > now())
@@ -172,15 +170,9 @@ impl Store {
         )
         .bind(lookups)
         .fetch_all(&self.pool)
-        .await;
-        match keys.map_err(Error::from) {
-            Ok(keys) => {
-                let keys: HashMap<_, _> = keys.into_iter().map(|key| (key.asked.clone(), key)).collect();
-                lookups.iter().map(|lookup| Ok(keys.get(lookup).cloned())).collect()
-            }
-            Err(Error::Unavailable(error)) => lookups.iter().map(|_| Err(Error::unknown(&error.to_string()))).collect(),
-            Err(error) => lookups.iter().map(|_| Err(Error::Unreadable(error.to_string()))).collect(),
-        }
+        .await?;
+        let keys: HashMap<_, _> = keys.into_iter().map(|key| (key.asked.clone(), key)).collect();
+        Ok(lookups.iter().map(|lookup| keys.get(lookup).cloned()).collect())
     }
 
     /// Every key, oldest first.

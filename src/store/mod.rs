@@ -38,7 +38,12 @@ mod usage;
 mod webhooks;
 mod workers;
 
-use std::{str::FromStr, sync::LazyLock, time::Duration};
+use std::{
+    borrow::Cow,
+    str::FromStr,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use sqlx::{
     ConnectOptions as _, Connection as _, PgConnection, PgPool,
@@ -55,7 +60,7 @@ use self::{
     keyed::Keyed,
     predictions::Reads,
     pulse::{Pulse, promptly},
-    settle::{Settled, Settlement},
+    settle::Settlement,
     turns::Turns,
 };
 use crate::domain::Shortage;
@@ -106,10 +111,10 @@ pub struct Store {
     changes: Changes,
     turns: Turns,
     durability: Durability,
-    key_finds: Grouped<String, keys::Found>,
+    key_finds: Grouped<String, Option<StoredKey>>,
     creates: Keyed<i64, Grouped<Entry, Created>>,
     ends: Grouped<End, Ended>,
-    settlements: Grouped<Settlement, Settled>,
+    settlements: Grouped<Settlement, bool>,
     reads: Reads,
     seal: Seal,
 }
@@ -129,8 +134,8 @@ pub struct Settings {
     pub seal: Seal,
 }
 
-/// What can go wrong with a statement.
-#[derive(Debug, thiserror::Error)]
+/// What can go wrong with a statement. Those who have shared one are told the same.
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The claim was taken away: its lease ran out, its worker was thought dead, or the prediction ended. The result
     /// at hand must be dropped.
@@ -144,7 +149,7 @@ pub enum Error {
     Unsealable(&'static str),
     /// The database cannot be reached or is overloaded; trying again later may help.
     #[error("the database is unavailable: {0}")]
-    Unavailable(#[source] sqlx::Error),
+    Unavailable(#[source] Arc<sqlx::Error>),
     /// The account or the key may not spend what was to be spent.
     #[error(transparent)]
     Refused(Shortage),
@@ -153,16 +158,27 @@ pub enum Error {
     OverLimit,
     /// Anything else the database says.
     #[error("the database refused a statement: {0}")]
-    Database(#[source] sqlx::Error),
+    Database(#[source] Arc<sqlx::Error>),
     /// The schema could not be brought up to date.
     #[error("the database could not be migrated: {0}")]
-    Migrate(#[source] MigrateError),
+    Migrate(#[source] Arc<MigrateError>),
 }
 
 impl Error {
-    /// The database may have done it or not.
-    fn unknown(why: &str) -> Self {
-        Self::Unavailable(sqlx::Error::Io(std::io::Error::other(why.to_owned())))
+    /// Whoever asked for several was given up in the middle of it: the database may have done it or not.
+    fn given_up() -> Self {
+        sqlx::Error::Io(std::io::Error::other("whoever asked the database was given up")).into()
+    }
+
+    /// Whether the database has answered that nothing was done, for a reason that may lie in one of several rows: a
+    /// constraint, a limit, a deadlock. One that is itself in trouble would say the same of each.
+    fn may_be_of_one(&self) -> bool {
+        match self {
+            Self::OverLimit => true,
+            Self::Database(error) => error.as_database_error().is_some(),
+            Self::Unavailable(error) => code(error).is_some_and(|code| code.starts_with(UNDONE)),
+            _ => false,
+        }
     }
 }
 
@@ -174,8 +190,18 @@ impl From<sqlx::Error> for Error {
         if error.as_database_error().is_some_and(is_over_limit) {
             return Self::OverLimit;
         }
-        if is_passing(&error) || is_ahead(&error) { Self::Unavailable(error) } else { Self::Database(error) }
+        let is_passing = is_passing(&error) || is_ahead(&error);
+        let error = Arc::new(error);
+        if is_passing { Self::Unavailable(error) } else { Self::Database(error) }
     }
+}
+
+/// The class of what the database undid because of others: deadlocks.
+const UNDONE: &str = "40";
+
+/// What the database calls an error, if it is one of its own.
+fn code(error: &sqlx::Error) -> Option<Cow<'_, str>> {
+    error.as_database_error().and_then(|database| database.code())
 }
 
 /// Whether trying again later may help. Classes 53 (out of resources), 57 (shutting down, statement timeout), 08 (connection)
@@ -187,7 +213,7 @@ fn is_passing(error: &sqlx::Error) -> bool {
         sqlx::Error::Database(database) => {
             let is_standby = |code: &str| code == "0A000" && database.message().contains("during recovery");
             database.code().is_some_and(|code| {
-                ["53", "57", "08", "40", "25006"].iter().any(|class| code.starts_with(class)) || is_standby(&code)
+                ["53", "57", "08", UNDONE, "25006"].iter().any(|class| code.starts_with(class)) || is_standby(&code)
             })
         }
         _ => false,
@@ -196,23 +222,20 @@ fn is_passing(error: &sqlx::Error) -> bool {
 
 /// Whether a table, column or function is not there yet: a server answers while it or another one brings the schema up to date.
 fn is_ahead(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|database| database.code());
-    code.is_some_and(|code| ["42P01", "42703", "42883"].contains(&&*code))
+    code(error).is_some_and(|code| ["42P01", "42703", "42883"].contains(&&*code))
 }
 
 impl From<MigrateError> for Error {
     fn from(error: MigrateError) -> Self {
         // Somebody who cancels a migration (57014) does not want it begun again.
-        let is_canceled = |error: &sqlx::Error| {
-            error.as_database_error().is_some_and(|database| database.code().as_deref() == Some("57014"))
-        };
+        let is_canceled = |error: &sqlx::Error| code(error).as_deref() == Some("57014");
         match error {
             MigrateError::Execute(inner) | MigrateError::ExecuteMigration(inner, _)
                 if is_passing(&inner) && !is_canceled(&inner) =>
             {
-                Self::Unavailable(inner)
+                Self::Unavailable(Arc::new(inner))
             }
-            other => Self::Migrate(other),
+            other => Self::Migrate(Arc::new(other)),
         }
     }
 }

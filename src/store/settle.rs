@@ -1,10 +1,10 @@
 //! What came of telling a webhook's receiver: an attempt, and what follows from it.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use uuid::Uuid;
 
-use super::{DueWebhook, Error, Result, Store, durable::without_waiting, predictions::microseconds};
+use super::{DueWebhook, Result, Store, durable::without_waiting, grouped::all_or_each, predictions::microseconds};
 
 /// How an attempt went.
 #[derive(Clone, Debug, Default)]
@@ -59,9 +59,6 @@ pub(super) struct Settlement {
     verdict: WebhookVerdict,
 }
 
-/// Whether it was still held.
-pub(super) type Settled = Result<bool>;
-
 impl Store {
     /// Notes how an attempt went and what follows, in one statement, which does so for all that this process has to note by
     /// then. Returns `false`, and has changed nothing, if the lease was lost to another process meanwhile. A note that a
@@ -73,34 +70,14 @@ impl Store {
         verdict: WebhookVerdict,
     ) -> Result<bool> {
         let settlement = Settlement { id: due.id, number: due.attempt, attempt: attempt.clone(), verdict };
-        let settled = self.settlements.done(settlement, async |all: &[Settlement]| self.settle_all(all).await).await;
-        settled.unwrap_or_else(|| Err(Error::unknown("whoever noted it was given up")))
+        let settle_all = async |all: &[Settlement]| all_or_each(all, async |some: &[_]| self.settle(some).await).await;
+        self.settlements.done(settlement, settle_all).await
     }
 
-    /// Notes them together; or, if the database refuses that, each alone, so that only those fail that it refuses.
-    async fn settle_all(&self, settlements: &[Settlement]) -> Vec<Settled> {
-        match self.settle(settlements).await {
-            Ok(settled) => settlements.iter().map(|one| Ok(settled.contains(&one.id))).collect(),
-            Err(error) if settlements.len() == 1 => vec![Err(error)],
-            // Perhaps it was done all the same.
-            Err(Error::Unavailable(error)) => {
-                settlements.iter().map(|_| Err(Error::unknown(&error.to_string()))).collect()
-            }
-            Err(_) => {
-                let mut settled = Vec::with_capacity(settlements.len());
-                for one in settlements {
-                    let alone = self.settle(std::slice::from_ref(one)).await;
-                    settled.push(alone.map(|settled| !settled.is_empty()));
-                }
-                settled
-            }
-        }
-    }
-
-    /// Which of them were still held.
-    async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Uuid>> {
+    /// Whether each of them was still held.
+    async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<bool>> {
         let attempts = || settlements.iter().map(|one| &one.attempt);
-        Ok(sqlx::query_scalar(concat!(
+        let settled: HashSet<Uuid> = sqlx::query_scalar(concat!(
             "with told as materialized (
                  select * from unnest($1::uuid[], $2::int[], $3::text[], $4::bigint[], $5::bigint[], $6::smallint[],
                                       $7::text[], $8::text[], $9::bool[])
@@ -148,6 +125,9 @@ impl Store {
         .bind(settlements.iter().map(|one| one.verdict == WebhookVerdict::Gone).collect::<Vec<_>>())
         .bind(settlements.len() as i64)
         .fetch_all(&self.pool)
-        .await?)
+        .await?
+        .into_iter()
+        .collect();
+        Ok(settlements.iter().map(|one| settled.contains(&one.id)).collect())
     }
 }

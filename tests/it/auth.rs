@@ -1,7 +1,7 @@
 //! Keys: who gets in, and that one owner's predictions do not exist for another.
 
-use fourstep::{domain::ApiKey, service};
-use futures_util::{StreamExt, stream};
+use fourstep::{domain::ApiKey, service, store};
+use futures_util::{StreamExt, future::join_all, stream};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 use sqlx::PgPool;
@@ -239,4 +239,15 @@ async fn keys_that_were_made_up_take_one_connection_however_many_there_are(pool:
     for refused in refused {
         assert!(matches!(refused.await.unwrap(), Err(service::Error::Unauthorized)));
     }
+}
+
+#[sqlx::test]
+async fn a_key_that_the_database_cannot_even_look_for_takes_no_other_with_it(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let known = ApiKey::parse(&app.key).unwrap();
+    // No text of Postgres' can hold the third.
+    let finds = [known.lookup(), "unknown", "\0", known.lookup()].map(|lookup| app.store.find_key(lookup));
+    let [first, unknown, refused, last] = join_all(finds).await.try_into().unwrap();
+    assert!(first.unwrap().is_some() && unknown.unwrap().is_none() && last.unwrap().is_some());
+    assert!(matches!(refused, Err(store::Error::Database(_))), "{refused:?}");
 }

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::{
     ledger::usual_key,
     queue::{MODEL, Queue, succeeded},
-    support::{TestApp, id},
+    support::{TestApp, deadlock_when, id},
 };
 
 const LEASE: Duration = Duration::from_secs(60);
@@ -109,6 +109,34 @@ async fn one_that_the_database_refuses_takes_no_other_with_it(pool: PgPool) {
         assert_eq!(ended.is_ok(), index != 13, "{index}: {ended:?}");
     }
     assert_eq!(queue.get(claims[13].id).await.status, Status::Processing);
+    assert_clean(&queue.store).await;
+}
+
+/// A database that names a deadlock has undone the statement: it is known that nobody of those who shared it has ended.
+#[sqlx::test]
+async fn a_deadlock_of_one_takes_no_other_with_it(pool: PgPool) {
+    let queue = Queue::new(pool.clone()).await;
+    deadlock_when(&pool, "predictions", "new.logs = 'victim'").await;
+    let worker = Uuid::new_v4();
+    let mut claims = Vec::new();
+    for _ in 0..20 {
+        create(&queue, queue.caller).await;
+        claims.push(claim(&queue.store, worker).await);
+    }
+    let store = &queue.store;
+    let ended = join_all(claims.iter().enumerate().map(async |(index, claim)| {
+        let logs = if index == 13 { "victim" } else { "" };
+        store.finish(claim, &succeeded(), logs).await
+    }))
+    .await;
+    for (index, ended) in ended.iter().enumerate() {
+        match ended {
+            Ok(_) => assert_ne!(index, 13),
+            Err(error) => assert!(index == 13 && matches!(error, Error::Unavailable(_)), "{index}: {error}"),
+        }
+    }
+    let told = format!("{:#}", anyhow::Error::from(ended.into_iter().nth(13).unwrap().unwrap_err()));
+    assert!(told.contains("a deadlock"), "{told}");
     assert_clean(&queue.store).await;
 }
 

@@ -13,7 +13,7 @@ use fourstep::{
 use image::{ImageFormat, RgbImage};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
-use sqlx::{PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -280,4 +280,15 @@ pub(crate) fn bucket_at(listener: &TcpListener) -> Artifacts {
         credentials: Some(Credentials { id, secret, token: None }),
     })
     .unwrap()
+}
+
+/// Lets updates of a table fail as those that are chosen to end a deadlock.
+pub(crate) async fn deadlock_when(pool: &PgPool, table: &str, condition: &str) {
+    let rule = format!(
+        "create function deadlock() returns trigger language plpgsql as $$ begin
+             raise exception 'a deadlock' using errcode = 'deadlock_detected';
+         end $$;
+         create trigger deadlock before update on {table} for each row when ({condition}) execute function deadlock()"
+    );
+    sqlx::raw_sql(AssertSqlSafe(rule)).execute(pool).await.unwrap();
 }

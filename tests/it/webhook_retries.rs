@@ -8,8 +8,10 @@ use axum::{
 };
 use fourstep::{
     domain::ApiKey,
+    store::WebhookVerdict,
     webhook::{self, Schedule},
 };
+use futures_util::future::join_all;
 use serde_json::json;
 use sqlx::PgPool;
 use tokio::{
@@ -20,7 +22,7 @@ use tokio::{
 use crate::{
     delivering::impatient,
     receiver::{Receiver, Reply, SECRET},
-    support::{PATIENCE, TestApp, eventually, id},
+    support::{PATIENCE, TestApp, deadlock_when, eventually, id},
 };
 
 #[sqlx::test]
@@ -181,8 +183,7 @@ async fn a_delivery_whose_process_died_is_made_by_another(pool: PgPool) {
     assert_eq!(receiver.next().await.header("webhook-id"), lost.id.to_string());
     eventually("it is noted", async || app.state(&id).await == "delivered").await;
     // The one that was taken for dead comes too late to say anything.
-    let verdict = fourstep::store::WebhookVerdict::Failed;
-    assert!(!app.store.settle_webhook(lost, &Default::default(), verdict).await.unwrap());
+    assert!(!app.store.settle_webhook(lost, &Default::default(), WebhookVerdict::Failed).await.unwrap());
     assert_eq!(app.state(&id).await, "delivered");
 }
 
@@ -321,4 +322,30 @@ async fn after_ten_minutes_of_every_trouble_everything_is_told(pool: PgPool) {
     }
     assert!(clock < 2 * DOWN, "told {clock} seconds after it went down");
     assert!(tokio::time::timeout(Duration::ZERO, canary.accept()).await.is_err(), "the redirect was followed");
+}
+
+/// A database that names a deadlock has undone the statement: it is known that nothing of those who shared it was noted.
+#[sqlx::test]
+async fn a_deadlock_of_one_note_takes_no_other_with_it(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let receiver = Receiver::start().await;
+    let mut ids = Vec::new();
+    for _ in 0..10 {
+        ids.push(app.create_hooked(&receiver).await);
+        app.run_one().await;
+    }
+    let due = app.store.claim_webhooks(10, 10, 10, Duration::from_secs(60)).await.unwrap();
+    assert_eq!(due.len(), ids.len());
+    let victim = due[7].prediction.id;
+    deadlock_when(&app.pool, "webhook_deliveries", &format!("new.prediction_id = '{victim}'")).await;
+    let settle = async |due| app.store.settle_webhook(due, &Default::default(), WebhookVerdict::Delivered).await;
+    let settled = join_all(due.iter().map(settle)).await;
+    for (due, settled) in due.iter().zip(settled) {
+        match settled {
+            Ok(is_held) => assert!(is_held && due.prediction.id != victim),
+            Err(error) => assert!(due.prediction.id == victim, "{error}"),
+        }
+        let state = if due.prediction.id == victim { "pending" } else { "delivered" };
+        assert_eq!(app.state(&due.prediction.id.to_string()).await, state);
+    }
 }
