@@ -1,10 +1,8 @@
 //! Accounts and keys as their operator sees and makes them.
 
-use std::{fmt, str::FromStr};
-
 use chrono::{DateTime, Utc};
 
-use super::{NanoUsd, Period, Scopes};
+use super::{NanoUsd, Period, Scopes, words::words};
 
 /// What an account may spend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,32 +13,9 @@ pub enum AccountMode {
     Prepaid,
 }
 
-impl AccountMode {
+words! {
     /// The word in the database, on the command line and in answers.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Unlimited => "unlimited",
-            Self::Prepaid => "prepaid",
-        }
-    }
-}
-
-impl fmt::Display for AccountMode {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.as_str())
-    }
-}
-
-impl FromStr for AccountMode {
-    type Err = &'static str;
-
-    fn from_str(word: &str) -> Result<Self, Self::Err> {
-        match word {
-            "unlimited" => Ok(Self::Unlimited),
-            "prepaid" => Ok(Self::Prepaid),
-            _ => Err("an account is unlimited or prepaid"),
-        }
-    }
+    AccountMode { Unlimited = "unlimited", Prepaid = "prepaid" }
 }
 
 /// What a key may spend, and how long that has to last.

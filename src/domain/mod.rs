@@ -19,6 +19,7 @@ mod upload;
 mod usage;
 mod webhook;
 mod webhook_log;
+mod words;
 mod work;
 
 pub use account::{AccountMode, AccountRecord, Budget, KeyRecord, NewKey};
@@ -28,14 +29,15 @@ pub use input::{FaceDefaults, Input, InvalidField, InvalidInput, OutputFormat, S
 pub use model::{Catalog, CatalogError, InputLimits, Model, WeightFile};
 pub use prediction::{
     Artifact, Dialect, Failure, FailureCode, Idempotency, NewPrediction, Outcome, Prediction, PredictionId, QueuePlace,
-    Safety, Status, UnknownWord,
+    Safety, Status,
 };
 pub use progress::Progress;
 pub use raw_input::check_raw_input;
-pub use scope::{CHECKER_KEPT, Scope, Scopes, UnknownScope};
+pub use scope::{CHECKER_KEPT, Scope, Scopes};
 pub use shortage::{Period, Shortage};
 pub use start_image::{ImageSource, size_from_image};
 pub use upload::{Checksums, NewFile, NewUpload, OwnFile, Upload, UploadId};
 pub use usage::{Usage, UsageGroup, UsageQuery};
 pub use webhook::{NewWebhook, SigningSecret, Webhook, WebhookEvent, WebhookRequest, WebhookSecret, parse_events};
 pub use webhook_log::{DeliveryState, MadeAttempt, WebhookDelivery, WebhookLog};
+pub use words::UnknownWord;

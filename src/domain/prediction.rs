@@ -16,7 +16,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Input, NanoUsd, NewWebhook, PricePerSecond};
+use super::{Input, NanoUsd, NewWebhook, PricePerSecond, words::words};
 
 /// The public id of a prediction, one string on every face.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -72,43 +72,21 @@ pub enum Status {
     Canceled,
 }
 
-impl Status {
-    /// Every status, in the order of life.
-    pub const ALL: [Self; 5] = [Self::Queued, Self::Processing, Self::Succeeded, Self::Failed, Self::Canceled];
-
+words! {
     /// The word used in the database and in logs.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Queued => "queued",
-            Self::Processing => "processing",
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::Canceled => "canceled",
-        }
+    Status {
+        Queued = "queued",
+        Processing = "processing",
+        Succeeded = "succeeded",
+        Failed = "failed",
+        Canceled = "canceled",
     }
+}
 
+impl Status {
     /// Whether the prediction will never change again.
     pub const fn is_terminal(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Canceled)
-    }
-}
-
-impl FromStr for Status {
-    type Err = UnknownWord;
-
-    fn from_str(word: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|status| status.as_str() == word).ok_or_else(|| UnknownWord(word.to_owned()))
-    }
-}
-
-/// A stored word that none of our enums knows: the row was written by a newer version.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown word {0:?}")]
-pub struct UnknownWord(String);
-
-impl UnknownWord {
-    pub(super) fn new(word: &str) -> Self {
-        Self(word.to_owned())
     }
 }
 
@@ -125,30 +103,15 @@ pub enum Dialect {
     OpenAi,
 }
 
-impl Dialect {
-    const ALL: [Self; 4] = [Self::Native, Self::Replicate, Self::Eachlabs, Self::OpenAi];
-
+words! {
     /// The word used in the database and in logs.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Native => "native",
-            Self::Replicate => "replicate",
-            Self::Eachlabs => "eachlabs",
-            Self::OpenAi => "openai",
-        }
-    }
+    Dialect { Native = "native", Replicate = "replicate", Eachlabs = "eachlabs", OpenAi = "openai" }
+}
 
+impl Dialect {
     /// Whether a cancel costs nothing even while it runs: Eachlabs' callers are promised that only success is charged.
     pub const fn cancels_are_free(self) -> bool {
         matches!(self, Self::Eachlabs)
-    }
-}
-
-impl FromStr for Dialect {
-    type Err = UnknownWord;
-
-    fn from_str(word: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|dialect| dialect.as_str() == word).ok_or_else(|| UnknownWord(word.to_owned()))
     }
 }
 
@@ -326,36 +289,16 @@ pub enum FailureCode {
     Internal,
 }
 
-impl FailureCode {
-    const ALL: [Self; 7] = [
-        Self::InvalidInput,
-        Self::ContentModeration,
-        Self::OutOfMemory,
-        Self::WorkerLost,
-        Self::DeadlineExceeded,
-        Self::TimeLimit,
-        Self::Internal,
-    ];
-
+words! {
     /// The word used in the database, in logs and in responses.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::InvalidInput => "invalid_input",
-            Self::ContentModeration => "content_moderation",
-            Self::OutOfMemory => "out_of_memory",
-            Self::WorkerLost => "worker_lost",
-            Self::DeadlineExceeded => "deadline_exceeded",
-            Self::TimeLimit => "time_limit",
-            Self::Internal => "internal",
-        }
-    }
-}
-
-impl FromStr for FailureCode {
-    type Err = UnknownWord;
-
-    fn from_str(word: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|code| code.as_str() == word).ok_or_else(|| UnknownWord(word.to_owned()))
+    FailureCode {
+        InvalidInput = "invalid_input",
+        ContentModeration = "content_moderation",
+        OutOfMemory = "out_of_memory",
+        WorkerLost = "worker_lost",
+        DeadlineExceeded = "deadline_exceeded",
+        TimeLimit = "time_limit",
+        Internal = "internal",
     }
 }
 

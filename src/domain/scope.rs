@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use super::{UnknownWord, words::words};
+
 /// In the logs of a prediction whose caller has not [`Scope::SafetyDisable`] and is served all the same.
 pub const CHECKER_KEPT: &str = "The safety checker stays on: this API key does not have the scope safety:disable";
 
@@ -20,41 +22,16 @@ pub enum Scope {
     SafetyDisable,
 }
 
-impl Scope {
-    /// Every scope.
-    pub const ALL: [Self; 5] =
-        [Self::PredictionsWrite, Self::PredictionsRead, Self::UsageRead, Self::Admin, Self::SafetyDisable];
-
+words! {
     /// The word in the database, on the command line and in answers.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::PredictionsWrite => "predictions:write",
-            Self::PredictionsRead => "predictions:read",
-            Self::UsageRead => "usage:read",
-            Self::Admin => "admin",
-            Self::SafetyDisable => "safety:disable",
-        }
+    Scope {
+        PredictionsWrite = "predictions:write",
+        PredictionsRead = "predictions:read",
+        UsageRead = "usage:read",
+        Admin = "admin",
+        SafetyDisable = "safety:disable",
     }
 }
-
-impl fmt::Display for Scope {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Scope {
-    type Err = UnknownScope;
-
-    fn from_str(word: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|scope| scope.as_str() == word).ok_or_else(|| UnknownScope(word.to_owned()))
-    }
-}
-
-/// There is no such scope.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no scope; there are {all}", all = Scopes::ALL)]
-pub struct UnknownScope(String);
 
 /// A set of scopes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +69,7 @@ impl fmt::Display for Scopes {
 }
 
 impl FromStr for Scopes {
-    type Err = UnknownScope;
+    type Err = UnknownWord;
 
     /// Words with commas between them, or `all`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::NanoUsd;
+use super::{NanoUsd, words::words};
 
 /// What is missing, in words that its owner may read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,30 +54,7 @@ pub enum Period {
     Month,
 }
 
-impl Period {
+words! {
     /// The word in the database, on the command line and for people.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Day => "day",
-            Self::Month => "month",
-        }
-    }
-}
-
-impl std::fmt::Display for Period {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(self.as_str())
-    }
-}
-
-impl std::str::FromStr for Period {
-    type Err = &'static str;
-
-    fn from_str(word: &str) -> Result<Self, Self::Err> {
-        match word {
-            "day" => Ok(Self::Day),
-            "month" => Ok(Self::Month),
-            _ => Err("a budget is for a day or a month"),
-        }
-    }
+    Period { Day = "day", Month = "month" }
 }

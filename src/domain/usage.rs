@@ -1,10 +1,10 @@
 //! What was used, added up.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::time::Duration;
 
 use chrono::NaiveDate;
 
-use super::NanoUsd;
+use super::{NanoUsd, words::words};
 
 /// By what usage is added up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,32 +17,9 @@ pub enum UsageGroup {
     Model,
 }
 
-impl UsageGroup {
-    /// Each of them.
-    pub const ALL: [Self; 3] = [Self::Day, Self::Key, Self::Model];
-
+words! {
     /// The word on the command line and in URLs.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Day => "day",
-            Self::Key => "key",
-            Self::Model => "model",
-        }
-    }
-}
-
-impl fmt::Display for UsageGroup {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.as_str())
-    }
-}
-
-impl FromStr for UsageGroup {
-    type Err = &'static str;
-
-    fn from_str(word: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|group| group.as_str() == word).ok_or("must be day, key or model")
-    }
+    UsageGroup { Day = "day", Key = "key", Model = "model" }
 }
 
 /// Which usage.

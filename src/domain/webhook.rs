@@ -1,10 +1,10 @@
 //! Webhooks: what a caller wants to be told of a prediction and where, and the secrets that prove who tells it.
 
-use std::{fmt, str::FromStr};
+use std::fmt;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
-use super::{InvalidInput, Prediction, Status, UnknownWord};
+use super::{InvalidInput, Prediction, Status, words::words};
 
 /// Something that happens to a prediction and can be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,20 +19,12 @@ pub enum WebhookEvent {
     Completed,
 }
 
-impl WebhookEvent {
-    /// Every event, in the order of life.
-    pub const ALL: [Self; 4] = [Self::Start, Self::Output, Self::Logs, Self::Completed];
-
+words! {
     /// The word used in the database, and by every face that has events.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Start => "start",
-            Self::Output => "output",
-            Self::Logs => "logs",
-            Self::Completed => "completed",
-        }
-    }
+    WebhookEvent { Start = "start", Output = "output", Logs = "logs", Completed = "completed" }
+}
 
+impl WebhookEvent {
     /// Whether telling it is tried again when it fails. What is soon followed by something newer is not.
     pub const fn is_retried(self) -> bool {
         matches!(self, Self::Completed)
@@ -56,14 +48,6 @@ impl WebhookEvent {
             Self::Output => running(prediction),
             Self::Start => running(Prediction { output: None, logs: String::new(), ..prediction }),
         }
-    }
-}
-
-impl FromStr for WebhookEvent {
-    type Err = UnknownWord;
-
-    fn from_str(word: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|event| event.as_str() == word).ok_or_else(|| UnknownWord::new(word))
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{PredictionId, WebhookEvent};
+use super::{PredictionId, WebhookEvent, words::words};
 
 /// A webhook and everything that was told, or is to be.
 #[derive(Clone, Debug)]
@@ -54,15 +54,9 @@ pub enum DeliveryState {
     Failed,
 }
 
-impl DeliveryState {
+words! {
     /// The word used in the database and on the native face.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Delivered => "delivered",
-            Self::Failed => "failed",
-        }
-    }
+    DeliveryState { Pending = "pending", Delivered = "delivered", Failed = "failed" }
 }
 
 /// An attempt that was made.

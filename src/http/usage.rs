@@ -71,7 +71,7 @@ impl FromRequestParts<Api> for Wanted {
         }
         let group_by = match parameters.get("group_by") {
             None => UsageGroup::Day,
-            Some(word) => word.parse().map_err(|reason| InvalidInput::one("group_by", reason))?,
+            Some(word) => word.parse().map_err(|_| InvalidInput::one("group_by", "must be day, key or model"))?,
         };
         let accept = parts.headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
         let as_csv = match parameters.get("format") {

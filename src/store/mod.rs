@@ -63,7 +63,7 @@ use self::{
     settle::Settlement,
     turns::Turns,
 };
-use crate::domain::Shortage;
+use crate::domain::{Shortage, UnknownWord};
 
 pub use audit::{Audit, Finding};
 pub use changes::{Audience, Changes, Subscription};
@@ -223,6 +223,12 @@ fn is_passing(error: &sqlx::Error) -> bool {
 /// Whether a table, column or function is not there yet: a server answers while it or another one brings the schema up to date.
 fn is_ahead(error: &sqlx::Error) -> bool {
     code(error).is_some_and(|code| ["42P01", "42703", "42883"].contains(&&*code))
+}
+
+impl From<UnknownWord> for Error {
+    fn from(unknown: UnknownWord) -> Self {
+        Self::Unreadable(unknown.to_string())
+    }
 }
 
 impl From<MigrateError> for Error {

@@ -13,7 +13,7 @@ use super::{
     Error, Result, Store,
     predictions::{Row, columns, microseconds},
 };
-use crate::domain::{Dialect, Prediction, SigningSecret, UnknownWord, WebhookEvent, WebhookSecret};
+use crate::domain::{Dialect, Prediction, SigningSecret, WebhookEvent, WebhookSecret};
 
 /// Keeps the webhooks of predictions about to be created: a part of the statement that creates them, after one called
 /// `created` that has their ids and account, and one called `told` that has what was asked for.
@@ -144,12 +144,11 @@ impl fmt::Debug for DueWebhook {
 
 impl DueRow {
     fn into_due(mut self) -> Result<DueWebhook> {
-        let event = self.event.parse();
         Ok(DueWebhook {
             id: self.delivery_id,
             attempt: self.delivery_attempt,
             failures: self.failures.unsigned_abs(),
-            event: event.map_err(|error: UnknownWord| Error::Unreadable(error.to_string()))?,
+            event: self.event.parse()?,
             trace_parent: self.prediction.trace_parent.take(),
             prediction: self.prediction.try_into()?,
             url: self.url,

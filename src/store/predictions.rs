@@ -124,20 +124,19 @@ impl TryFrom<Row> for Prediction {
     type Error = Error;
 
     fn try_from(row: Row) -> Result<Self> {
-        let unreadable = |error: crate::domain::UnknownWord| Error::Unreadable(error.to_string());
         let failure = match (row.failure_code, row.failure_message) {
-            (Some(code), Some(message)) => Some(Failure { code: code.parse().map_err(unreadable)?, message }),
+            (Some(code), Some(message)) => Some(Failure { code: code.parse()?, message }),
             _ => None,
         };
         Ok(Self {
             id: row.id.into(),
             account_id: row.account_id,
-            dialect: row.dialect.parse().map_err(unreadable)?,
+            dialect: row.dialect.parse()?,
             model: row.model,
             version: row.version,
             raw_input: row.raw_input,
             input: row.input.0,
-            status: row.status.parse().map_err(unreadable)?,
+            status: row.status.parse()?,
             output: row.output.map(|output| output.0),
             failure,
             logs: row.logs,

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{Error, Result, Store, predictions::microseconds};
 use crate::domain::{
-    DeliveryState, MadeAttempt, NewWebhook, PredictionId, SigningSecret, WebhookDelivery, WebhookLog, WebhookSecret,
+    MadeAttempt, NewWebhook, PredictionId, SigningSecret, WebhookDelivery, WebhookLog, WebhookSecret,
 };
 
 /// How long a replaced secret signs beside its successor.
@@ -208,11 +208,7 @@ impl LogRow {
             return Ok(());
         };
         if webhook.deliveries.last().is_none_or(|delivery| delivery.id != id) {
-            let event =
-                event.parse().map_err(|error: crate::domain::UnknownWord| Error::Unreadable(error.to_string()))?;
-            let states = [DeliveryState::Pending, DeliveryState::Delivered, DeliveryState::Failed];
-            let state = states.into_iter().find(|known| known.as_str() == state);
-            let state = state.ok_or_else(|| Error::Unreadable("the state of a delivery".to_owned()))?;
+            let (event, state) = (event.parse()?, state.parse()?);
             webhook.deliveries.push(WebhookDelivery { id, event, state, created_at, due_at, attempts: Vec::new() });
         }
         let (Some(delivery), Some(made_at)) = (webhook.deliveries.last_mut(), self.made_at) else {
