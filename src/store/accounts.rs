@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::FromRow;
 
-use super::{Result, Store};
+use super::{Error, Result, Store};
 use crate::domain::{AccountMode, AccountRecord, NanoUsd};
 
 #[derive(Debug, FromRow)]
@@ -16,17 +16,18 @@ struct Row {
     created_at: DateTime<Utc>,
 }
 
-impl From<Row> for AccountRecord {
-    fn from(row: Row) -> Self {
-        Self {
+impl TryFrom<Row> for AccountRecord {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self> {
+        Ok(Self {
             name: row.name,
-            // The table knows no third word.
-            mode: row.mode.parse().unwrap_or(AccountMode::Prepaid),
+            mode: row.mode.parse()?,
             balance: NanoUsd::new(row.balance_nano),
             held: NanoUsd::new(row.held_nano),
             max_in_flight: row.max_in_flight.map(i32::unsigned_abs),
             created_at: row.created_at,
-        }
+        })
     }
 }
 
@@ -53,7 +54,7 @@ impl Store {
         .await?;
         // What they spent may not be on the disk yet.
         self.until_durable().await?;
-        Ok(rows.into_iter().map(AccountRecord::from).collect())
+        rows.into_iter().map(AccountRecord::try_from).collect()
     }
 
     /// Changes what an account may spend. Predictions that have not ended are settled as they were created. Returns

@@ -48,11 +48,13 @@ struct Row {
     revoked_at: Option<DateTime<Utc>>,
 }
 
-impl From<Row> for KeyRecord {
-    fn from(row: Row) -> Self {
-        let period: Option<Period> = row.budget_period.and_then(|period| period.parse().ok());
+impl TryFrom<Row> for KeyRecord {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self> {
+        let period: Option<Period> = row.budget_period.map(|period| period.parse()).transpose()?;
         let budget = row.budget_nano.zip(period);
-        Self {
+        Ok(Self {
             account: row.account,
             name: row.name,
             lookup: row.lookup,
@@ -63,7 +65,7 @@ impl From<Row> for KeyRecord {
             created_at: row.created_at,
             expires_at: row.expires_at,
             revoked_at: row.revoked_at,
-        }
+        })
     }
 }
 
@@ -191,7 +193,7 @@ impl Store {
         .await?;
         // What they spent may not be on the disk yet.
         self.until_durable().await?;
-        Ok(rows.into_iter().map(KeyRecord::from).collect())
+        rows.into_iter().map(KeyRecord::try_from).collect()
     }
 
     /// Ends a key, with whatever secrets it has. Returns whether there was one to end.

@@ -8,9 +8,7 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::{Error, Result, Store, predictions::microseconds};
-use crate::domain::{
-    MadeAttempt, NewWebhook, PredictionId, SigningSecret, WebhookDelivery, WebhookLog, WebhookSecret,
-};
+use crate::domain::{MadeAttempt, NewWebhook, PredictionId, SigningSecret, WebhookDelivery, WebhookLog, WebhookSecret};
 
 /// How long a replaced secret signs beside its successor.
 const SIGNS_ON: Duration = Duration::from_secs(24 * 60 * 60);

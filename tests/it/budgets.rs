@@ -151,3 +151,19 @@ async fn a_hold_that_was_forgotten_keeps_no_prediction_from_ending(pool: PgPool)
     spender.finish_one().await;
     assert_eq!(spender.held().await, 0);
 }
+
+/// A newer version may know more than this one, which must not show less than there is.
+#[sqlx::test]
+async fn a_period_or_a_mode_that_is_not_known_is_reported(pool: PgPool) {
+    let spender = Spender::new(pool.clone(), 100).await;
+    let store = spender.store();
+    let newer = "alter table api_keys drop constraint api_keys_budget_period_check;
+                 update api_keys set budget_period = 'week' where budget_nano is not null;
+                 alter table accounts drop constraint accounts_mode_check;
+                 update accounts set mode = 'postpaid'";
+    sqlx::raw_sql(newer).execute(&pool).await.unwrap();
+    let keys = store.list_keys().await;
+    assert!(matches!(&keys, Err(Error::Unreadable(why)) if why.contains("week")), "{keys:?}");
+    let accounts = store.list_accounts().await;
+    assert!(matches!(&accounts, Err(Error::Unreadable(why)) if why.contains("postpaid")), "{accounts:?}");
+}
