@@ -6,8 +6,8 @@ use sqlx::{FromRow as _, Row as _, postgres::PgRow, types::Json};
 
 use super::{
     Error, Result, Store,
+    batcher::all_or_each,
     durable::{Milestone, without_waiting},
-    grouped::all_or_each,
     outbox::keep_webhooks,
     predictions::{Row, columns, microseconds},
 };
@@ -57,7 +57,7 @@ impl Store {
         loop {
             let secret = new.webhook.as_ref().map(|webhook| self.seal_secret(webhook)).transpose()?.flatten();
             let entry = Entry { new: new.clone(), turn, secret };
-            let creates = self.creates.place(new.account_id);
+            let creates = self.creates.guard(new.account_id);
             let created = creates.done(entry, async |entries: &[Entry]| self.create_all(entries).await).await;
             drop(creates);
             match created {

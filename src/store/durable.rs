@@ -22,7 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Result, Store, predictions::Row, together::Together};
+use super::{Result, Store, predictions::Row, single_flight::SingleFlight};
 use crate::domain::PredictionId;
 
 /// Of so many predictions a process remembers what is safe: those of a busy minute, in which others wait for the disk.
@@ -48,7 +48,7 @@ pub(super) struct Durability {
 
 #[derive(Debug, Default)]
 struct Shared {
-    flushes: Together<Flush>,
+    flushes: SingleFlight<Flush>,
     safe: Mutex<Safe>,
 }
 

@@ -5,9 +5,9 @@ use uuid::Uuid;
 
 use super::{
     Error, Result, Store,
+    batcher::all_or_each,
     durable::{Milestone, without_waiting},
     ended::when_ended,
-    grouped::all_or_each,
     predictions::{Row, columns, microseconds},
     queue::{Claim, DEADLINE_MESSAGE},
 };

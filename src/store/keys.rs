@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use sqlx::{Connection, Executor, FromRow, Postgres};
 
-use super::{Error, Result, Store, grouped::all_or_each, predictions::microseconds};
+use super::{Error, Result, Store, batcher::all_or_each, predictions::microseconds};
 use crate::domain::{ApiKey, Budget, Caller, KeyRecord, NanoUsd, NewKey, Period, Scope, Scopes};
 
 /// Held by who makes the first key.

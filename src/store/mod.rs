@@ -1,6 +1,6 @@
 //! Every SQL statement of the program, and the news of what they changed.
 //!
-//! Grouped by who uses them: `predictions`, `uploads`, `keys`, `accounts` and `usage` for the service, `queue`, `sweep`, `workers`
+//! Batcher by who uses them: `predictions`, `uploads`, `keys`, `accounts` and `usage` for the service, `queue`, `sweep`, `workers`
 //! and `chores` for workers, `changes` and `progress` for both; `create` makes predictions, `finish` is a worker's end of a prediction, `settle` that of a webhook's delivery, `ended` the end of every
 //! statement that ends some, `durable` says when they are safe. `grouped` has callers share a statement that is about something of
 //! each, `together` one that answers all the same, `keyed` is for both by what they are about. `ledger` and `audit` are about money. `connections` is what statements run on, `pulse` what tells when the database has fallen silent. One function is one statement, named by the verb of the domain; the table's own constraints (`migrations/`)
@@ -8,6 +8,7 @@
 
 mod accounts;
 mod audit;
+mod batcher;
 mod changes;
 mod chores;
 mod connections;
@@ -15,11 +16,10 @@ mod create;
 mod durable;
 mod ended;
 mod finish;
-mod grouped;
-mod keyed;
 mod keys;
 mod ledger;
 mod outbox;
+mod per_key;
 mod predictions;
 mod progress;
 mod pulse;
@@ -30,8 +30,8 @@ mod redelivery;
 mod run_times;
 mod seal;
 mod settle;
+mod single_flight;
 mod sweep;
-mod together;
 mod turns;
 mod uploads;
 mod usage;
@@ -52,12 +52,12 @@ use sqlx::{
 };
 
 use self::{
+    batcher::Batcher,
     connections::Connections,
     create::{Created, Entry},
     durable::Durability,
     finish::{End, Ended},
-    grouped::Grouped,
-    keyed::Keyed,
+    per_key::PerKey,
     predictions::Reads,
     pulse::{Pulse, promptly},
     settle::Settlement,
@@ -111,10 +111,10 @@ pub struct Store {
     changes: Changes,
     turns: Turns,
     durability: Durability,
-    key_finds: Grouped<String, Option<StoredKey>>,
-    creates: Keyed<i64, Grouped<Entry, Created>>,
-    ends: Grouped<End, Ended>,
-    settlements: Grouped<Settlement, bool>,
+    key_finds: Batcher<String, Option<StoredKey>>,
+    creates: PerKey<i64, Batcher<Entry, Created>>,
+    ends: Batcher<End, Ended>,
+    settlements: Batcher<Settlement, bool>,
     reads: Reads,
     seal: Seal,
 }
@@ -289,8 +289,8 @@ impl Store {
         let pulse = Pulse::default();
         let pool = Connections::new(pool, pulse.clone(), statement_timeout);
         let (changes, turns, seal) = (Changes::default(), Turns::default(), Seal::default());
-        let (key_finds, creates) = (Grouped::default(), Keyed::default());
-        let (ends, settlements) = (Grouped::default(), Grouped::default());
+        let (key_finds, creates) = (Batcher::default(), PerKey::default());
+        let (ends, settlements) = (Batcher::default(), Batcher::default());
         let (durability, reads) = (Durability::default(), Reads::default());
         Self { pool, options, pulse, changes, turns, durability, key_finds, creates, ends, settlements, reads, seal }
     }

@@ -11,8 +11,8 @@ use super::{
     Error, Result, Store,
     durable::{Milestone, without_waiting},
     ended::{ended_columns, when_ended},
-    keyed::Keyed,
-    together::Together,
+    per_key::PerKey,
+    single_flight::SingleFlight,
 };
 use crate::domain::{
     Artifact, Failure, FailureCode, Idempotency, Input, NanoUsd, NewPrediction, Prediction, PredictionId,
@@ -24,7 +24,7 @@ use crate::metrics;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Reads of a prediction by its account, which those who want the same one share.
-pub(super) type Reads = Keyed<(i64, PredictionId), Together<Option<Arc<Prediction>>>>;
+pub(super) type Reads = PerKey<(i64, PredictionId), SingleFlight<Option<Arc<Prediction>>>>;
 
 /// The columns of [`Row`]. Spelled out, because `*` in a prepared statement breaks when a newer version adds a column.
 macro_rules! columns {
@@ -219,7 +219,7 @@ impl Store {
     /// One prediction of the account, as it is at some moment after this call. Those who ask for the same one at once share
     /// an answer, so that it does not matter how many wait for it.
     pub async fn get(&self, account_id: i64, id: PredictionId) -> Result<Option<Prediction>> {
-        let reads = self.reads.place((account_id, id));
+        let reads = self.reads.guard((account_id, id));
         // In a box of its own, which only the one who reads needs.
         let read = reads.result(async { Box::pin(self.read(account_id, id)).await });
         // Whoever comes is let go by itself, as from `until_durable`; and all of them when the database falls silent.

@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use uuid::Uuid;
 
-use super::{DueWebhook, Result, Store, durable::without_waiting, grouped::all_or_each, predictions::microseconds};
+use super::{DueWebhook, Result, Store, batcher::all_or_each, durable::without_waiting, predictions::microseconds};
 
 /// How an attempt went.
 #[derive(Clone, Debug, Default)]

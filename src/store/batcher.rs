@@ -1,4 +1,4 @@
-//! Statements that callers share: those who come while one is under way are asked for together by the next.
+//! Batching: callers that arrive while a statement is running share the next one.
 //!
 //! Whoever comes alone waits for nobody. The busier the database is, the more share a statement, and the less each costs it.
 
@@ -11,9 +11,9 @@ use tokio::sync::oneshot;
 
 use super::{Error, Result};
 
-/// Those of this process who want the same done, each for an item of its own. Cheap to clone.
+/// Callers of this process that want the same done, each for an item of its own. Cheap to clone.
 #[derive(Debug)]
-pub(super) struct Grouped<I, A> {
+pub(super) struct Batcher<I, A> {
     shared: Arc<Shared<I, A>>,
 }
 
@@ -31,19 +31,19 @@ struct Waiting<I, A> {
     told: oneshot::Sender<Result<A>>,
 }
 
-impl<I, A> Default for Grouped<I, A> {
+impl<I, A> Default for Batcher<I, A> {
     fn default() -> Self {
         Self { shared: Arc::new(Shared { waiting: Mutex::default(), asking: tokio::sync::Mutex::default() }) }
     }
 }
 
-impl<I, A> Clone for Grouped<I, A> {
+impl<I, A> Clone for Batcher<I, A> {
     fn clone(&self) -> Self {
         Self { shared: Arc::clone(&self.shared) }
     }
 }
 
-impl<I, A> Grouped<I, A> {
+impl<I, A> Batcher<I, A> {
     /// What `ask` answers for this item, among the items of all who wait by then. It answers each in its order.
     ///
     /// [`Error::Unavailable`] if whoever asked was given up in the middle of it: it may be done or not.
@@ -108,24 +108,24 @@ mod tests {
     }
 
     /// Returns when so many wait.
-    async fn until_waiting(grouped: &Grouped<u32, (u32, usize)>, count: usize) {
-        while grouped.waiting().len() < count {
+    async fn until_waiting(batcher: &Batcher<u32, (u32, usize)>, count: usize) {
+        while batcher.waiting().len() < count {
             tokio::task::yield_now().await;
         }
     }
 
     #[tokio::test]
     async fn those_who_come_meanwhile_are_asked_for_at_once_and_each_is_told_its_own() {
-        let grouped = Grouped::default();
-        assert_eq!(grouped.done(7, doubled).await.expect("asked"), (14, 1), "alone");
-        let asking = grouped.shared.asking.lock().await;
+        let batcher = Batcher::default();
+        assert_eq!(batcher.done(7, doubled).await.expect("asked"), (14, 1), "alone");
+        let asking = batcher.shared.asking.lock().await;
         let waiting: Vec<_> = (0..5)
             .map(|item| {
-                let grouped = grouped.clone();
-                tokio::spawn(async move { (item, grouped.done(item, doubled).await) })
+                let batcher = batcher.clone();
+                tokio::spawn(async move { (item, batcher.done(item, doubled).await) })
             })
             .collect();
-        until_waiting(&grouped, 5).await;
+        until_waiting(&batcher, 5).await;
         drop(asking);
         for waiting in waiting {
             let (item, answer) = waiting.await.expect("no panic");
@@ -135,27 +135,27 @@ mod tests {
 
     #[tokio::test]
     async fn who_has_gone_is_not_asked_for_and_nobody_waits_for_one_who_gave_up_asking() {
-        let grouped = Grouped::default();
-        let asking = grouped.shared.asking.lock().await;
+        let batcher = Batcher::default();
+        let asking = batcher.shared.asking.lock().await;
         let gone = tokio::spawn({
-            let grouped = grouped.clone();
-            async move { grouped.done(1, doubled).await }
+            let batcher = batcher.clone();
+            async move { batcher.done(1, doubled).await }
         });
-        until_waiting(&grouped, 1).await;
+        until_waiting(&batcher, 1).await;
         gone.abort();
         gone.await.expect_err("gone");
         let gives_up = tokio::spawn({
-            let grouped = grouped.clone();
-            async move { grouped.done(2, async |_: &[u32]| pending().await).await }
+            let batcher = batcher.clone();
+            async move { batcher.done(2, async |_: &[u32]| pending().await).await }
         });
-        until_waiting(&grouped, 2).await;
+        until_waiting(&batcher, 2).await;
         let follows = tokio::spawn({
-            let grouped = grouped.clone();
-            async move { grouped.done(3, doubled).await }
+            let batcher = batcher.clone();
+            async move { batcher.done(3, doubled).await }
         });
-        until_waiting(&grouped, 3).await;
+        until_waiting(&batcher, 3).await;
         drop(asking);
-        while !grouped.waiting().is_empty() {
+        while !batcher.waiting().is_empty() {
             tokio::task::yield_now().await;
         }
         // It has taken both by now.
@@ -163,7 +163,7 @@ mod tests {
         gives_up.await.expect_err("given up");
         let unknown = follows.await.expect("no panic");
         assert!(matches!(unknown, Err(Error::Unavailable(_))), "nobody knows what became of it: {unknown:?}");
-        assert_eq!(grouped.done(4, doubled).await.expect("asked"), (8, 1));
+        assert_eq!(batcher.done(4, doubled).await.expect("asked"), (8, 1));
     }
 
     #[tokio::test]
