@@ -1,10 +1,11 @@
-//! Regular work that one process does for all, and what it asks about the files it finds.
+//! Regular work that one process does for all: who takes it on, what becomes of old data, and of which files.
 
 use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::{Result, Store, durable::without_waiting, predictions::microseconds};
+use crate::domain::PredictionId;
 
 impl Store {
     /// Which site's database this is.
@@ -68,5 +69,30 @@ impl Store {
         .bind(with_unsuccessful)
         .fetch_all(&self.pool)
         .await?)
+    }
+
+    /// Takes the data out of predictions that ended longer than `retention` ago, at most `limit` at a time. Returns
+    /// whose artifacts may be deleted now. The row itself stays, for usage and for honest answers.
+    pub async fn prune(&self, retention: Duration, limit: i64) -> Result<Vec<PredictionId>> {
+        let pruned: Vec<Uuid> = sqlx::query_scalar(
+            r#"with old as materialized (
+                 select id as old_id from predictions
+                 where completed_at < now() - $1::bigint * interval '1 microsecond' and data_removed_at is null
+                 order by completed_at
+                 limit $2
+                 for update skip locked
+             )
+             update predictions set
+                 data_removed_at = now(), output = null, logs = '', raw_input = '{}',
+                 idempotency_key = null, request_hash = null, request_id = null, trace_parent = null,
+                 input = input || '{"prompt": "", "negative_prompt": null, "image": null}'
+             from old where id = old_id
+             returning id"#,
+        )
+        .bind(microseconds(retention))
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(pruned.into_iter().map(PredictionId::from).collect())
     }
 }

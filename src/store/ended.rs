@@ -1,6 +1,9 @@
 //! What follows when predictions end, whoever ends them: the one place where money moves at an end, and where it is posted
 //! to be told.
 
+/// What its owner is told of a prediction that its deadline has ended.
+pub(super) const DEADLINE_MESSAGE: &str = "the deadline passed before the prediction finished";
+
 /// The end of every statement that ends predictions. The statement itself begins `with …, ended as (…)`, where `ended` has,
 /// of the rows that have just become terminal and of no others, the columns of [`ended_columns`]; and it goes on with a
 /// `select` after this.

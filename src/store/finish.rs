@@ -7,9 +7,9 @@ use super::{
     Error, Result, Store,
     batcher::all_or_each,
     durable::{Milestone, without_waiting},
-    ended::when_ended,
+    ended::{DEADLINE_MESSAGE, when_ended},
     predictions::{Row, columns, microseconds},
-    queue::{Claim, DEADLINE_MESSAGE},
+    queue::Claim,
 };
 use crate::{
     domain::{Artifact, FailureCode, NanoUsd, Outcome, Prediction},

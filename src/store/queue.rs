@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{
     Error, Result, Store,
     durable::{Milestone, without_waiting},
-    ended::{ended_columns, when_ended},
+    ended::{DEADLINE_MESSAGE, ended_columns, when_ended},
     outbox::{post_logs, post_started},
     predictions::{Row, columns, microseconds},
 };
@@ -326,31 +326,4 @@ impl Store {
         .await?;
         if given_up.rows_affected() == 0 { Err(Error::LeaseLost) } else { Ok(()) }
     }
-
-    /// Takes the data out of predictions that ended longer than `retention` ago, at most `limit` at a time. Returns
-    /// whose artifacts may be deleted now. The row itself stays, for usage and for honest answers.
-    pub async fn prune(&self, retention: Duration, limit: i64) -> Result<Vec<PredictionId>> {
-        let pruned: Vec<Uuid> = sqlx::query_scalar(
-            r#"with old as materialized (
-                 select id as old_id from predictions
-                 where completed_at < now() - $1::bigint * interval '1 microsecond' and data_removed_at is null
-                 order by completed_at
-                 limit $2
-                 for update skip locked
-             )
-             update predictions set
-                 data_removed_at = now(), output = null, logs = '', raw_input = '{}',
-                 idempotency_key = null, request_hash = null, request_id = null, trace_parent = null,
-                 input = input || '{"prompt": "", "negative_prompt": null, "image": null}'
-             from old where id = old_id
-             returning id"#,
-        )
-        .bind(microseconds(retention))
-        .bind(limit)
-        .fetch_all(&self.pool)
-        .await?;
-        Ok(pruned.into_iter().map(PredictionId::from).collect())
-    }
 }
-
-pub(super) const DEADLINE_MESSAGE: &str = "the deadline passed before the prediction finished";

@@ -1,14 +1,14 @@
 //! The sweep: takes predictions from workers that are gone, and ends what has passed its deadline.
 
+use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::{
     Error, Result, Store,
-    ended::{ended_columns, when_ended},
-    queue::DEADLINE_MESSAGE,
+    ended::{DEADLINE_MESSAGE, ended_columns, when_ended},
 };
 use crate::{
-    domain::{FailureCode, Input, PredictionId},
+    domain::{FailureCode, Input, PredictionId, Status},
     metrics,
 };
 
@@ -23,8 +23,24 @@ pub struct Swept {
     pub unused_images: Vec<String>,
 }
 
-/// A prediction, its status now, where its image is if it begins with one, and whether a worker ever had it.
-type Found = (Uuid, String, Option<String>, bool);
+/// A prediction that was swept, as it is now.
+#[derive(FromRow)]
+struct Found {
+    id: Uuid,
+    #[sqlx(try_from = "String")]
+    status: Status,
+    /// Where the image is that it begins with.
+    image: Option<String>,
+    /// Whether a worker ever had it.
+    has_begun: bool,
+}
+
+/// The columns of [`Found`].
+macro_rules! found {
+    () => {
+        "id, status, input ->> 'image' as image, attempt > 0 as has_begun"
+    };
+}
 
 /// Begins a statement that asks `is_lost!`.
 macro_rules! with_alive {
@@ -61,8 +77,8 @@ macro_rules! is_late {
     };
 }
 
-/// Ends a statement that finds predictions: they are told when nobody is at them. A refusal comes before the rows of what was
-/// refused are free again, and the next statement would skip them.
+/// Ends a statement that lists predictions, waiting for their row locks. `skip locked` would miss rows of a statement that was
+/// just refused: its error arrives a moment before its locks are released.
 macro_rules! when_free {
     () => {
         " order by id for update"
@@ -89,15 +105,14 @@ impl Store {
         };
         metrics::leases_expired(lost.as_ref().map_or(0, Vec::len) as u64);
         let mut swept = Swept::default();
-        for (id, verdict, image, has_begun) in lost.iter().chain(&late).flatten() {
+        for Found { id, status, image, has_begun } in lost.iter().chain(&late).flatten() {
             let id = PredictionId::from(*id);
-            match verdict.as_str() {
-                "queued" => swept.requeued.push(id),
+            match status {
+                Status::Queued => swept.requeued.push(id),
                 // Still running: its worker hears of the cancel below.
-                "processing" => {}
-                ended => {
-                    let status = if ended == "failed" { "failed" } else { "canceled" };
-                    metrics::prediction_ended(status, Input::mode_of(image.is_some()));
+                Status::Processing => {}
+                Status::Succeeded | Status::Failed | Status::Canceled => {
+                    metrics::prediction_ended(status.as_str(), Input::mode_of(image.is_some()));
                     swept.ended.push(id);
                     swept.unused_images.extend(image.clone().filter(|_| !has_begun));
                 }
@@ -160,7 +175,9 @@ impl Store {
             "),
              ended as (select * from taken where status <> 'queued')",
             when_ended!(),
-            "select id, status, input ->> 'image', attempt > 0 from taken",
+            "select ",
+            found!(),
+            " from taken",
         ))
         .bind(max_losses)
         .bind(FailureCode::WorkerLost.as_str())
@@ -208,7 +225,9 @@ impl Store {
             "),
              ended as (select * from late where status <> 'processing')",
             when_ended!(),
-            "select id, status, input ->> 'image', attempt > 0 from late",
+            "select ",
+            found!(),
+            " from late",
         ))
         .bind(FailureCode::DeadlineExceeded.as_str())
         .bind(DEADLINE_MESSAGE)
