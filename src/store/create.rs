@@ -161,7 +161,8 @@ impl Store {
                         told_turn, holds_balance, period, holds_place, told_request, told_trace
                  from payer
                  where has_balance and has_place and has_budget
-                 -- Who waits for another process's key has none that the other waits for.
+                 -- In the order of their idempotency keys, so that two processes that insert some of the same keys cannot
+                 -- deadlock.
                  order by told_idempotency_key, told_id
                  on conflict do nothing
                  returning held_balance, held_budget, held_place, hold_nano, ",

@@ -131,8 +131,9 @@ impl Store {
     ///
     /// A crash ends every connection, so one that was there before is proof enough. If it is young, the database is asked when
     /// it started, and when it last started again after one of its processes had crashed: its checkpointer is as old as that.
-    /// (Roles without `pg_read_all_stats` do not see the latter.) A replica that was promoted has no memory of its own of what
-    /// came before, whatever its connections saw of it: it counts from when that was noticed, and vouches for nothing until then.
+    /// (Roles without `pg_read_all_stats` do not see the latter.) A promoted replica cannot vouch for
+    /// what was written before its promotion, even over connections it kept. It counts from the moment the promotion was
+    /// noticed, and until then vouches for nothing.
     async fn flush(&self) -> Result<Flush> {
         // The least that can be written. Its own commit waits, and with it everything that was written before.
         let age: f64 = sqlx::query_scalar(

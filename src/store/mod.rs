@@ -301,7 +301,7 @@ impl Store {
         Ok(self.connected(&self.options).await?.close().await?)
     }
 
-    /// A connection outside the pool, for which is waited no longer than for one of it.
+    /// Opens a connection outside the pool, waiting no longer than the pool's own acquire timeout.
     async fn connected(&self, options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
         let patience = self.pool.pool().options().get_acquire_timeout();
         tokio::time::timeout(patience, options.connect()).await.map_err(|_| sqlx::Error::PoolTimedOut)?

@@ -69,7 +69,7 @@ impl Store {
         }
     }
 
-    /// Those of these predictions that have ended, whoever's they are: who is woken with one looks whether it is theirs.
+    /// Reads those of these predictions that have ended, of any account. Whoever is woken with one must check that it is theirs.
     async fn read_ended(&self, ids: &[PredictionId]) -> Result<HashMap<PredictionId, Arc<Prediction>>> {
         let rows: Vec<Row> = sqlx::query_as(concat!(
             "select ",
