@@ -1,10 +1,38 @@
 //! Every SQL statement of the program, and the news of what they changed.
 //!
-//! Batcher by who uses them: `predictions`, `uploads`, `keys`, `accounts` and `usage` for the service, `queue`, `sweep`, `workers`
-//! and `chores` for workers, `changes` and `progress` for both; `create` makes predictions, `finish` is a worker's end of a prediction, `settle` that of a webhook's delivery, `ended` the end of every
-//! statement that ends some, `durable` says when they are safe. `grouped` has callers share a statement that is about something of
-//! each, `together` one that answers all the same, `keyed` is for both by what they are about. `ledger` and `audit` are about money. `connections` is what statements run on, `pulse` what tells when the database has fallen silent. One function is one statement, named by the verb of the domain; the table's own constraints (`migrations/`)
-//! stand behind each. Nothing here waits for anything but the database.
+//! A function is named by the verb of the domain and is one statement where that is possible; the table's own constraints
+//! (`migrations/`) stand behind each. Nothing here waits for anything but the database.
+//!
+//! ```text
+//! for the service
+//!   create           makes predictions: several in one statement, in the order of `turns`
+//!   predictions      reads, lists and cancels them, as their owners meet them
+//!   uploads          files that clients bring
+//!   keys, accounts   who may ask, and who pays
+//!   usage            what was used, added up
+//!   webhooks         what was told to receivers and is told again; `redelivery` for operators
+//! for workers
+//!   queue            claims, renews and hands back
+//!   finish           ends what was run
+//!   sweep            takes what lost workers had, ends what is late
+//!   workers          says who lives
+//!   chores           regular work that one does for all
+//! for both
+//!   changes          news of predictions, with `recent` for those who come late
+//!   progress         of running predictions
+//!   outbox, settle   webhooks that are due, and what came of telling them
+//!   queue_facts, run_times   figures for whoever watches or guesses
+//! under them
+//!   ended            the end of every statement that ends predictions
+//!   durable          when what was written is safe
+//!   ledger, audit    money, and whether the books add up
+//!   seal             how secrets are kept
+//!   connections      what statements run on
+//!   pulse            tells when the database has fallen silent
+//!   batcher          callers share a statement that is about something of each
+//!   single_flight    callers share an answer that is the same for all
+//!   per_key          either of them for each key
+//! ```
 
 mod accounts;
 mod audit;
@@ -89,10 +117,10 @@ static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
 
 /// For how long after its last use a connection is taken for alive.
 const BELIEVED: Duration = Duration::from_secs(1);
-/// How long a statement of a test's store may run.
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long it may take to prove that it is.
 const PROOF: Duration = Duration::from_secs(2);
+/// How long a statement of a test's store may run.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How the database finds out that a client is gone that could not say so, and frees its locks and its place: after 25 s
 /// of silence, or 20 s of answers that do not arrive. Nothing of it applies to a unix socket.
 const MISS_US: [(&str, &str); 4] = [
