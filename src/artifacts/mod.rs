@@ -48,16 +48,22 @@ pub struct StoredFile {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The folder cannot be used.
-    #[error("the output folder {path} cannot be used: {source}")]
+    #[error("the output folder {path} cannot be used")]
     Folder {
         /// Which folder.
         path: String,
         /// Why.
         source: std::io::Error,
     },
-    /// An operation failed.
+    /// An operation failed. Its text has its causes.
     #[error("the artifact store failed: {0}")]
-    Store(#[from] object_store::Error),
+    Store(object_store::Error),
+}
+
+impl From<object_store::Error> for Error {
+    fn from(error: object_store::Error) -> Self {
+        Self::Store(error)
+    }
 }
 
 impl Error {

@@ -58,7 +58,7 @@ pub struct Setting {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file that was named cannot be read.
-    #[error("{path} (from {origin}) cannot be read: {source}")]
+    #[error("{path} (from {origin}) cannot be read")]
     Unreadable {
         /// Which file.
         path: String,
@@ -68,7 +68,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The file is not TOML.
-    #[error("{path} is not a valid configuration file: {source}")]
+    #[error("{path} is not a valid configuration file")]
     Malformed {
         /// Which file.
         path: String,
@@ -96,7 +96,7 @@ pub enum Error {
         origin: String,
     },
     /// The layers could not be laid over each other.
-    #[error("the configuration cannot be read: {0}")]
+    #[error("the configuration cannot be read")]
     Unusable(#[source] ConfigError),
     /// A variable cannot be used as it is.
     #[error("{variable} {reason}")]

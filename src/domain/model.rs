@@ -180,7 +180,7 @@ impl Model {
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
     /// Not TOML, or not of the catalog's shape.
-    #[error("the model catalog cannot be read: {0}")]
+    #[error("the model catalog cannot be read")]
     Malformed(#[from] toml::de::Error),
     /// A rule across fields is broken.
     #[error("model {slug:?}: {reason}")]

@@ -175,10 +175,10 @@ impl IntoResponse for Error {
     fn into_response(self) -> Response {
         match &self {
             Self::Service(service::Error::Internal(source)) => {
-                tracing::error!(error = format!("{source:#}"), "A request failed: {source:#}");
+                tracing::error!(error = format!("{source:#}"), "A request failed");
             }
             Self::Service(service::Error::Unavailable(source)) => {
-                tracing::warn!(error = format!("{source:#}"), "A request could not be served now: {source:#}");
+                tracing::warn!(error = format!("{source:#}"), "A request could not be served now");
             }
             _ => {}
         }

@@ -21,9 +21,9 @@ pub enum Error {
         /// Where, as `the UNet`.
         stage: &'static str,
     },
-    /// The tensor library or the device failed.
+    /// The tensor library or the device failed. Its text has its causes.
     #[error("the device failed: {0}")]
-    Device(#[from] candle_core::Error),
+    Device(candle_core::Error),
     /// A GPU was asked of a program that cannot use any.
     #[error("this build uses no GPU: build it with `--features cuda`")]
     NoGpuSupport,
@@ -45,6 +45,12 @@ pub enum Error {
     /// The caller's callback asked to stop.
     #[error("canceled")]
     Canceled,
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Device(error)
+    }
 }
 
 /// What is wrong with a model's files. Every variant names the file.

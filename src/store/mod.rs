@@ -162,7 +162,8 @@ pub struct Settings {
     pub seal: Seal,
 }
 
-/// What can go wrong with a statement. Those who have shared one are told the same.
+/// What can go wrong with a statement. Those who have shared one are told the same. The texts tell the causes, so that a line
+/// of the log has them all; a chain of sources would tell each again, since sqlx's texts have theirs as well.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The claim was taken away: its lease ran out, its worker was thought dead, or the prediction ended. The result
@@ -177,7 +178,7 @@ pub enum Error {
     Unsealable(&'static str),
     /// The database cannot be reached or is overloaded; trying again later may help.
     #[error("the database is unavailable: {0}")]
-    Unavailable(#[source] Arc<sqlx::Error>),
+    Unavailable(Arc<sqlx::Error>),
     /// The account or the key may not spend what was to be spent.
     #[error(transparent)]
     Refused(Shortage),
@@ -186,10 +187,10 @@ pub enum Error {
     OverLimit,
     /// Anything else the database says.
     #[error("the database refused a statement: {0}")]
-    Database(#[source] Arc<sqlx::Error>),
+    Database(Arc<sqlx::Error>),
     /// The schema could not be brought up to date.
     #[error("the database could not be migrated: {0}")]
-    Migrate(#[source] Arc<MigrateError>),
+    Migrate(Arc<MigrateError>),
 }
 
 impl Error {

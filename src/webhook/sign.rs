@@ -17,7 +17,7 @@ const X_WEBHOOK_SECRET: HeaderName = HeaderName::from_static("x-webhook-secret")
 /// A delivery cannot be signed. Never seen: bodies are texts.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    #[error("the signature could not be made: {0}")]
+    #[error("the signature could not be made")]
     Signature(#[from] WebhookError),
     #[error("the secret fits into no header")]
     Header(#[from] InvalidHeaderValue),
