@@ -192,6 +192,11 @@ impl IntoResponse for Error {
     }
 }
 
+/// An error with its causes, for the log: its own text is for the client.
+pub(super) fn with_causes(error: service::Error) -> String {
+    format!("{:#}", anyhow::Error::from(error))
+}
+
 /// The answer to a request whose handler panicked.
 pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let message = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));

@@ -20,6 +20,7 @@ use super::{
     Api, Error,
     caller::{Creator, Reader, Writer},
     conditional::{self, Known},
+    error::with_causes,
     extract::{ChosenId, KnownId, Rest},
     files,
     form::CreateBody,
@@ -320,7 +321,13 @@ async fn body(api: &Api, prediction: &Prediction, wanted: Wanted, base: &BaseUrl
             Ok(bytes) => {
                 return (summary::of(prediction), [(CONTENT_TYPE, file.content_type.clone())], bytes).into_response();
             }
-            Err(error) => tracing::warn!(%error, key = file.key, "An output could not be read into its answer"),
+            Err(error) => {
+                tracing::warn!(
+                    error = with_causes(error),
+                    key = file.key,
+                    "An output could not be read into its answer"
+                );
+            }
         }
     }
     Json(document(api, prediction, base).await).into_response()
@@ -329,7 +336,7 @@ async fn body(api: &Api, prediction: &Prediction, wanted: Wanted, base: &BaseUrl
 async fn document<'a>(api: &Api, prediction: &'a Prediction, base: &BaseUrl) -> native::Prediction<'a> {
     let place = api.service.queue_place(prediction).await.unwrap_or_else(|error| {
         // Worth less than the rest of the document.
-        tracing::warn!(%error, "A place in the queue could not be found out");
+        tracing::warn!(error = with_causes(error), "A place in the queue could not be found out");
         None
     });
     native::Prediction::new(prediction, model_of(api, prediction), place, base)

@@ -17,6 +17,7 @@ use futures_util::{StreamExt, stream};
 use super::{
     Api, Error,
     caller::{Creator, Reader, Writer},
+    error::with_causes,
     extract::{JsonBody, KnownId, Several},
     files,
     idempotency::{IdempotencyKey, Replayed},
@@ -424,7 +425,11 @@ async fn file_url(api: &Api, file: &Artifact, face: &FaceUrl) -> String {
     match files::read(api, file).await {
         Ok(bytes) => replicate::data_uri(&file.content_type, &bytes),
         Err(error) => {
-            tracing::warn!(%error, key = file.key, "An output could not be read into its prediction");
+            tracing::warn!(
+                error = with_causes(error),
+                key = file.key,
+                "An output could not be read into its prediction"
+            );
             url
         }
     }
