@@ -29,7 +29,7 @@ fn describe(error: &anyhow::Error) -> String {
     text
 }
 
-/// The error and its causes, without those that add nothing: some libraries' errors repeat their cause in their own text.
+/// The error and its causes, without those that add nothing: some libraries' errors repeat their cause in their text.
 pub(crate) fn causes(error: &anyhow::Error) -> Vec<String> {
     let mut told: Vec<String> = Vec::new();
     for cause in error.chain().map(ToString::to_string) {

@@ -59,24 +59,15 @@ pub(super) fn unknown(word: &str, known: &'static [&'static str]) -> UnknownWord
 
 #[cfg(test)]
 mod tests {
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    enum Fruit {
-        Apple,
-        Pear,
-    }
-
-    words! {
-        /// The word on the market.
-        Fruit { Apple = "apple", Pear = "pear" }
-    }
+    use crate::domain::{Period, Status};
 
     #[test]
     fn every_word_reads_back_and_others_are_told_which_there_are() {
-        for fruit in Fruit::ALL {
-            assert_eq!(fruit.to_string().parse(), Ok(fruit));
+        for status in Status::ALL {
+            assert_eq!(status.to_string().parse(), Ok(status));
         }
-        let unknown = "plum".parse::<Fruit>().expect_err("no fruit of ours");
-        assert_eq!(unknown.to_string(), r#""plum" is not one of apple, pear"#);
-        assert_eq!(Fruit::try_from("plum".to_owned()), Err(unknown));
+        let unknown = "week".parse::<Period>().expect_err("no period of ours");
+        assert_eq!(unknown.to_string(), r#""week" is not one of day, month"#);
+        assert_eq!(Period::try_from("week".to_owned()), Err(unknown));
     }
 }

@@ -1,6 +1,7 @@
 //! Batching: callers that arrive while a statement is running share the next one.
 //!
-//! Whoever comes alone waits for nobody. The busier the database is, the more share a statement, and the less each costs it.
+//! Whoever comes alone waits for nobody. The busier the database is, the more share a statement, and the less each costs
+//! it.
 
 use std::{
     slice,
@@ -44,10 +45,12 @@ impl<I, A> Clone for Batcher<I, A> {
 }
 
 impl<I, A> Batcher<I, A> {
-    /// What `ask` answers for this item, among the items of all who wait by then. It answers each in its order.
+    /// What `ask` answers for this item, among the items of all who wait by then. It answers each in its order. What the
+    /// database refuses for all it is asked for each alone, so that only those fail that it refuses.
     ///
-    /// [`Error::Unavailable`] if whoever asked was given up in the middle of it: it may be done or not.
-    pub(super) async fn done(&self, item: I, ask: impl AsyncFnOnce(&[I]) -> Vec<Result<A>>) -> Result<A> {
+    /// [`Error::Unavailable`] if the database never answered, or whoever asked was given up in the middle of it: it may be
+    /// done or not.
+    pub(super) async fn done(&self, item: I, ask: impl AsyncFnOnce(&[I]) -> Result<Vec<A>> + Copy) -> Result<A> {
         let (told, mut answer) = oneshot::channel();
         self.waiting().push(Waiting { item, told });
         let asking = self.shared.asking.lock().await;
@@ -61,7 +64,7 @@ impl<I, A> Batcher<I, A> {
         // What is not wanted any more is not begun.
         waiting.retain(|waiting| !waiting.told.is_closed());
         let (items, told): (Vec<I>, Vec<_>) = waiting.into_iter().map(|Waiting { item, told }| (item, told)).unzip();
-        for (told, answer) in told.into_iter().zip(ask(&items).await) {
+        for (told, answer) in told.into_iter().zip(all_or_each(&items, ask).await) {
             // Who waited may have gone meanwhile.
             let _ = told.send(answer);
         }
@@ -76,8 +79,8 @@ impl<I, A> Batcher<I, A> {
 }
 
 /// What `ask` answers for each of these items, in their order. Asks for all at once; or, if the database refuses that, for
-/// each alone, so that only those fail that it refuses. If it never answered, nobody knows what was done, and each is told so.
-pub(super) async fn all_or_each<I, A>(items: &[I], ask: impl AsyncFn(&[I]) -> Result<Vec<A>>) -> Vec<Result<A>> {
+/// each alone. If it never answered, nobody knows what was done, and each is told so.
+async fn all_or_each<I, A>(items: &[I], ask: impl AsyncFnOnce(&[I]) -> Result<Vec<A>> + Copy) -> Vec<Result<A>> {
     match ask(items).await {
         Ok(answers) => answers.into_iter().map(Ok).collect(),
         Err(error) if items.len() > 1 && error.may_be_of_one() => {
@@ -103,8 +106,8 @@ mod tests {
 
     use super::*;
 
-    async fn doubled(items: &[u32]) -> Vec<Result<(u32, usize)>> {
-        items.iter().map(|item| Ok((2 * item, items.len()))).collect()
+    async fn doubled(items: &[u32]) -> Result<Vec<(u32, usize)>> {
+        Ok(items.iter().map(|item| (2 * item, items.len())).collect())
     }
 
     /// Returns when so many wait.

@@ -6,7 +6,6 @@ use sqlx::{FromRow as _, Row as _, postgres::PgRow, types::Json};
 
 use super::{
     Error, Result, Store,
-    batcher::all_or_each,
     durable::{Milestone, without_waiting},
     outbox::keep_webhooks,
     predictions::{Row, columns, microseconds},
@@ -49,8 +48,8 @@ impl Entry {
 /// The row of a prediction that was created, or nothing if it was not.
 pub(super) type Created = Option<PgRow>;
 
-/// What a statement is told of each prediction: parameter, column, type and value, in the order of the parameters. From this one
-/// list come both the table ([`unnest`]) and what is bound ([`bind`]), so that no column gets another's values.
+/// What a statement is told of each prediction: parameter, column, type and value, in the order of the parameters. Both the
+/// table ([`unnest`]) and what is bound ([`bind`]) come from this one list, so that no column gets another's values.
 macro_rules! told {
     ($use:ident $($argument:ident)*) => {
         $use! {
@@ -147,8 +146,8 @@ macro_rules! created {
                         told_turn, holds_balance, period, holds_place, told_request, told_trace
                  from payer
                  where has_balance and has_place and has_budget
-                 -- In the order of their idempotency keys, so that two processes that insert some of the same keys cannot
-                 -- deadlock.
+                 -- In the order of their idempotency keys, so that two processes that insert some of the same keys
+                 -- cannot deadlock.
                  order by told_idempotency_key, told_id
                  on conflict do nothing
                  returning held_balance, held_budget, held_place, hold_nano, ",
@@ -158,7 +157,7 @@ macro_rules! created {
     };
 }
 
-/// `held`, `locked_keys` and `budgeted`: holds what was created may cost, and undoes the statement if there is too little.
+/// `held`, `locked_keys` and `budgeted`: holds what was created may cost, or undoes the statement if that is too much.
 macro_rules! held {
     () => {
         "held as (
@@ -218,7 +217,7 @@ impl Store {
             let secret = new.webhook.as_ref().map(|webhook| self.seal_secret(webhook)).transpose()?.flatten();
             let entry = Entry { new: new.clone(), turn, secret };
             let creates = self.creates.guard(new.account_id);
-            let created = creates.done(entry, async |entries: &[Entry]| self.create_all(entries).await).await;
+            let created = creates.done(entry, async |entries: &[Entry]| self.insert(entries).await).await;
             drop(creates);
             match created {
                 Ok(Some(row)) => {
@@ -250,25 +249,16 @@ impl Store {
         }
     }
 
-    /// What came of each. Of those with the same id one is enough.
-    async fn create_all(&self, entries: &[Entry]) -> Vec<Result<Created>> {
-        let mut ids = HashSet::new();
-        let are_firsts: Vec<bool> = entries.iter().map(|entry| ids.insert(entry.new.id)).collect();
-        let firsts = entries.iter().zip(&are_firsts).filter(|(_, is_first)| **is_first).map(|(entry, _)| entry);
-        let firsts: Vec<&Entry> = firsts.collect();
-        let created = all_or_each(&firsts, async |entries: &[&Entry]| self.insert(entries).await).await;
-        let mut created = created.into_iter();
-        let created = are_firsts.into_iter().map(|is_first| is_first.then(|| created.next()).flatten());
-        created.map(|created| created.unwrap_or(Ok(None))).collect()
-    }
-
-    /// The row of each that was created; all are of one account.
+    /// The row of each that was created; all are of one account. Of those with the same id it is the first.
     ///
-    /// Who pays is looked at twice: first without a lock (`payer`), so that most refusals leave no trace, then by the updates
-    /// at the end (`held`), which lock what they change for the shortest time and undo the whole statement if there is too
-    /// little. It does not wait for the disk with these locks in its hands.
-    async fn insert(&self, entries: &[&Entry]) -> Result<Vec<Created>> {
+    /// Who pays is looked at twice: first without a lock (`payer`), so that most refusals leave no trace, then by the
+    /// updates at the end (`held`), which lock what they change for the shortest time and undo the whole statement if there
+    /// is too little. It does not wait for the disk with these locks in its hands.
+    async fn insert(&self, entries: &[Entry]) -> Result<Vec<Created>> {
         let Some(account_id) = entries.first().map(|entry| entry.new.account_id) else { return Ok(Vec::new()) };
+        let mut ids = HashSet::new();
+        let (places, firsts): (Vec<usize>, Vec<&Entry>) =
+            entries.iter().enumerate().filter(|(_, entry)| ids.insert(entry.new.id)).unzip();
         let query = sqlx::query(concat!(
             "with told as materialized (
                  select * from ",
@@ -290,11 +280,12 @@ impl Store {
             " from created join told on told_id = id"
         ))
         .bind(account_id);
-        let rows = told!(bind query entries).bind(entries.len() as i64).fetch_all(&self.pool).await?;
+        let rows = told!(bind query firsts).bind(firsts.len() as i64).fetch_all(&self.pool).await?;
         let mut created: Vec<Created> = entries.iter().map(|_| None).collect();
         for row in rows {
             let place: i64 = row.try_get("told_place")?;
-            if let Some(created) = usize::try_from(place - 1).ok().and_then(|index| created.get_mut(index)) {
+            let place = usize::try_from(place - 1).ok().and_then(|index| places.get(index));
+            if let Some(created) = place.and_then(|place| created.get_mut(*place)) {
                 *created = Some(row);
             }
         }

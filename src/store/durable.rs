@@ -131,9 +131,9 @@ impl Store {
     ///
     /// A crash ends every connection, so one that was there before is proof enough. If it is young, the database is asked when
     /// it started, and when it last started again after one of its processes had crashed: its checkpointer is as old as that.
-    /// (Roles without `pg_read_all_stats` do not see the latter.) A promoted replica cannot vouch for
-    /// what was written before its promotion, even over connections it kept. It counts from the moment the promotion was
-    /// noticed, and until then vouches for nothing.
+    /// (Roles without `pg_read_all_stats` do not see the latter.) A promoted replica cannot vouch
+    /// for what was written before its promotion, even over connections it kept. It counts from the moment the promotion
+    /// was noticed, and until then vouches for nothing.
     async fn flush(&self) -> Result<Flush> {
         // The least that can be written. Its own commit waits, and with it everything that was written before.
         let age: f64 = sqlx::query_scalar(
@@ -150,16 +150,16 @@ impl Store {
         Ok(Flush { at: Instant::now(), runs_for: Duration::from_secs_f64(age.max(0.0)) })
     }
 
-    /// Returns when the create or the end of a prediction, whose statement has returned, may be told to anybody. Whoever reads
-    /// it later in this process need not wait.
+    /// Returns when the create or the end of a prediction, whose statement has returned, may be told to anybody. Whoever
+    /// reads it later in this process need not wait.
     pub(super) async fn until_safe(&self, id: PredictionId, milestone: Milestone) -> Result<()> {
         self.until_durable().await?;
         self.durability.safe().remember(id, milestone);
         Ok(())
     }
 
-    /// Returns when what is read of a prediction by its id may be told to anybody. Both its end and that it was made can be read
-    /// a moment before they are safe: a client may have chosen the id, and so know it before.
+    /// Returns when what is read of a prediction by its id may be told to anybody. Both its end and that it was made can be
+    /// read a moment before they are safe: a client may have chosen the id, and so know it before.
     pub(super) async fn until_safe_to_tell(&self, row: Option<&Row>) -> Result<()> {
         let Some((row, milestone)) = row.and_then(|row| Some((row, row.lately()?))) else { return Ok(()) };
         let id = row.id.into();

@@ -5,7 +5,6 @@ use uuid::Uuid;
 
 use super::{
     Error, Result, Store,
-    batcher::all_or_each,
     durable::{Milestone, without_waiting},
     ended::{DEADLINE_MESSAGE, when_ended},
     predictions::{Row, columns, microseconds},
@@ -66,8 +65,8 @@ impl Store {
     pub async fn finish(&self, claim: &Claim, outcome: &Outcome, logs: &str) -> Result<NanoUsd> {
         let end = End::of(claim, outcome, logs);
         let cost = end.cost;
-        let end_all = async |ends: &[End]| all_or_each(ends, async |ends: &[End]| self.end(ends).await).await;
-        let row = self.ends.done(end, end_all).await?.ok_or(Error::LeaseLost)?;
+        let ended = self.ends.done(end, async |ends: &[End]| self.end(ends).await).await?;
+        let row = ended.ok_or(Error::LeaseLost)?;
         self.until_safe(claim.id, Milestone::Ended).await?;
         metrics::prediction_ended(outcome.status().as_str(), claim.input.mode());
         metrics::charged(&claim.model, claim.key_id, cost.get());

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use sqlx::{Connection, Executor, FromRow, Postgres};
 
-use super::{Error, Result, Store, batcher::all_or_each, predictions::microseconds};
+use super::{Error, Result, Store, predictions::microseconds};
 use crate::domain::{ApiKey, Budget, Caller, KeyRecord, NanoUsd, NewKey, Period, Scope, Scopes};
 
 /// Held by who makes the first key.
@@ -154,9 +154,7 @@ impl Store {
     /// Anybody may make up keys, so all who ask at a time share a statement: however many they are, the rest of the
     /// connections are for those who were let in. To be asked to the end: what is given up is lost to all who share it.
     pub async fn find_key(&self, lookup: &str) -> Result<Option<StoredKey>> {
-        let find_all =
-            async |lookups: &[String]| all_or_each(lookups, async |some: &[_]| self.find_keys(some).await).await;
-        self.key_finds.done(lookup.to_owned(), find_all).await
+        self.key_finds.done(lookup.to_owned(), async |lookups: &[String]| self.find_keys(lookups).await).await
     }
 
     async fn find_keys(&self, lookups: &[String]) -> Result<Vec<Option<StoredKey>>> {

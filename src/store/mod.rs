@@ -1,7 +1,7 @@
 //! Every SQL statement of the program, and the news of what they changed.
 //!
-//! A function is named by the verb of the domain and is one statement where that is possible; the table's own constraints
-//! (`migrations/`) stand behind each. Nothing here waits for anything but the database.
+//! A function is named by the verb of the domain and is one statement where that is possible; the table's own
+//! constraints (`migrations/`) stand behind each. Nothing here waits for anything but the database.
 //!
 //! ```text
 //! for the service
@@ -162,8 +162,8 @@ pub struct Settings {
     pub seal: Seal,
 }
 
-/// What can go wrong with a statement. Those who have shared one are told the same. The texts tell the causes, so that a line
-/// of the log has them all; a chain of sources would tell each again, since sqlx's texts have theirs as well.
+/// What can go wrong with a statement. Those who have shared one are told the same. The texts tell the causes, so that a
+/// line of the log has them all; a chain of sources would tell each again, since sqlx's texts have theirs as well.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The claim was taken away: its lease ran out, its worker was thought dead, or the prediction ended. The result

@@ -1,5 +1,5 @@
-//! Predictions as their owners meet them: read, listed, canceled; `create` has how they are made. Every statement names the
-//! account, so that one owner's predictions do not exist for another.
+//! Predictions as their owners meet them: read, listed, canceled; `create` has how they are made. Every statement names
+//! the account, so that one owner's predictions do not exist for another.
 
 use std::{sync::Arc, time::Duration};
 

@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use uuid::Uuid;
 
-use super::{DueWebhook, Result, Store, batcher::all_or_each, durable::without_waiting, predictions::microseconds};
+use super::{DueWebhook, Result, Store, durable::without_waiting, predictions::microseconds};
 
 /// How an attempt went.
 #[derive(Clone, Debug, Default)]
@@ -70,8 +70,7 @@ impl Store {
         verdict: WebhookVerdict,
     ) -> Result<bool> {
         let settlement = Settlement { id: due.id, number: due.attempt, attempt: attempt.clone(), verdict };
-        let settle_all = async |all: &[Settlement]| all_or_each(all, async |some: &[_]| self.settle(some).await).await;
-        self.settlements.done(settlement, settle_all).await
+        self.settlements.done(settlement, async |settlements: &[Settlement]| self.settle(settlements).await).await
     }
 
     /// Whether each of them was still held.

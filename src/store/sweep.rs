@@ -77,8 +77,8 @@ macro_rules! is_late {
     };
 }
 
-/// Ends a statement that lists predictions, waiting for their row locks. `skip locked` would miss rows of a statement that was
-/// just refused: its error arrives a moment before its locks are released.
+/// Ends a statement that lists predictions, waiting for their row locks. `skip locked` would miss rows of a statement that
+/// was just refused: its error arrives a moment before its locks are released.
 macro_rules! when_free {
     () => {
         " order by id for update"

@@ -1,10 +1,6 @@
 //! Turns: the order in which accounts are served. Start-time fair queueing, with one prediction as the unit of work.
 
-use super::{
-    Result, Store,
-    batcher::{Batcher, all_or_each},
-    per_key::PerKey,
-};
+use super::{Result, Store, batcher::Batcher, per_key::PerKey};
 use crate::domain::NewPrediction;
 
 /// Those of this process that want a turn, by model and account.
@@ -19,9 +15,7 @@ impl Store {
     /// nobody.
     pub(super) async fn take_turn(&self, new: &NewPrediction) -> Result<i64> {
         let line = self.turns.guard((new.model.clone(), new.account_id));
-        let number_all =
-            async |all: &[()]| all_or_each(all, async |some: &[()]| self.number(new, some.len()).await).await;
-        line.done((), number_all).await
+        line.done((), async |all: &[()]| self.number(new, all.len()).await).await
     }
 
     /// So many turns on end.

@@ -324,7 +324,7 @@ async fn after_ten_minutes_of_every_trouble_everything_is_told(pool: PgPool) {
     assert!(tokio::time::timeout(Duration::ZERO, canary.accept()).await.is_err(), "the redirect was followed");
 }
 
-/// A database that names a deadlock has undone the statement: it is known that nothing of those who shared it was noted.
+/// A database that names a deadlock has undone the statement: it is known that nobody who shared it is settled.
 #[sqlx::test]
 async fn a_deadlock_of_one_note_takes_no_other_with_it(pool: PgPool) {
     let app = TestApp::start(pool).await;

@@ -69,7 +69,8 @@ impl Store {
         }
     }
 
-    /// Reads those of these predictions that have ended, of any account. Whoever is woken with one must check that it is theirs.
+    /// Reads those of these predictions that have ended, of any account. Whoever is woken with one must check that it is
+    /// theirs.
     async fn read_ended(&self, ids: &[PredictionId]) -> Result<HashMap<PredictionId, Arc<Prediction>>> {
         let rows: Vec<Row> = sqlx::query_as(concat!(
             "select ",
