@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::{ConnectOptions, Connection, FromRow, PgConnection, Row as _};
+use sqlx::{ConnectOptions, FromRow, PgConnection, Row as _};
 use uuid::Uuid;
 
-use super::{Result, Store, promptly};
+use super::{Error, Result, Store, connections::Connections, promptly};
 
 /// How far a worker has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,17 +77,27 @@ pub struct SeenWorker {
     pub picture_us: Option<i64>,
 }
 
+/// Whether the server only reads: a standby, or one that was told to.
+macro_rules! reads_only {
+    () => {
+        "(pg_is_in_recovery() or current_setting('transaction_read_only')::bool)"
+    };
+}
+
 /// The connection whose life is the workers' life: it holds their advisory locks and the database drops them with it.
 #[derive(Debug)]
 pub struct WorkerSession {
     connection: PgConnection,
+    /// What sweeps use.
+    pool: Connections,
 }
 
 impl WorkerSession {
     /// Takes the lock that says this worker lives, if it is not taken yet. Only a session of this worker's own can have it,
     /// one that the database does not know to be dead: that is ended, and its lock handed over in the same moment, so that
-    /// nobody finds the worker without.
+    /// nobody finds the worker without. [`Error::Unavailable`] of a server that only reads, where no sweep looks for it.
     pub async fn hold(&mut self, worker_id: Uuid) -> Result<()> {
+        self.started().await?;
         let held = sqlx::query(
             "with ghost as materialized (
                  select pg_terminate_backend(pid) from pg_locks
@@ -103,16 +113,35 @@ impl WorkerSession {
         Ok(())
     }
 
-    /// Whether the session, and with it every lock, is still there.
+    /// Whether the session, and with it every lock, is still there, and where sweeps see it: after a failover a name may lead
+    /// to the old server for a while, which gives its locks to anybody.
     pub async fn check(&mut self) -> Result<()> {
-        Ok(promptly(self.connection.ping()).await?)
+        let started = self.started().await?;
+        let elsewhere = sqlx::query_scalar(concat!("select pg_postmaster_start_time() <> $1 and not ", reads_only!()));
+        match promptly(elsewhere.bind(started).fetch_one(&self.pool)).await {
+            Ok(true) => {
+                Err(Error::unknown("the workers' session is not on the server that the other connections lead to"))
+            }
+            // A pool that is exhausted says nothing about the session, nor does a connection of it that only reads.
+            Ok(false) | Err(_) => Ok(()),
+        }
+    }
+
+    /// When its server was started, which no two were in the same microsecond. Fails if that one only reads.
+    async fn started(&mut self) -> Result<DateTime<Utc>> {
+        let server = sqlx::query_as(concat!("select pg_postmaster_start_time(), ", reads_only!()));
+        let (started, reads_only): (DateTime<Utc>, bool) = promptly(server.fetch_one(&mut self.connection)).await?;
+        match reads_only {
+            true => Err(Error::unknown("the workers' session is on a server that only reads")),
+            false => Ok(started),
+        }
     }
 }
 
 impl Store {
     /// Opens a session for workers' locks, outside the pool.
     pub async fn worker_session(&self) -> Result<WorkerSession> {
-        Ok(WorkerSession { connection: promptly(self.options.connect()).await? })
+        Ok(WorkerSession { connection: promptly(self.options.connect()).await?, pool: self.pool.clone() })
     }
 
     /// Writes a worker's row as it is now, and how long it has had its device: the audit compares that with what was billed.

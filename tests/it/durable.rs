@@ -11,7 +11,10 @@ use fourstep::{
     postgres::{Options, PrivateCluster},
     store::{Error, ListFilter, Store},
 };
-use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
+use sqlx::{
+    AssertSqlSafe, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 use uuid::Uuid;
 
 use crate::{
@@ -218,6 +221,38 @@ async fn what_was_written_before_a_promotion_is_not_told_after_it(pool: PgPool) 
     assert!(matches!(told, Err(Error::Unavailable(_))), "{told:?}");
     // Since when the database is what it is was noted, and what is written from then on is told.
     queue.create().await;
+}
+
+/// Where both write, one of them is the old primary, which has not been told yet; and where the pool is, sweeps look.
+#[tokio::test]
+async fn a_session_on_another_server_than_the_pool_is_no_sign_of_life() {
+    let (place, link) = (TestFolder::new(), TestFolder::new());
+    let start = async |name| PrivateCluster::start(&place.0.join(name), Options::default()).await.unwrap();
+    let (old, new) = (start("old").await, start("new").await);
+    // A name that leads to one of them, and then to the other.
+    let name = link.0.join("server");
+    let options = |cluster: &PrivateCluster| cluster.url().parse::<PgConnectOptions>().unwrap();
+    let lead_to = |cluster: &PrivateCluster| {
+        let _ = std::fs::remove_file(&name);
+        std::os::unix::fs::symlink(options(cluster).get_socket().unwrap(), &name).unwrap();
+    };
+    lead_to(&new);
+    let pool = PgPoolOptions::new().connect_with(options(&new).socket(&name)).await.unwrap();
+    let store = Store::with_pool(pool.clone());
+    lead_to(&old);
+    let mut session = store.worker_session().await.unwrap();
+    session.hold(Uuid::new_v4()).await.unwrap();
+    let shown = session.check().await;
+    assert!(matches!(shown, Err(Error::Unavailable(_))), "{shown:?}");
+    lead_to(&new);
+    let mut session = store.worker_session().await.unwrap();
+    session.hold(Uuid::new_v4()).await.unwrap();
+    session.check().await.unwrap();
+    // Of a pool that has no connection left nothing is known.
+    pool.close().await;
+    session.check().await.unwrap();
+    old.stop().await;
+    new.stop().await;
 }
 
 /// While a server or another one brings the schema up to date.

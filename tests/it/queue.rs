@@ -567,6 +567,11 @@ async fn a_database_that_only_reads_is_one_that_is_away(pool: PgPool) {
     assert!(matches!(created, Err(Error::Unavailable(_))), "{created:?}");
     let finished = standby.finish(&claim, &succeeded(), "").await;
     assert!(matches!(finished, Err(Error::Unavailable(_))), "{finished:?}");
+    // No sweep looks there for the lock that says who lives.
+    let mut session = standby.worker_session().await.unwrap();
+    for shown in [session.hold(Uuid::new_v4()).await, session.check().await] {
+        assert!(matches!(shown, Err(Error::Unavailable(_))), "{shown:?}");
+    }
     queue.store.finish(&claim, &succeeded(), "").await.unwrap();
     assert_eq!(queue.charges(claimed.id).await.len(), 1);
 }
