@@ -212,13 +212,12 @@ impl Store {
     /// Fails with [`Error::Refused`] when its account or key may not spend that much more; however many try at once, the
     /// limit is not passed.
     pub async fn create(&self, new: &NewPrediction) -> Result<Option<Prediction>> {
+        let creates = self.creates.guard(new.account_id);
         let turn = self.take_turn(new).await?;
         loop {
             let secret = new.webhook.as_ref().map(|webhook| self.seal_secret(webhook)).transpose()?.flatten();
             let entry = Entry { new: new.clone(), turn, secret };
-            let creates = self.creates.guard(new.account_id);
             let created = creates.done(entry, async |entries: &[Entry]| self.insert(entries).await).await;
-            drop(creates);
             match created {
                 Ok(Some(row)) => {
                     self.until_safe(new.id, Milestone::Created).await?;

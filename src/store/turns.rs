@@ -3,39 +3,52 @@
 use super::{Result, Store, batcher::Batcher, per_key::PerKey};
 use crate::domain::NewPrediction;
 
-/// Those of this process that want a turn, by model and account.
-pub(super) type Turns = PerKey<(String, i64), Batcher<(), i64>>;
+/// Those of this process that want a turn, by model, account and priority.
+pub(super) type Turns = PerKey<(String, i64, i16), Batcher<(), i64>>;
 
 impl Store {
     /// The turn of a new prediction: the account's next, but none that is over. What another account has queued does not
-    /// put it back, and what its own account was served while nobody else asked is not held against it.
+    /// put it back, and what its own account was served while nobody else asked, or what was refused or canceled, is not
+    /// held against it. To be asked with a place among the account's creates, which is kept until the prediction is there.
     ///
     /// A statement of its own: in the one that creates the prediction it would keep the account's other creates waiting
-    /// for the disk. Those that come while one is under way share the next. A turn that is taken and not used harms
-    /// nobody.
+    /// for the disk. Those that come while one is under way share the next.
     pub(super) async fn take_turn(&self, new: &NewPrediction) -> Result<i64> {
-        let line = self.turns.guard((new.model.clone(), new.account_id));
+        let line = self.turns.guard((new.model.clone(), new.account_id, new.priority));
         line.done((), async |all: &[()]| self.number(new, all.len()).await).await
     }
 
     /// So many turns on end.
     async fn number(&self, new: &NewPrediction, count: usize) -> Result<Vec<i64>> {
+        // Those that were given a turn in this process and are not in the queue yet are among them.
+        let under_way = self.creates.count(new.account_id).saturating_sub(count);
         let count = count as i64;
         let last: i64 = sqlx::query_scalar(
             "insert into turns as known (model, account_id, turn)
              select $1, $2, $3 - 1 + coalesce(
-                 -- Whose turn it is.
-                 (select turn from predictions where model = $1 and status = 'queued'
-                  order by priority, turn, created_at, id limit 1),
-                 -- Nobody waits: everything that was given out is served.
+                 -- Whose turn it is. Turns are compared only where the priority is the same.
+                 (select turn from predictions where model = $1 and status = 'queued' and priority = $4
+                  order by turn, created_at, id limit 1),
+                 -- Nobody waits: whose turn it was last.
+                 (select max(turn) from predictions where model = $1 and status = 'processing'),
+                 -- Nobody is served: everything that was given out is over.
                  (select max(turn) from turns where model = $1),
                  0)
-             on conflict (model, account_id) do update set turn = greatest(known.turn + $3, excluded.turn)
+             on conflict (model, account_id) do update set turn = greatest(excluded.turn, case
+                 when known.turn + $3 <= excluded.turn + 1 then known.turn + $3
+                 -- One for each that it has in the queue is all it needs: what it took for others was refused, canceled or
+                 -- served.
+                 else least(known.turn + $3, excluded.turn + $5 + (
+                     select count(*) from predictions
+                     where account_id = $2 and status = 'queued' and model = $1 and priority = $4))
+             end)
              returning turn",
         )
         .bind(&new.model)
         .bind(new.account_id)
         .bind(count)
+        .bind(new.priority)
+        .bind(under_way as i64)
         .fetch_one(&self.pool)
         .await?;
         Ok((last - count + 1..=last).collect())

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use fourstep::domain::{ApiKey, Caller, NewPrediction, PredictionId};
+use fourstep::{
+    domain::{AccountMode, ApiKey, Caller, NanoUsd, NewPrediction, PredictionId},
+    store::Error,
+};
 use futures_util::{StreamExt, stream};
 use reqwest::StatusCode;
 use serde_json::json;
@@ -92,6 +95,89 @@ async fn what_an_account_was_served_while_nobody_asked_is_not_held_against_it(po
     // One for each in turn, after the one turn that the early one has had.
     let next = claim(&queue, 9).await;
     assert_eq!(next.iter().filter(|(_, account)| *account == early.account_id).count(), 4, "{next:?}");
+}
+
+/// How many are claimed before this one, if it is among the next few.
+async fn claimed_before(queue: &Queue, id: PredictionId) -> usize {
+    let next = claim(queue, 10).await;
+    next.iter().position(|(claimed, _)| *claimed == id).expect("it is starved")
+}
+
+#[sqlx::test]
+async fn what_was_refused_is_not_held_against_an_account(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    let (many, poor) = (account(&queue, "many").await, account(&queue, "poor").await);
+    for _ in 0..300 {
+        create(&queue, many).await;
+    }
+    assert!(queue.store.set_account_mode("poor", AccountMode::Prepaid).await.unwrap());
+    let new = |id| NewPrediction { id, account_id: poor.account_id, key_id: poor.key_id, ..queue.new_prediction() };
+    for _ in 0..200 {
+        let refused = queue.store.create(&new(PredictionId::generate())).await;
+        assert!(matches!(refused, Err(Error::Refused(_))), "{refused:?}");
+    }
+    assert!(queue.store.credit("poor", NanoUsd::new(1_000_000_000_000), None).await.unwrap());
+    let first = create(&queue, poor).await;
+    for _ in 0..20 {
+        create(&queue, poor).await;
+    }
+    assert!(claimed_before(&queue, first).await <= 2, "those of the other account that were there before");
+    // And its own others take turns with those of the other.
+    let next = claim(&queue, 10).await;
+    let own = next.iter().filter(|(_, account)| *account == poor.account_id).count();
+    assert!((4..=6).contains(&own), "{next:?}");
+}
+
+#[sqlx::test]
+async fn what_was_canceled_is_not_held_against_an_account(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    let (many, hasty) = (account(&queue, "many").await, account(&queue, "hasty").await);
+    for _ in 0..300 {
+        create(&queue, many).await;
+    }
+    let regretted = stream::iter(0..300).map(|_| create(&queue, hasty)).buffer_unordered(8).collect::<Vec<_>>().await;
+    for id in regretted {
+        queue.store.request_cancel(hasty.account_id, id).await.unwrap();
+    }
+    let wanted = create(&queue, hasty).await;
+    assert_eq!(claimed_before(&queue, wanted).await, 1, "one of the other account");
+}
+
+#[sqlx::test]
+async fn an_urgent_prediction_puts_nobody_behind_what_its_account_has_queued(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    let (many, few) = (account(&queue, "many").await, account(&queue, "few").await);
+    for _ in 0..300 {
+        create(&queue, many).await;
+    }
+    let Caller { account_id, key_id, .. } = many;
+    let urgent = NewPrediction { priority: -1, account_id, key_id, ..queue.new_prediction() };
+    queue.store.create(&urgent).await.unwrap().unwrap();
+    let wanted = create(&queue, few).await;
+    assert_eq!(claimed_before(&queue, wanted).await, 2, "the urgent one, and one that was there before");
+}
+
+#[sqlx::test]
+async fn urgent_predictions_of_accounts_take_turns_among_themselves(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    let accounts = [account(&queue, "one").await, account(&queue, "two").await];
+    for caller in accounts {
+        // Whatever either has waiting.
+        for _ in 0..50 {
+            create(&queue, caller).await;
+        }
+    }
+    for caller in accounts {
+        let Caller { account_id, key_id, .. } = caller;
+        for _ in 0..4 {
+            let id = PredictionId::generate();
+            let urgent = NewPrediction { id, priority: -1, account_id, key_id, ..queue.new_prediction() };
+            queue.store.create(&urgent).await.unwrap().unwrap();
+        }
+    }
+    let next: Vec<_> = claim(&queue, 8).await.into_iter().map(|(_, account)| account).collect();
+    let [one, two] = accounts.map(|caller| caller.account_id);
+    assert_eq!(next, [one, two, one, two, one, two, one, two]);
 }
 
 #[sqlx::test]
