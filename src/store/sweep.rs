@@ -54,7 +54,12 @@ macro_rules! with_alive {
          settled as materialized (
              select from chores
              where name = 'timeline ' || timeline()
-               and greatest(begun_at, pg_postmaster_start_time()) < now() - interval '5 s'
+               and greatest(begun_at, pg_postmaster_start_time(), coalesce(
+                       -- After the crash of one process all others begin anew: these first and when it is over. A role that may
+                       -- not see them sees its own connection, which is no older.
+                       (select max(backend_start) from pg_stat_get_activity(null)
+                        where backend_type in ('checkpointer', 'walwriter')),
+                       (select backend_start from pg_stat_get_activity(pg_backend_pid())))) < now() - interval '5 s'
          )"
     };
 }
@@ -90,8 +95,8 @@ impl Store {
     /// end stays as it is, is warned of, and keeps no other from being swept.
     ///
     /// A worker is gone when its session no longer holds its advisory lock, which the database notices in milliseconds,
-    /// or, should its connection only hang, when its lease has run out. Just after a restart of the database, or the
-    /// promotion of its replica, nobody holds a lock yet, so for a few seconds only leases count. Being wrong is safe: the
+    /// or, should its connection only hang, when its lease has run out. Just after a restart of the database, be it that of a
+    /// single crashed process, or the promotion of its replica, nobody holds a lock yet, so for a few seconds only leases count. Being wrong is safe: the
     /// worker that was taken for dead is fenced.
     pub async fn sweep(&self, max_losses: i16) -> Result<Swept> {
         self.note_timeline().await?;

@@ -4,15 +4,22 @@ use std::time::Duration;
 
 use fourstep::{
     domain::{AccountMode, ApiKey, Caller, NanoUsd, NewPrediction, PredictionId, Status},
+    postgres::{Options, PrivateCluster},
     store::{Store, Swept},
     worker::{Settings, sweep_in_turn},
 };
-use sqlx::{AssertSqlSafe, PgPool};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
 use uuid::Uuid;
 
 use crate::{
     ledger::usual_key,
+    process::TestFolder,
     queue::{MODEL, Queue},
+    support::eventually,
     worker::settings,
 };
 
@@ -139,4 +146,40 @@ async fn workers_whose_database_was_just_promoted_are_given_time_to_show_that_th
     let known: Vec<String> =
         sqlx::query_scalar("select name from chores where name like 'timeline %'").fetch_all(&pool).await.unwrap();
     assert_eq!(known.len(), 1, "its number may come again, and would be taken for the one of now: {known:?}");
+}
+
+/// The postmaster goes on, and is as old as it was; but every connection is gone, and no worker has another one yet.
+#[tokio::test]
+async fn workers_whose_database_began_anew_after_a_crash_are_given_time_to_show_that_they_live() {
+    let place = TestFolder::new();
+    let database = PrivateCluster::start(&place.0.join("data"), Options::default()).await.unwrap();
+    let pool = PgPoolOptions::new().max_connections(3).connect(database.url()).await.unwrap();
+    Store::with_pool(pool.clone()).migrate().await.unwrap();
+    let queue = Queue::new(pool.clone()).await;
+    let running = queue.create().await.id;
+    let worker = Uuid::new_v4();
+    let mut session = queue.store.worker_session().await.unwrap();
+    session.hold(worker).await.unwrap();
+    queue.store.claim(MODEL, worker, LEASE).await.unwrap().unwrap();
+    // From when on locks count.
+    eventually("the database has been there for a while", async || {
+        let settled = "select pg_postmaster_start_time() < now() - interval '5 s'";
+        sqlx::query_scalar::<_, bool>(settled).fetch_one(&pool).await.unwrap()
+    })
+    .await;
+    assert_eq!(queue.store.sweep(MAX_LOSSES).await.unwrap().requeued, []);
+
+    let backend: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&pool).await.unwrap();
+    kill(Pid::from_raw(backend), Signal::SIGKILL).unwrap();
+    eventually("its session is gone", async || session.check().await.is_err()).await;
+    let mut swept = None;
+    eventually("it is back", async || {
+        swept = queue.store.sweep(MAX_LOSSES).await.ok();
+        swept.is_some()
+    })
+    .await;
+    assert_eq!(swept.unwrap().requeued, []);
+    assert_eq!(status(&queue, running).await, "processing");
+    pool.close().await;
+    database.stop().await;
 }
