@@ -106,7 +106,8 @@ pub struct Renewal {
 }
 
 impl Store {
-    /// Takes the next queued prediction of a model, if there is one, under a lease.
+    /// Takes the next queued prediction of a model, if there is one, under a lease. One whose deadline has passed is left to
+    /// the sweep.
     ///
     /// The choice is made in a materialized CTE: without that fence the planner may run the locking subquery more than
     /// once and claim more rows than one.
@@ -118,6 +119,7 @@ impl Store {
             "with next as materialized (
                  select id as next_id from predictions
                  where model = $1 and status = 'queued' and (run_after is null or run_after <= now())
+                   and (deadline is null or deadline > now())
                  order by priority, turn, created_at, id
                  limit 1
                  for update skip locked
@@ -138,6 +140,7 @@ impl Store {
         let near: Vec<(Uuid, Json<Input>)> = sqlx::query_as(
             "select id, input from predictions
              where model = $1 and status = 'queued' and (run_after is null or run_after <= now())
+               and (deadline is null or deadline > now())
              order by priority, turn, created_at, id
              limit $2",
         )
@@ -153,7 +156,7 @@ impl Store {
         let rows = sqlx::query(concat!(
             "with next as materialized (
                  select id as next_id from predictions
-                 where id = any ($1) and status = 'queued'
+                 where id = any ($1) and status = 'queued' and (deadline is null or deadline > now())
                  order by priority, turn, created_at, id
                  -- With the one that is claimed, its share rounded up.
                  limit least($4, (select (cardinality($1) + greatest(count(*), 1)) / greatest(count(*), 1) - 1

@@ -121,6 +121,17 @@ impl Queue {
             .unwrap()
     }
 
+    /// A prediction whose deadline passes as it is created.
+    fn late(&self) -> NewPrediction {
+        NewPrediction { cancel_after: Some(Duration::ZERO), ..self.new_prediction() }
+    }
+
+    /// Makes a prediction's deadline pass now.
+    async fn pass_deadline(&self, id: PredictionId) {
+        let passed = sqlx::query("update predictions set deadline = now() where id = $1").bind(id.as_uuid());
+        passed.execute(&self.pool).await.unwrap();
+    }
+
     /// Makes every lease run out now, as fifteen silent seconds would.
     async fn expire_leases(&self) {
         sqlx::query("update predictions set lease_until = now() - interval '1 s' where status = 'processing'")
@@ -388,13 +399,25 @@ async fn a_cancel_asked_of_a_worker_that_died_ends_the_prediction_without_anothe
 }
 
 #[sqlx::test]
+async fn what_is_past_its_deadline_is_not_claimed(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    let worker = queue.live_worker().await;
+    queue.report_ready(&worker).await;
+    queue.store.create(&queue.late()).await.unwrap();
+    assert!(queue.store.claim(MODEL, worker.id, LEASE).await.unwrap().is_none());
+    queue.create().await;
+    let claim = queue.claim(&worker).await;
+    assert!(queue.store.claim_beside(&claim, 4, LEASE).await.unwrap().is_empty());
+}
+
+#[sqlx::test]
 async fn a_deadline_ends_a_queued_prediction_and_stops_a_running_one(pool: PgPool) {
     let queue = Queue::new(pool).await;
-    let late = NewPrediction { cancel_after: Some(Duration::ZERO), ..queue.new_prediction() };
     let worker = queue.live_worker().await;
-    queue.store.create(&late).await.unwrap();
+    queue.create().await;
     let claim = queue.claim(&worker).await;
-    let queued = NewPrediction { id: PredictionId::generate(), ..late };
+    queue.pass_deadline(claim.id).await;
+    let queued = queue.late();
     queue.store.create(&queued).await.unwrap();
 
     let swept = queue.store.sweep(MAX_LOSSES).await.unwrap();
