@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use sqlx::{FromRow as _, Row as _, postgres::PgRow, types::Json};
+use sqlx::{FromRow as _, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{
@@ -109,13 +109,24 @@ impl Store {
     /// Takes the next queued prediction of a model, if there is one, under a lease. One whose deadline has passed is left to
     /// the sweep.
     ///
+    /// One that this version cannot read, whose words are a newer one's, is left to others, and the next is taken.
+    ///
     /// The choice is made in a materialized CTE: without that fence the planner may run the locking subquery more than
     /// once and claim more rows than one.
     ///
     /// A crash of the database may forget the claim: then the row is queued again, as if the worker had been lost. The next
     /// claim may have the same number, but not the same worker; if it has, either run may finish it, and only one does.
     pub async fn claim(&self, model: &str, worker_id: Uuid, lease: Duration) -> Result<Option<Claim>> {
-        let row = sqlx::query(concat!(
+        loop {
+            let Some(row) = self.claim_next(model, worker_id, lease).await? else { return Ok(None) };
+            if let Some(claim) = self.claimed(&row, worker_id).await {
+                return Ok(Some(claim));
+            }
+        }
+    }
+
+    async fn claim_next(&self, model: &str, worker_id: Uuid, lease: Duration) -> Result<Option<PgRow>> {
+        Ok(sqlx::query(concat!(
             "with next as materialized (
                  select id as next_id from predictions
                  where model = $1 and status = 'queued' and (run_after is null or run_after <= now())
@@ -130,14 +141,13 @@ impl Store {
         .bind(worker_id)
         .bind(microseconds(lease))
         .fetch_optional(&self.pool)
-        .await?;
-        row.map(|row| self.claimed(&row, worker_id)).transpose()
+        .await?)
     }
 
     /// Takes, for the worker that holds a claim, more of what is queued and can be drawn beside it: at most so many, of
     /// those whose turn is near, and no more than the worker's share among all that take them.
     pub async fn claim_beside(&self, claim: &Claim, most: usize, lease: Duration) -> Result<Vec<Claim>> {
-        let near: Vec<(Uuid, Json<Input>)> = sqlx::query_as(
+        let near: Vec<(Uuid, serde_json::Value)> = sqlx::query_as(
             "select id, input from predictions
              where model = $1 and status = 'queued' and (run_after is null or run_after <= now())
                and (deadline is null or deadline > now())
@@ -148,8 +158,8 @@ impl Store {
         .bind(NEAR)
         .fetch_all(&self.pool)
         .await?;
-        let fitting = near.into_iter().filter(|(_, input)| input.0.goes_with(&claim.input)).map(|(id, _)| id);
-        let fitting: Vec<Uuid> = fitting.collect();
+        let goes_with = |input| serde_json::from_value(input).is_ok_and(|input: Input| input.goes_with(&claim.input));
+        let fitting: Vec<Uuid> = near.into_iter().filter_map(|(id, input)| goes_with(input).then_some(id)).collect();
         if fitting.is_empty() {
             return Ok(Vec::new());
         }
@@ -172,14 +182,44 @@ impl Store {
         .bind(&claim.model)
         .fetch_all(&self.pool)
         .await?;
-        rows.iter().map(|row| self.claimed(row, claim.worker_id)).collect()
+        let mut claims = Vec::with_capacity(rows.len());
+        for row in &rows {
+            claims.extend(self.claimed(row, claim.worker_id).await);
+        }
+        Ok(claims)
     }
 
-    /// The claim that a row of a claiming statement is.
-    fn claimed(&self, row: &PgRow, worker_id: Uuid) -> Result<Claim> {
-        if row.try_get("is_posted")? {
+    /// The claim that a row of a claiming statement is; `None` of one that cannot be read, which goes back to the queue.
+    async fn claimed(&self, row: &PgRow, worker_id: Uuid) -> Option<Claim> {
+        if row.try_get("is_posted").unwrap_or_default() {
             self.changes.announce_posted();
         }
+        let read = Self::read_claim(row, worker_id);
+        if let Err(error) = &read {
+            tracing::warn!(%error, "A prediction cannot be read by this version, and is left to another");
+            if let Err(error) = self.leave(row, worker_id).await {
+                tracing::warn!(%error, "It could not be left; its lease will run out");
+            }
+        }
+        read.ok()
+    }
+
+    /// Puts what was claimed back in the queue for somebody else, which counts as no loss. One that is to be canceled by now is
+    /// ended by the sweep.
+    async fn leave(&self, row: &PgRow, worker_id: Uuid) -> Result<()> {
+        sqlx::query(
+            "update predictions set status = 'queued', lease_until = null, run_after = now() + interval '5 s'
+             where id = $1 and attempt = $2 and worker_id = $3 and status = 'processing' and cancel_requested_at is null",
+        )
+        .bind(row.try_get::<Uuid, _>("id")?)
+        .bind(row.try_get::<i32, _>("attempt")?)
+        .bind(worker_id)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    fn read_claim(row: &PgRow, worker_id: Uuid) -> Result<Claim> {
         let mut row = Row::from_row(row)?;
         let (request_id, trace_parent) = (row.request_id.take(), row.trace_parent.take());
         let (attempt, key_id, price, time_limit) = (row.attempt, row.key_id, row.price(), row.time_limit());

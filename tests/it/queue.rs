@@ -398,6 +398,43 @@ async fn a_cancel_asked_of_a_worker_that_died_ends_the_prediction_without_anothe
     assert_eq!((canceled.status, canceled.cost), (Status::Canceled, Some(NanoUsd::ZERO)));
 }
 
+/// While a site is upgraded, newer servers make predictions that older workers find.
+#[sqlx::test]
+async fn what_a_worker_cannot_read_is_left_to_another_and_keeps_it_from_nothing_else(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    let worker = queue.live_worker().await;
+    queue.report_ready(&worker).await;
+    let mut created = Vec::new();
+    for _ in 0..4 {
+        created.push(queue.create().await.id);
+    }
+    let newer = "update predictions set input = input || '{\"scheduler\": \"of a newer version\"}' where id = $1";
+    for id in [created[0], created[2]] {
+        sqlx::query(newer).bind(id.as_uuid()).execute(&queue.pool).await.unwrap();
+    }
+    let claim = queue.claim(&worker).await;
+    assert_eq!(claim.id, created[1], "what can be read behind it");
+    let left = "select status, losses, run_after > now() from predictions where id = $1";
+    let left = sqlx::query_as::<_, (String, i16, bool)>(left).bind(created[0].as_uuid());
+    assert_eq!(left.fetch_one(&queue.pool).await.unwrap(), ("queued".to_owned(), 0, true));
+
+    let beside = queue.store.claim_beside(&claim, 4, LEASE).await.unwrap();
+    assert_eq!(beside.iter().map(|claim| claim.id).collect::<Vec<_>>(), [created[3]]);
+    // A word that only the claim meets.
+    let last = queue.create().await.id;
+    let newer = "update predictions set failure_code = 'of a newer version', failure_message = '' where id = $1";
+    for id in [queue.create().await.id, queue.create().await.id] {
+        sqlx::query(newer).bind(id.as_uuid()).execute(&queue.pool).await.unwrap();
+    }
+    let beside = queue.store.claim_beside(&claim, 4, LEASE).await.unwrap();
+    assert_eq!(beside.iter().map(|claim| claim.id).collect::<Vec<_>>(), [last], "the readable one of a batch");
+    let kept: i64 = sqlx::query_scalar("select count(*) from predictions where status = 'processing'")
+        .fetch_one(&queue.pool)
+        .await
+        .unwrap();
+    assert_eq!(kept, 3);
+}
+
 #[sqlx::test]
 async fn what_is_past_its_deadline_is_not_claimed(pool: PgPool) {
     let queue = Queue::new(pool).await;
