@@ -12,6 +12,9 @@ use super::{
 };
 use crate::domain::{Idempotency, NewPrediction, NewWebhook, Prediction, WebhookRequest};
 
+/// How often a create looks for room that others take before it.
+const MOST_TRIES: usize = 100;
+
 /// A prediction about to be created.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -214,7 +217,7 @@ impl Store {
     pub async fn create(&self, new: &NewPrediction) -> Result<Option<Prediction>> {
         let creates = self.creates.guard(new.account_id);
         let turn = self.take_turn(new).await?;
-        loop {
+        for _ in 0..MOST_TRIES {
             let secret = new.webhook.as_ref().map(|webhook| self.seal_secret(webhook)).transpose()?.flatten();
             let entry = Entry { new: new.clone(), turn, secret };
             let created = creates.done(entry, async |entries: &[Entry]| self.insert(entries).await).await;
@@ -238,6 +241,7 @@ impl Store {
                 return Err(Error::Refused(shortage));
             }
         }
+        Err(Error::unknown("no room was found for a prediction, and no reason why"))
     }
 
     /// Fails with [`Error::Refused`] when a create would now. One that was made before would not.

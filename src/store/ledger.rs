@@ -43,8 +43,10 @@ impl Store {
             return Ok(Some(Shortage::Balance { needed, available, held }));
         }
         if let (Some(budget), Some(period), Some(resets)) = (means.budget_nano, means.budget_period, means.resets) {
-            let available = NanoUsd::new((budget - means.used_nano).max(0));
-            if available < needed {
+            // As the statement that creates compares it: what was overspent leaves no room for what is free either.
+            let left = budget - means.used_nano;
+            if left < needed.get() {
+                let available = NanoUsd::new(left.max(0));
                 let period: Period = period.parse().map_err(|_| Error::Unreadable(format!("period {period:?}")))?;
                 let budget = NanoUsd::new(budget);
                 return Ok(Some(Shortage::Budget { needed, available, budget, period, resets }));

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use fourstep::{
-    domain::{ApiKey, Budget, Caller, NanoUsd, NewKey, NewPrediction, Period, PredictionId, Shortage},
+    domain::{ApiKey, Budget, Caller, NanoUsd, NewKey, NewPrediction, Period, PredictionId, PricePerSecond, Shortage},
     store::{Error, Store},
 };
 use sqlx::PgPool;
@@ -140,6 +140,19 @@ async fn a_period_that_a_wrong_clock_began_far_ahead_ends_when_the_budget_is_set
     assert_eq!(spender.held().await, 1, "the first one's was forgotten with its period");
     spender.finish_one().await;
     assert_eq!(spender.held().await, 0);
+}
+
+#[sqlx::test]
+async fn a_budget_that_is_overspent_refuses_what_is_free_as_well(pool: PgPool) {
+    let spender = Spender::new(pool, 1).await;
+    spender.create().await;
+    spender.finish_one().await;
+    let less = Budget { amount: NanoUsd::new(1), ..spender.budget };
+    assert!(spender.store().set_budget(&spender.lookup, Some(less)).await.unwrap());
+    let free = NewPrediction { price: PricePerSecond::new(0), ..spender.prediction() };
+    let created = tokio::time::timeout(Duration::from_secs(10), spender.store().create(&free)).await;
+    let refused = created.expect("it ends");
+    assert!(matches!(refused, Err(Error::Refused(Shortage::Budget { .. }))), "{refused:?}");
 }
 
 /// Which an older version, still running beside this one, may bring about.
