@@ -8,7 +8,7 @@ use super::{
     durable::{Milestone, without_waiting},
     ended::{DEADLINE_MESSAGE, when_ended},
     predictions::{Row, columns, microseconds},
-    queue::Claim,
+    queue::{Claim, is_by_deadline},
 };
 use crate::{
     domain::{Artifact, FailureCode, NanoUsd, Outcome, Prediction},
@@ -99,9 +99,12 @@ impl Store {
                  update predictions set
                      status = told_status,
                      output = told_output,
-                     -- A cancel that nobody asked for by hand comes from the deadline.
-                     failure_code    = case when told_status = 'canceled' and deadline <= now() then $11 else told_code end,
-                     failure_message = case when told_status = 'canceled' and deadline <= now() then $12 else told_message end,
+                     failure_code = case when told_status = 'canceled' and ",
+            is_by_deadline!(),
+            " then $11 else told_code end,
+                     failure_message = case when told_status = 'canceled' and ",
+            is_by_deadline!(),
+            " then $12 else told_message end,
                      device_us = told_device_us,
                      cost_nano = told_cost,
                      logs = told_logs,

@@ -22,6 +22,14 @@ use crate::metrics;
 /// How far from its head the queue is searched for what can be drawn side by side.
 const NEAR: i64 = 32;
 
+/// Whether a prediction that is canceled is so for its deadline, and not because somebody asked for it by hand before.
+macro_rules! is_by_deadline {
+    () => {
+        "deadline <= coalesce(cancel_requested_at, now())"
+    };
+}
+pub(super) use is_by_deadline;
+
 /// The rest of a statement that claims: gives what `next` found to worker `$2`, for `$3` microseconds, tells of it where a
 /// webhook asks for that, and answers with what [`Store::claimed`] reads.
 macro_rules! claiming {
@@ -322,9 +330,12 @@ impl Store {
                      completed_at = case when cancel_requested_at is not null then now() end,
                      device_us    = case when cancel_requested_at is not null then 0 end,
                      cost_nano    = case when cancel_requested_at is not null then 0 end,
-                     -- A cancel that nobody asked for by hand comes from the deadline.
-                     failure_code    = case when cancel_requested_at is not null and deadline <= now() then $4 end,
-                     failure_message = case when cancel_requested_at is not null and deadline <= now() then $5 end
+                     failure_code = case when cancel_requested_at is not null and ",
+            is_by_deadline!(),
+            " then $4 end,
+                     failure_message = case when cancel_requested_at is not null and ",
+            is_by_deadline!(),
+            " then $5 end
                  where id = $1 and attempt = $2 and worker_id = $3 and status = 'processing'
                  returning *
              ),

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::{
     Error, Result, Store,
     ended::{DEADLINE_MESSAGE, ended_columns, when_ended},
+    queue::is_by_deadline,
 };
 use crate::{
     domain::{FailureCode, Input, PredictionId, Status},
@@ -171,8 +172,12 @@ impl Store {
                      completed_at = case when verdict <> 'queued' then now() end,
                      device_us = case when verdict <> 'queued' then 0 end,
                      cost_nano = case when verdict <> 'queued' then 0 end,
-                     failure_code = case verdict when 'failed' then $2 end,
-                     failure_message = case verdict when 'failed' then $3 end
+                     failure_code = case when verdict = 'failed' then $2 when verdict = 'canceled' and ",
+            is_by_deadline!(),
+            " then $5 end,
+                     failure_message = case when verdict = 'failed' then $3 when verdict = 'canceled' and ",
+            is_by_deadline!(),
+            " then $6 end
                  from judged
                  where id = lost_id
                  returning input, attempt, ",
@@ -188,6 +193,8 @@ impl Store {
         .bind(FailureCode::WorkerLost.as_str())
         .bind("every worker that ran this prediction was lost")
         .bind(only)
+        .bind(FailureCode::DeadlineExceeded.as_str())
+        .bind(DEADLINE_MESSAGE)
         .fetch_all(&self.pool)
         .await?)
     }

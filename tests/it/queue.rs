@@ -468,6 +468,42 @@ async fn a_deadline_ends_a_queued_prediction_and_stops_a_running_one(pool: PgPoo
     assert_eq!(stopped.failure.map(|failure| failure.code), Some(FailureCode::DeadlineExceeded));
 }
 
+/// What it is canceled for, whoever ends it.
+#[sqlx::test]
+async fn a_deadline_is_the_reason_if_it_passed_before_anybody_asked(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    let worker = queue.live_worker().await;
+    let canceled = Outcome::Canceled { device_time: Duration::ZERO };
+    for (by, is_asked_first) in
+        [("finish", true), ("hand back", true), ("sweep", true), ("sweep", false), ("lost", false)]
+    {
+        queue.create().await;
+        let claim = queue.claim(&worker).await;
+        if is_asked_first {
+            queue.store.request_cancel(queue.caller.account_id, claim.id).await.unwrap();
+        }
+        queue.pass_deadline(claim.id).await;
+        match by {
+            "finish" => assert_eq!(queue.store.finish(&claim, &canceled, "").await.unwrap(), NanoUsd::ZERO),
+            "hand back" => assert!(!queue.store.hand_back(&claim).await.unwrap()),
+            "sweep" => {
+                // It is told to stop, and its worker is lost.
+                queue.store.sweep(MAX_LOSSES).await.unwrap();
+                queue.expire_leases().await;
+                assert_eq!(queue.store.sweep(MAX_LOSSES).await.unwrap().ended, [claim.id]);
+            }
+            _ => {
+                queue.expire_leases().await;
+                assert_eq!(queue.store.sweep(MAX_LOSSES).await.unwrap().ended, [claim.id]);
+            }
+        }
+        let ended = queue.get(claim.id).await;
+        assert_eq!(ended.status, Status::Canceled, "{by}");
+        let reason = (!is_asked_first).then_some(FailureCode::DeadlineExceeded);
+        assert_eq!(ended.failure.map(|failure| failure.code), reason, "{by}");
+    }
+}
+
 #[sqlx::test]
 async fn an_id_is_taken_once(pool: PgPool) {
     let queue = Queue::new(pool).await;
