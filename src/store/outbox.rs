@@ -179,11 +179,12 @@ impl Store {
         let mut lent = self.pool.lend().await?;
         let claiming = async {
             let mut transaction = lent.begin().await?;
-            // In a statement of its own: the next one sees what was committed before the lock was had.
+            // In a statement of its own: the next one sees what was committed before the lock was had. It has a time of its own,
+            // too: a lease is not counted from before the wait.
             sqlx::query("select pg_advisory_xact_lock($1)").bind(CLAIMING).execute(&mut *transaction).await?;
             let rows = sqlx::query(concat!(
                 "with recursive soonest as materialized (
-                     select receiver from webhook_deliveries where state = 'pending' and due_at <= now()
+                     select receiver from webhook_deliveries where state = 'pending' and due_at <= statement_timestamp()
                      order by due_at limit $5
                  ),
                  jumps as (
@@ -203,7 +204,7 @@ impl Store {
                  busy as materialized (
                      select account_id, count(*) as count
                      from webhook_deliveries join webhooks using (prediction_id)
-                     where lease_until > now() group by account_id
+                     where lease_until > statement_timestamp() group by account_id
                  ),
                  free as (
                      select due.id, due.place, due.due_at, due.account_id,
@@ -211,14 +212,15 @@ impl Store {
                      from waiting
                      cross join lateral (
                          select count(*) as count from webhook_deliveries as other
-                         where other.receiver = waiting.receiver and other.lease_until > now()
+                         where other.receiver = waiting.receiver and other.lease_until > statement_timestamp()
                      ) as under_way
                      cross join lateral (
                          select first.id, first.due_at, webhooks.account_id,
                                 row_number() over (order by first.due_at, first.id) as place
                          from (
                              select id, due_at, prediction_id from webhook_deliveries as one
-                             where one.receiver = waiting.receiver and one.state = 'pending' and one.due_at <= now()
+                             where one.receiver = waiting.receiver and one.state = 'pending'
+                               and one.due_at <= statement_timestamp()
                                -- The end is told last: whoever keeps what came last would take it back.
                                and (one.event <> 'completed' or not exists (
                                    select from webhook_deliveries as earlier
@@ -240,10 +242,11 @@ impl Store {
                      update webhook_deliveries as delivery set
                          attempt = delivery.attempt + 1,
                          -- Should this process die, it is due again by itself.
-                         due_at = now() + $3::bigint * interval '1 microsecond',
-                         lease_until = now() + $3::bigint * interval '1 microsecond'
+                         due_at = statement_timestamp() + $3::bigint * interval '1 microsecond',
+                         lease_until = statement_timestamp() + $3::bigint * interval '1 microsecond'
                      from chosen
-                     where delivery.id = chosen.id and delivery.state = 'pending' and delivery.due_at <= now()
+                     where delivery.id = chosen.id and delivery.state = 'pending'
+                       and delivery.due_at <= statement_timestamp()
                      returning delivery.id as delivery_id, delivery.attempt as delivery_attempt, delivery.failures,
                                delivery.event, delivery.receiver, delivery.prediction_id
                  ),
@@ -251,7 +254,7 @@ impl Store {
                      select taken.*, url, secret, server_url, mount,
                             array(select signing.secret from webhook_secrets as signing
                                   where signing.account_id = webhooks.account_id
-                                    and (signs_until is null or signs_until > now())
+                                    and (signs_until is null or signs_until > statement_timestamp())
                                   order by signs_until desc nulls first) as account_secrets
                      from taken join webhooks using (prediction_id)
                  )

@@ -6,6 +6,7 @@ use axum::{
     http::{HeaderValue, StatusCode},
     response::IntoResponse,
 };
+use chrono::{DateTime, Utc};
 use fourstep::{
     domain::ApiKey,
     store::WebhookVerdict,
@@ -22,7 +23,7 @@ use tokio::{
 use crate::{
     delivering::impatient,
     receiver::{Receiver, Reply, SECRET},
-    support::{PATIENCE, TestApp, deadlock_when, eventually, id},
+    support::{PATIENCE, TestApp, deadlock_when, eventually, id, waiting_for_a_lock},
 };
 
 #[sqlx::test]
@@ -60,6 +61,34 @@ async fn a_receiver_is_told_until_it_understands_by_the_same_id(pool: PgPool) {
     assert_eq!(codes, [Some(500), Some(404), Some(307), None, Some(200)]);
     assert_eq!(attempts[3]["error"], "took longer than 2 seconds");
     assert!(tokio::time::timeout(Duration::ZERO, canary.accept()).await.is_err(), "the redirect was followed");
+}
+
+/// Processes claim one after the other. Whoever has waited long would else begin with a lease that is over.
+#[sqlx::test]
+async fn a_lease_is_counted_from_when_the_others_have_claimed(pool: PgPool) {
+    const LEASE: Duration = Duration::from_secs(60);
+    let app = TestApp::start(pool).await;
+    let receiver = Receiver::start().await;
+    app.create_hooked(&receiver).await;
+    app.run_one().await;
+    let mut claims = app.pool.begin().await.unwrap();
+    sqlx::query("select pg_advisory_xact_lock($1)")
+        .bind(i64::from_be_bytes(*b"webhooks"))
+        .execute(&mut *claims)
+        .await
+        .unwrap();
+    let store = app.store.clone();
+    let waiting = tokio::spawn(async move { store.claim_webhooks(10, 4, 4, LEASE).await });
+    eventually("it waits for its turn", async || {
+        waiting_for_a_lock(&mut claims, "select pg_advisory_xact_lock%").await == 1
+    })
+    .await;
+    let lets_go: DateTime<Utc> = sqlx::query_scalar("select clock_timestamp()").fetch_one(&mut *claims).await.unwrap();
+    claims.commit().await.unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap().len(), 1);
+    let (leased, due): (DateTime<Utc>, DateTime<Utc>) =
+        sqlx::query_as("select lease_until, due_at from webhook_deliveries").fetch_one(&app.pool).await.unwrap();
+    assert!(leased >= lets_go + LEASE && due >= lets_go + LEASE, "{leased} and {due}, and it began at {lets_go}");
 }
 
 #[sqlx::test]
