@@ -131,8 +131,12 @@ const CHECKS: [(&str, &str); 8] = [
 ];
 
 impl Store {
-    /// Looks whether the books add up, for as long as it takes. Changes nothing.
+    /// Looks whether the books add up, for as long as it takes, unless the database falls silent. Changes nothing.
     pub async fn audit(&self) -> Result<Audit> {
+        self.as_long_as_it_takes(self.look_through()).await
+    }
+
+    async fn look_through(&self) -> Result<Audit> {
         let mut connection = self.patient_connection().await?;
         let mut findings = Vec::new();
         for (law, check) in CHECKS {

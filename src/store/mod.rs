@@ -68,6 +68,7 @@ mod workers;
 
 use std::{
     borrow::Cow,
+    io::ErrorKind,
     str::FromStr,
     sync::{Arc, LazyLock},
     time::Duration,
@@ -87,7 +88,7 @@ use self::{
     finish::{End, Ended},
     per_key::PerKey,
     predictions::Reads,
-    pulse::{Pulse, promptly},
+    pulse::{HEARTBEAT, Pulse, promptly},
     settle::Settlement,
     turns::Turns,
 };
@@ -345,9 +346,38 @@ impl Store {
     /// could not be reached or was lost on the way: then it may be tried again.
     pub async fn migrate(&self) -> Result<()> {
         // An index of a large table may take its time, and so may another process's migration.
-        let mut connection = self.patient_connection().await?;
-        MIGRATIONS.run(&mut connection).await?;
-        Ok(connection.close().await?)
+        let migrating = async {
+            let mut connection = self.patient_connection().await?;
+            MIGRATIONS.run(&mut connection).await?;
+            Ok::<_, Error>(connection.close().await?)
+        };
+        self.as_long_as_it_takes(migrating).await
+    }
+
+    /// The answer to something that may take any time, unless the database falls silent meanwhile, which another connection
+    /// finds out: nobody may be listening for changes.
+    async fn as_long_as_it_takes<T>(&self, answer: impl Future<Output = Result<T>>) -> Result<T> {
+        let silent = async {
+            loop {
+                tokio::time::sleep(HEARTBEAT).await;
+                if matches!(self.ask_apart().await, Err(sqlx::Error::Io(error)) if error.kind() == ErrorKind::TimedOut) {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            answer = self.pulse.unless_silent(Duration::MAX, answer) => answer,
+            () = silent => Err(Error::unknown("the database has fallen silent")),
+        }
+    }
+
+    /// Asks for answers on a connection of its own, until there is none.
+    async fn ask_apart(&self) -> Result<(), sqlx::Error> {
+        let mut connection = promptly(self.options.connect()).await?;
+        loop {
+            tokio::time::sleep(HEARTBEAT).await;
+            promptly(connection.ping()).await?;
+        }
     }
 
     /// How many migrations the schema is behind this program. Changes nothing.

@@ -1,6 +1,6 @@
 //! What is told is on the disk, whoever wrote it.
 
-use std::time::Duration;
+use std::{future::pending, time::Duration};
 
 use chrono::NaiveDate;
 use fourstep::{
@@ -15,12 +15,18 @@ use sqlx::{
     AssertSqlSafe, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, UnixStream},
+};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
     ledger::usual_key,
     process::TestFolder,
     queue::{MODEL, Queue},
+    support::{eventually, waiting_for_a_lock},
 };
 
 /// Does something to a prediction as another process does, which has not waited for the disk yet. Returns where the log ends by then.
@@ -253,6 +259,47 @@ async fn a_session_on_another_server_than_the_pool_is_no_sign_of_life() {
     session.check().await.unwrap();
     old.stop().await;
     new.stop().await;
+}
+
+/// A line to the tests' database that can be cut, as a cable is: nothing is said any more, and nothing is closed.
+async fn line_to(pool: &PgPool) -> (PgConnectOptions, CancellationToken) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let direct = pool.connect_options();
+    let through = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(listener.local_addr().unwrap().port());
+    let through = through.username(direct.get_username()).database(direct.get_database().unwrap());
+    let socket = direct.get_socket().expect("tests run over a unix socket").join(".s.PGSQL.5432");
+    let cut = CancellationToken::new();
+    let is_cut = cut.clone();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let (socket, is_cut) = (socket.clone(), is_cut.clone());
+            tokio::spawn(async move {
+                let mut far = UnixStream::connect(socket).await.unwrap();
+                tokio::select! {
+                    _ = copy_bidirectional(&mut near, &mut far) => {}
+                    () = is_cut.cancelled() => pending().await,
+                }
+            });
+        }
+    });
+    (through, cut)
+}
+
+#[sqlx::test]
+async fn a_migration_or_an_audit_whose_line_is_cut_is_not_waited_for_without_end(pool: PgPool) {
+    let (options, cut) = line_to(&pool).await;
+    let far = Store::with_pool(PgPoolOptions::new().connect_lazy_with(options));
+    // Both wait for as long as this is held.
+    let mut held = pool.begin().await.unwrap();
+    sqlx::raw_sql("lock table _sqlx_migrations, accounts in access exclusive mode").execute(&mut *held).await.unwrap();
+    let work = tokio::time::timeout(Duration::from_secs(20), async { tokio::join!(far.migrate(), far.audit()) });
+    let (ended, ()) = tokio::join!(work, async {
+        eventually("both wait", async || waiting_for_a_lock(&mut held, "%").await == 2).await;
+        cut.cancel();
+    });
+    let (migrated, audited) = ended.expect("they end");
+    assert!(matches!(migrated, Err(Error::Unavailable(_))), "{migrated:?}");
+    assert!(matches!(audited, Err(Error::Unavailable(_))), "{audited:?}");
 }
 
 /// While a server or another one brings the schema up to date.
