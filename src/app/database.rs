@@ -26,10 +26,10 @@ impl Database {
         let Some(url) = &config.database.url else {
             let cluster = PrivateCluster::start(&config.data.dir, postgres::Options::default()).await?;
             metrics::watch_disk("database", &cluster.cluster_folder());
-            let store = Store::connect(&settings(config, cluster.url()))?;
+            let store = connect(config, cluster.url())?;
             return Ok(Self { store, private: Some(cluster) });
         };
-        Ok(Self { store: Store::connect(&settings(config, url.expose()))?, private: None })
+        Ok(Self { store: connect(config, url.expose())?, private: None })
     }
 
     /// The database of `database.url`, or else the private cluster that another process runs on the data folder.
@@ -40,7 +40,7 @@ impl Database {
                 "a worker needs a database: set DATABASE_URL, or run it beside `fourstep serve` on the same data folder",
             )?,
         };
-        Ok(Self { store: Store::connect(&settings(config, &url))?, private: None })
+        Ok(Self { store: connect(config, &url)?, private: None })
     }
 
     pub(super) const fn store(&self) -> &Store {
@@ -89,12 +89,14 @@ pub(super) async fn migrate(store: &Store) -> anyhow::Result<()> {
     }
 }
 
-fn settings(config: &Config, url: &str) -> store::Settings {
-    store::Settings {
+/// A store that does nothing before [`migrate`] has returned.
+fn connect(config: &Config, url: &str) -> store::Result<Store> {
+    let settings = store::Settings {
         url: url.to_owned(),
         pool_size: config.database.pool_size,
         acquire_timeout: config.database.acquire_timeout,
         statement_timeout: config.database.statement_timeout,
         seal: config.webhooks.key.as_ref().map(|key| store::Seal::with_key(key.expose())).unwrap_or_default(),
-    }
+    };
+    Ok(Store::connect(&settings)?.until_migrated())
 }

@@ -1,6 +1,6 @@
 //! Puts the parts together and takes them apart in order.
 //!
-//! Up: listener, database, HTTP (not ready yet), schema, first key, workers, webhooks, ready. Down: not ready, held requests
+//! Up: listener, database, HTTP (not ready yet, and without the database), schema, first key, workers, webhooks, ready. Down: not ready, held requests
 //! answered while running predictions are finished or handed back, webhooks under way delivered, HTTP closed, database
 //! stopped. Nothing else in the program knows what starts when.
 

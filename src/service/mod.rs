@@ -93,7 +93,7 @@ pub struct Count {
 pub struct Readiness {
     /// Whether a prediction made now will be run.
     pub ready: bool,
-    /// What it is doing: `database`, `no_worker`, `loading`, `warming_up`, `ready`, `draining`.
+    /// What it is doing: `database`, `migrating`, `no_worker`, `loading`, `warming_up`, `ready`, `draining`.
     pub phase: String,
     /// How far it is with that, 0 to 100.
     pub percent: i16,
@@ -336,7 +336,11 @@ impl PredictionService {
         if self.shared.draining.is_cancelled() {
             return not_ready("draining", 0);
         }
-        match self.shared.store.readiest_worker().await {
+        let store = &self.shared.store;
+        if !store.is_migrated() {
+            return not_ready(if store.ping().await.is_ok() { "migrating" } else { "database" }, 0);
+        }
+        match store.readiest_worker().await {
             Ok(Some((phase, percent))) => Readiness { ready: phase == store::Phase::Ready.as_str(), phase, percent },
             Ok(None) => not_ready("no_worker", 0),
             Err(_) => not_ready("database", 0),

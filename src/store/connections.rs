@@ -4,10 +4,11 @@
 //! keeps, and a connection that was given up is closed instead of going back: the pool would wait for its answer.
 
 use std::{
+    io,
     ops::{Deref, DerefMut},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -36,6 +37,8 @@ pub(super) struct Connections {
     patience: Duration,
     /// Those who wait for one.
     waiters: Arc<AtomicUsize>,
+    /// Whether none is lent.
+    shut: Arc<AtomicBool>,
 }
 
 /// Somebody who waits for a connection, until dropped.
@@ -57,7 +60,7 @@ impl Drop for Waiter<'_> {
 impl Connections {
     /// Those of a pool, where the database allows statements this long.
     pub(super) fn new(pool: PgPool, pulse: Pulse, statement_timeout: Duration) -> Self {
-        Self { pool, pulse, patience: statement_timeout + MARGIN, waiters: Arc::default() }
+        Self { pool, pulse, patience: statement_timeout + MARGIN, waiters: Arc::default(), shut: Arc::default() }
     }
 
     /// The pool itself, for what is no statement.
@@ -65,8 +68,31 @@ impl Connections {
         &self.pool
     }
 
+    /// Lends none until [`Self::open`].
+    pub(super) fn shut(&self) {
+        self.shut.store(true, Relaxed);
+    }
+
+    /// Lends them to whoever asks.
+    pub(super) fn open(&self) {
+        self.shut.store(false, Relaxed);
+    }
+
+    /// Whether none is lent.
+    pub(super) fn is_shut(&self) -> bool {
+        self.shut.load(Relaxed)
+    }
+
     /// A connection for more than one statement, to be given back with [`Lent::answered`].
     pub(super) async fn lend(&self) -> Result<Lent, Error> {
+        if self.is_shut() {
+            return Err(io::Error::other("the schema has not been brought up to date yet").into());
+        }
+        self.lend_anyway().await
+    }
+
+    /// The same, also while none is lent.
+    pub(super) async fn lend_anyway(&self) -> Result<Lent, Error> {
         let _waiter = Waiter::among(&self.waiters);
         Ok(Lent { connection: Some(self.pool.acquire().await?) })
     }

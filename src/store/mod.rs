@@ -195,9 +195,9 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whoever asked for several was given up in the middle of it: the database may have done it or not.
-    fn given_up() -> Self {
-        sqlx::Error::Io(std::io::Error::other("whoever asked the database was given up")).into()
+    /// Trying again may help. The database may have done it or not.
+    fn unknown(why: &str) -> Self {
+        sqlx::Error::Io(std::io::Error::other(why.to_owned())).into()
     }
 
     /// Whether the database has answered that nothing was done, for a reason that may lie in one of several rows: a
@@ -315,6 +315,18 @@ impl Store {
         Self::over(pool, options, STATEMENT_TIMEOUT)
     }
 
+    /// Refuses every statement as [`Error::Unavailable`] until [`Self::migrate`] has returned: what is written by a schema that
+    /// is behind may not be told, nor what of it was.
+    pub fn until_migrated(self) -> Self {
+        self.pool.shut();
+        self
+    }
+
+    /// Whether it does so no longer.
+    pub fn is_migrated(&self) -> bool {
+        !self.pool.is_shut()
+    }
+
     fn over(pool: PgPool, options: PgConnectOptions, statement_timeout: Duration) -> Self {
         let pulse = Pulse::default();
         let pool = Connections::new(pool, pulse.clone(), statement_timeout);
@@ -351,7 +363,9 @@ impl Store {
             MIGRATIONS.run(&mut connection).await?;
             Ok::<_, Error>(connection.close().await?)
         };
-        self.as_long_as_it_takes(migrating).await
+        self.as_long_as_it_takes(migrating).await?;
+        self.pool.open();
+        Ok(())
     }
 
     /// The answer to something that may take any time, unless the database falls silent meanwhile, which another connection
@@ -360,7 +374,8 @@ impl Store {
         let silent = async {
             loop {
                 tokio::time::sleep(HEARTBEAT).await;
-                if matches!(self.ask_apart().await, Err(sqlx::Error::Io(error)) if error.kind() == ErrorKind::TimedOut) {
+                if matches!(self.ask_apart().await, Err(sqlx::Error::Io(error)) if error.kind() == ErrorKind::TimedOut)
+                {
                     return;
                 }
             }
@@ -393,9 +408,11 @@ impl Store {
         Ok(MIGRATIONS.iter().filter(|migration| !applied.contains(&migration.version)).count())
     }
 
-    /// Whether the database answers.
+    /// Whether the database answers, whatever its schema.
     pub async fn ping(&self) -> Result<()> {
-        sqlx::query("select 1").execute(&self.pool).await?;
+        let mut lent = self.pool.lend_anyway().await?;
+        self.pool.awaited(sqlx::query("select 1").execute(&mut *lent)).await?;
+        lent.answered();
         Ok(())
     }
 

@@ -302,14 +302,19 @@ async fn a_migration_or_an_audit_whose_line_is_cut_is_not_waited_for_without_end
     assert!(matches!(audited, Err(Error::Unavailable(_))), "{audited:?}");
 }
 
-/// While a server or another one brings the schema up to date.
+/// While a server or another one brings the schema up to date. What could not be told of is not even begun.
 #[sqlx::test]
 async fn a_schema_that_is_behind_the_program_is_waited_for(pool: PgPool) {
     let queue = Queue::new(pool.clone()).await;
-    queue.create().await;
+    let made =
+        async || -> i64 { sqlx::query_scalar("select count(*) from predictions").fetch_one(&pool).await.unwrap() };
     sqlx::query("alter function timeline() rename to later").execute(&pool).await.unwrap();
-    let told = queue.store.create(&queue.new_prediction()).await;
+    let starting = Store::with_pool(pool.clone()).until_migrated();
+    let told = starting.create(&queue.new_prediction()).await;
     assert!(matches!(told, Err(Error::Unavailable(_))), "{told:?}");
+    assert_eq!(made().await, 0);
     sqlx::query("alter function later() rename to timeline").execute(&pool).await.unwrap();
-    queue.create().await;
+    starting.migrate().await.unwrap();
+    starting.create(&queue.new_prediction()).await.unwrap().unwrap();
+    assert_eq!(made().await, 1);
 }

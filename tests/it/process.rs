@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -58,6 +59,13 @@ impl Program {
         let mut command = program(Some(database_url));
         command.args(["serve", "--listen", "127.0.0.1:0", "--predictor", "mock", "--data-dir"]).arg(folder);
         command.args(arguments).env("RUST_LOG", "debug").stderr(std::fs::File::create(log).unwrap());
+        Self::server(command)
+    }
+
+    /// The same at this address.
+    pub(crate) fn serve_at(address: SocketAddr, folder: &Path, database_url: &str) -> Self {
+        let mut command = program(Some(database_url));
+        command.args(["serve", "--predictor", "mock", "--listen", &address.to_string(), "--data-dir"]).arg(folder);
         Self::server(command)
     }
 

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::{
     process::{Client, Program, TestFolder, url_of},
     queue::{MODEL, Queue, succeeded},
-    support::eventually,
+    support::{eventually, waiting_for_a_lock},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -45,6 +45,35 @@ async fn a_server_that_starts_before_its_database_waits_for_it() {
     server.signal(nix::sys::signal::Signal::SIGTERM);
     assert!(server.ended_within(Duration::from_secs(35)).await.success());
     database.stop().await;
+}
+
+/// It might make and charge for what it cannot tell of yet.
+#[sqlx::test]
+async fn a_server_makes_nothing_before_the_schema_is_up_to_date(pool: PgPool) {
+    let (folder, key) = (TestFolder::new(), ApiKey::generate().unwrap());
+    Store::with_pool(pool.clone()).create_key("owner", "test", &key).await.unwrap();
+    let mut migrates = pool.begin().await.unwrap();
+    sqlx::query("lock table _sqlx_migrations in access exclusive mode").execute(&mut *migrates).await.unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let starting = tokio::task::spawn_blocking({
+        let (folder, url) = (folder.0.clone(), url_of(&pool));
+        move || Program::serve_at(free, &folder, &url)
+    });
+    let (http, at) = (reqwest::Client::new(), |path| format!("http://{free}{path}"));
+    eventually("it lives", async || http.get(at("/livez")).send().await.is_ok_and(|live| live.status() == 200)).await;
+    eventually("it waits for the other", async || waiting_for_a_lock(&mut migrates, "%_sqlx_migrations%").await > 0)
+        .await;
+    let ready = http.get(at("/readyz")).send().await.unwrap();
+    assert_eq!(ready.status(), 503);
+    assert_eq!(ready.json::<serde_json::Value>().await.unwrap()["phase"], "migrating");
+    let create = || http.post(at("/predictions")).bearer_auth(key.expose()).json(&serde_json::json!({"input": {}}));
+    let refused = create().send().await.unwrap();
+    assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (503, &"1".parse().unwrap()));
+    let made: i64 = sqlx::query_scalar("select count(*) from predictions").fetch_one(&mut *migrates).await.unwrap();
+    assert_eq!(made, 0);
+    migrates.commit().await.unwrap();
+    let _server = tokio::time::timeout(Duration::from_secs(30), starting).await.expect("it starts").unwrap();
+    assert_eq!(create().send().await.unwrap().status(), 202);
 }
 
 #[sqlx::test]
