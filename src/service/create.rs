@@ -78,10 +78,12 @@ impl PredictionService {
         let asked = self.model_for(&request)?;
         let model = catalog.answering(asked);
         let may_be_repeated = request.id.is_some() || request.idempotency_key.is_some();
+        // One that was not asked for, or not of the model that answers, may be another by the time the request is repeated.
+        let names_version = request.version.is_some() && model.slug == asked.slug;
         let (mut new, image) = self.read(caller, request, asked, model)?;
         if may_be_repeated {
             let mark = store.changes().mark();
-            if let Some(prediction) = self.made_before(&new).await? {
+            if let Some(prediction) = self.made_before(&new, names_version).await? {
                 return Ok(Created { prediction, is_new: false, mark });
             }
         }
@@ -96,7 +98,7 @@ impl PredictionService {
         };
         // Both lines of the log, the request's and the prediction's end, are found from this one, wherever it runs.
         tracing::info!(prediction_id = %new.id, key_id = caller.key_id, model = new.model, "Queueing a prediction");
-        complete(self.clone().insert(new, image)).await
+        complete(self.clone().insert(new, names_version, image)).await
     }
 
     /// What is asked for, as far as it can be told without asking anybody; with the image that is still to be loaded.
@@ -156,14 +158,16 @@ impl PredictionService {
         Ok((new, image))
     }
 
-    /// The prediction that an earlier request has made which was the same: by its key, or else by its id.
-    async fn made_before(&self, new: &NewPrediction) -> Result<Option<Prediction>> {
+    /// The prediction that an earlier request has made which was the same: by its key, or else by its id. One whose data was
+    /// removed is taken for the same: nobody else of the account knows its id.
+    async fn made_before(&self, new: &NewPrediction, names_version: bool) -> Result<Option<Prediction>> {
         let store = &self.shared.store;
         if let Some(idempotency) = &new.idempotency {
             return Ok(store.find_repeated(new.account_id, idempotency).await?);
         }
         let asked_for = |made: &Prediction| {
-            (&made.model, &made.version, &made.raw_input) == (&new.model, &new.version, &new.raw_input)
+            let is_same_version = !names_version || made.version == new.version;
+            made.data_removed || is_same_version && (&made.model, &made.raw_input) == (&new.model, &new.raw_input)
         };
         match store.get(new.account_id, new.id).await? {
             Some(made) if !asked_for(&made) => Err(Error::Conflict(new.id)),
@@ -172,7 +176,7 @@ impl PredictionService {
     }
 
     /// Stores the image and the row, or finds the row that was there before.
-    async fn insert(self, mut new: NewPrediction, image: Option<Vec<u8>>) -> Result<Created> {
+    async fn insert(self, mut new: NewPrediction, names_version: bool, image: Option<Vec<u8>>) -> Result<Created> {
         let Shared { store, artifacts, .. } = &*self.shared;
         let mark = store.changes().mark();
         if let Some(bytes) = image {
@@ -189,7 +193,7 @@ impl PredictionService {
             }
         }
         artifacts.delete(new.input.image.take().into_iter().collect()).await;
-        match self.made_before(&new).await? {
+        match self.made_before(&new, names_version).await? {
             Some(prediction) => Ok(Created { prediction, is_new: false, mark }),
             None if new.idempotency.is_some() => Err(Error::KeyReused),
             // Somebody else's, and nobody learns more of it than that it is not there for them.

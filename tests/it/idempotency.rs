@@ -202,3 +202,28 @@ async fn an_inline_picture_is_compared_without_the_one_it_was(pool: PgPool) {
     assert_eq!(put(256).await.headers()["idempotent-replayed"], "true");
     assert_eq!(put(264).await.status(), StatusCode::CONFLICT);
 }
+
+#[sqlx::test]
+async fn an_own_id_is_answered_after_the_catalog_was_changed_and_after_retention(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let own = format!("/predictions/{}", Uuid::new_v4());
+    let put = async |body: Value| app.request(Method::PUT, &own).json(&body).send().await.unwrap();
+    let input = json!({"prompt": "a cat", "width": 256, "height": 256});
+    let made = json(put(json!({"input": input})).await).await;
+    let replayed = async |body: Value| {
+        let again = put(body).await;
+        assert!(again.status().is_success(), "{}", again.status());
+        assert_eq!(again.headers()["idempotent-replayed"], "true");
+        json(again).await
+    };
+    // Made by a server whose catalog had another version.
+    sqlx::query("update predictions set version = 'an older one'").execute(&app.pool).await.unwrap();
+    assert_eq!(id(&replayed(json!({"input": input})).await), id(&made));
+    let other = put(json!({"input": input, "version": made["version"]})).await;
+    assert_eq!(other.status(), StatusCode::CONFLICT, "one that is asked for is not another");
+    app.run_one().await;
+    assert_eq!(app.store.prune(Duration::ZERO, 10).await.unwrap().len(), 1);
+    let pruned = replayed(json!({"input": input})).await;
+    assert_eq!((&id(&pruned), &pruned["status"]), (&id(&made), &json!("succeeded")));
+    assert_eq!(count(&app.pool).await, 1);
+}
