@@ -15,6 +15,7 @@ use axum::{
     },
 };
 use futures_util::{Stream, stream};
+use tokio::time::Instant;
 
 use super::{
     Api, Error,
@@ -30,7 +31,7 @@ use super::{
     timing::hold,
 };
 use crate::{
-    domain::{Caller, Dialect, InputLimits, Prediction, Status},
+    domain::{Caller, Dialect, InputLimits, Prediction, PredictionId, Status},
     service::{self, CreateRequest, Follow, Sight},
     wire::{
         BaseUrl,
@@ -189,13 +190,23 @@ async fn create(
     let replayed = Replayed::of(&created);
     let by_url = match answer {
         Answer::Stream { partial_images } => {
-            let about = summary::of(&created.prediction);
-            let follow = match api.service.follow(held, created.prediction.id).await {
-                Ok(follow) => follow,
+            let (about, id) = (summary::of(&created.prediction), created.prediction.id);
+            let follow = api.service.follow_unseen(held, id);
+            match api.service.get(caller, id).await {
+                // It is looked at again.
+                Ok(_) | Err(service::Error::Unavailable(_)) => {}
                 Err(error) => return Ok((replayed, about, [NOT_AGAIN], Error::from(error)).into_response()),
+            }
+            let pictures = Pictures {
+                api: api.clone(),
+                id,
+                follow,
+                plan: PartialPlan::new(partial_images),
+                event,
+                ready: VecDeque::new(),
+                has_ended: false,
+                unseen_since: None,
             };
-            let plan = PartialPlan::new(partial_images);
-            let pictures = Pictures { api: api.clone(), follow, plan, event, ready: VecDeque::new(), has_ended: false };
             let events =
                 Sse::new(pictures.events()).keep_alive(KeepAlive::new().interval(HEARTBEAT).text("still here"));
             let unbuffered = [(CACHE_CONTROL, "no-store"), (X_ACCEL_BUFFERING, "no")];
@@ -244,12 +255,15 @@ fn pictures_of(prediction: &Prediction) -> Result<&[crate::domain::Artifact], Er
 /// A client that watches its pictures come about.
 struct Pictures {
     api: Api,
+    id: PredictionId,
     follow: Follow,
     plan: PartialPlan,
     event: Event,
     /// To be sent, in order.
     ready: VecDeque<SentEvent>,
     has_ended: bool,
+    /// Since when the database or the artifact store is away.
+    unseen_since: Option<Instant>,
 }
 
 type SentEvent = axum::response::sse::Event;
@@ -264,21 +278,33 @@ impl Pictures {
                 if pictures.has_ended {
                     return Ok(None);
                 }
-                if let Err(error) = pictures.look().await {
-                    // Too late for a status.
-                    pictures.has_ended = true;
-                    let event = SentEvent::default().event(Failed::NAME);
-                    pictures.ready.push_back(event.json_data(Failed::new(error.into_refusal()))?);
+                match pictures.look().await {
+                    Ok(()) => pictures.unseen_since = None,
+                    // What is drawn is paid for, and its client would begin another.
+                    Err(Error::Service(service::Error::Unavailable(error))) if pictures.has_patience() => {
+                        tracing::debug!("A stream's prediction cannot be looked at now: {error:#}");
+                    }
+                    Err(error) => {
+                        // Too late for a status.
+                        pictures.has_ended = true;
+                        let event = SentEvent::default().event(Failed::NAME);
+                        pictures.ready.push_back(event.json_data(Failed::new(error.into_refusal()))?);
+                    }
                 }
             }
         })
     }
 
+    /// Whether nothing has been seen for no longer than is waited for.
+    fn has_patience(&mut self) -> bool {
+        self.unseen_since.get_or_insert_with(Instant::now).elapsed() < PATIENCE
+    }
+
     /// Looks at the prediction when there is something to see, and makes events of it.
     async fn look(&mut self) -> Result<(), Error> {
         let Some(Sight { prediction, progress, .. }) = self.follow.next().await? else {
-            // The server shuts down, and the prediction goes on.
-            return Err(service::Error::Unavailable(anyhow::anyhow!("a stream ends with the server")).into());
+            // The server shuts down.
+            return Err(Error::NotInTime(self.id));
         };
         let unwritable = |error: axum::Error| service::Error::Internal(error.into());
         if !prediction.status.is_terminal() {
@@ -290,12 +316,14 @@ impl Pictures {
             }
             return Ok(());
         }
+        let mut completed = Vec::new();
         for file in pictures_of(&prediction)? {
             let bytes = files::read(&self.api, file).await?;
             let event = SentEvent::default().event(self.event.completed());
-            let completed = Completed::new(self.event, &prediction, file, &bytes);
-            self.ready.push_back(event.json_data(completed).map_err(unwritable)?);
+            let picture = Completed::new(self.event, &prediction, file, &bytes);
+            completed.push(event.json_data(picture).map_err(unwritable)?);
         }
+        self.ready.extend(completed);
         self.has_ended = true;
         Ok(())
     }

@@ -37,7 +37,7 @@ pub struct Sight {
 
 impl Follow {
     /// Looks at the prediction: the first time at once, then when it may have changed. `None` when the server shuts down
-    /// and lets its client go.
+    /// and lets its client go. Should the look fail, the next one is had after a pause.
     pub async fn next(&mut self) -> Result<Option<Sight>> {
         let (shared, caller) = (&self.service.shared, self.held.caller);
         tokio::select! {
@@ -46,6 +46,7 @@ impl Follow {
             () = tokio::time::sleep(self.pause) => {}
             () = self.subscription.changed() => {}
         }
+        self.pause = LOOK_AGAIN;
         let prediction = self.service.get(caller, self.id).await?;
         let place = self.service.queue_place(&prediction).await?;
         let progress = match prediction.status {
@@ -53,7 +54,9 @@ impl Follow {
             _ => None,
         };
         // Nobody tells when those ahead move on, and the longer the queue the less does it matter.
-        self.pause = place.map_or(LOOK_AGAIN, |place| (place.eta / 8).clamp(PLACE_AGAIN.0, PLACE_AGAIN.1));
+        if let Some(place) = place {
+            self.pause = (place.eta / 8).clamp(PLACE_AGAIN.0, PLACE_AGAIN.1);
+        }
         Ok(Some(Sight { prediction, place, progress }))
     }
 }

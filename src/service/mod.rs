@@ -262,9 +262,15 @@ impl PredictionService {
     /// Follows a prediction until it is terminal.
     pub async fn follow(&self, held: Held, id: PredictionId) -> Result<Follow> {
         // Subscribed before the first look at it.
+        let follow = self.follow_unseen(held, id);
+        self.get(follow.held.caller, id).await?;
+        Ok(follow)
+    }
+
+    /// The same of one that is known to be there.
+    pub fn follow_unseen(&self, held: Held, id: PredictionId) -> Follow {
         let subscription = self.shared.store.changes().subscribe_progress(id);
-        self.get(held.caller, id).await?;
-        Ok(Follow { service: self.clone(), held, id, subscription, pause: Duration::ZERO })
+        Follow { service: self.clone(), held, id, subscription, pause: Duration::ZERO }
     }
 
     /// The caller's predictions, newest first.

@@ -10,7 +10,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::support::{TestApp, json};
+use crate::support::{TestApp, eventually, json, waiting_for_a_lock};
 
 const GENERATIONS: &str = "/openai/v1/images/generations";
 
@@ -161,6 +161,28 @@ async fn a_stream_shows_the_previews_that_were_asked_for_and_then_the_pictures(p
     let rest = stream.text().await.unwrap();
     assert_eq!(rest.matches("event: image_generation.completed\n").count(), 2, "{rest}");
     assert!(!rest.contains("partial_image"), "{rest}");
+}
+
+#[sqlx::test]
+async fn a_stream_whose_database_is_away_for_a_moment_brings_the_pictures_all_the_same(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let body = json!({"prompt": "a cat", "size": "256x256", "stream": true});
+    let stream = app.post(GENERATIONS).json(&body).send().await.unwrap();
+    assert_eq!(stream.status(), StatusCode::OK);
+    let mut away = app.pool.begin().await.unwrap();
+    sqlx::query("lock table predictions in access exclusive mode").execute(&mut *away).await.unwrap();
+    eventually("it is looked at", async || {
+        waiting_for_a_lock(&mut away, "select id, account_id%from predictions where id = $1 and account_id = $2").await
+            > 0
+    })
+    .await;
+    // Who waits for the table does not find it then, which counts as a database that is away.
+    sqlx::query("alter table predictions rename to elsewhere").execute(&mut *away).await.unwrap();
+    away.commit().await.unwrap();
+    sqlx::query("alter table elsewhere rename to predictions").execute(&app.pool).await.unwrap();
+    app.run_one().await;
+    let events = stream.text().await.unwrap();
+    assert!(events.contains("event: image_generation.completed\n") && !events.contains("event: error"), "{events}");
 }
 
 #[sqlx::test]
