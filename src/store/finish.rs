@@ -64,14 +64,39 @@ impl Store {
     /// Exactly one of all attempts can do this; the others get [`Error::LeaseLost`] and have changed nothing.
     pub async fn finish(&self, claim: &Claim, outcome: &Outcome, logs: &str) -> Result<NanoUsd> {
         let end = End::of(claim, outcome, logs);
-        let cost = end.cost;
-        let ended = self.ends.done(end, async |ends: &[End]| self.end(ends).await).await?;
-        let row = ended.ok_or(Error::LeaseLost)?;
+        let row = self.ends.done(end, async |ends: &[End]| self.end(ends).await).await?;
+        self.tell_end(claim, outcome, &row.ok_or(Error::LeaseLost)?).await
+    }
+
+    /// What [`Self::finish`] does, after one that failed as [`Error::Unavailable`] and may have ended the prediction all the
+    /// same: the end is there, it may only have to be saved. [`Error::LeaseLost`] if it is not, or another's.
+    pub async fn confirm_finish(&self, claim: &Claim, outcome: &Outcome) -> Result<NanoUsd> {
+        let end = End::of(claim, outcome, "");
+        let row = sqlx::query(concat!(
+            "select ",
+            columns!(),
+            " from predictions
+             where id = $1 and attempt = $2 and worker_id = $3 and status = $4 and device_us = $5 and cost_nano = $6"
+        ))
+        .bind(end.id)
+        .bind(end.attempt)
+        .bind(end.worker_id)
+        .bind(end.status)
+        .bind(end.device_us)
+        .bind(end.cost.get())
+        .fetch_optional(&self.pool)
+        .await?;
+        self.tell_end(claim, outcome, &row.ok_or(Error::LeaseLost)?).await
+    }
+
+    /// Tells of the end of a claim, when it is safe. Returns what it cost.
+    async fn tell_end(&self, claim: &Claim, outcome: &Outcome, row: &PgRow) -> Result<NanoUsd> {
+        let cost = claim.cost(outcome);
         self.until_safe(claim.id, Milestone::Ended).await?;
         metrics::prediction_ended(outcome.status().as_str(), claim.input.mode());
         metrics::charged(&claim.model, claim.key_id, cost.get());
         self.changes.announce_ended(claim.id, || {
-            let prediction = Row::from_row(&row).map_err(Error::from).and_then(Prediction::try_from);
+            let prediction = Row::from_row(row).map_err(Error::from).and_then(Prediction::try_from);
             // Whoever waits reads it then, and learns why.
             prediction.inspect_err(|error| tracing::debug!(%error, "An end cannot be read")).ok()
         });

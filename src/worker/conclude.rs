@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     artifacts::Artifacts,
-    domain::{Artifact, Failure, FailureCode, Outcome},
+    domain::{Artifact, Failure, FailureCode, NanoUsd, Outcome},
     metrics::{self, Stage},
     store::{self, Claim, Store},
 };
@@ -92,11 +92,14 @@ async fn store_images(artifacts: &Artifacts, claim: &Claim, drawn: Drawn) -> any
 
 async fn finish(store: &Store, artifacts: &Artifacts, claim: &Claim, outcome: &Outcome, logs: &Logs) {
     let begun = tokio::time::Instant::now();
-    // A database that went away in the middle may have kept the result all the same. Then a later attempt finds the row
-    // ended, by ourselves, and the images belong to it.
+    // A database that went away in the middle may have kept the result all the same. Then a later try finds the row ended, by
+    // ourselves, and the images belong to it.
     let mut may_have_ended_it = false;
     loop {
-        match store.finish(claim, outcome, logs.text()).instrument(tracing::info_span!("finish")).await {
+        match finish_once(store, claim, outcome, logs, may_have_ended_it)
+            .instrument(tracing::info_span!("finish"))
+            .await
+        {
             Ok(cost) => {
                 let Claim { model, input, .. } = claim;
                 // The only line of a prediction that is always written: whoever counts, counts these.
@@ -136,6 +139,20 @@ async fn finish(store: &Store, artifacts: &Artifacts, claim: &Claim, outcome: &O
                 return;
             }
         }
+    }
+}
+
+/// Ends the prediction, or sees to it that an end it may have had before is saved and told.
+async fn finish_once(
+    store: &Store,
+    claim: &Claim,
+    outcome: &Outcome,
+    logs: &Logs,
+    may_have_ended_it: bool,
+) -> store::Result<NanoUsd> {
+    match store.finish(claim, outcome, logs.text()).await {
+        Err(store::Error::LeaseLost) if may_have_ended_it => store.confirm_finish(claim, outcome).await,
+        finished => finished,
     }
 }
 

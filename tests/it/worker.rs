@@ -347,6 +347,33 @@ async fn the_device_takes_the_next_prediction_while_images_are_encoded(pool: PgP
     workers.drain(&queue.store, PATIENCE).await;
 }
 
+/// The database has it, and could not say so at once.
+#[sqlx::test]
+async fn an_end_that_is_saved_only_at_the_second_try_is_told_as_any_other(pool: PgPool) {
+    let queue = Queue::new(pool.clone()).await;
+    let (load, mut reached, open) = gated();
+    let workers = queue.start(vec![load]);
+    let prediction = queue.create().await;
+    assert_eq!(reached.recv().await, Some(1));
+    // From now on nobody sweeps, who would note that the database is another one, as after a promotion.
+    for statement in [
+        "update chores set begun_at = now() + interval '30 s' where name = 'sweep'",
+        "update chores set name = 'timeline 00000000' where name like 'timeline %'",
+    ] {
+        sqlx::query(statement).execute(&pool).await.unwrap();
+    }
+    let mut subscription = queue.store.changes().subscribe(prediction.id);
+    drop(open);
+    let told = async {
+        while subscription.ended().is_none() {
+            subscription.changed().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, told).await.expect("whoever waits is told");
+    assert_eq!(subscription.ended().unwrap().status, Status::Succeeded);
+    workers.drain(&queue.store, PATIENCE).await;
+}
+
 #[sqlx::test]
 async fn a_model_that_cannot_be_loaded_ends_the_pool_with_the_reason(pool: PgPool) {
     let queue = Queue::new(pool).await;
