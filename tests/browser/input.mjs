@@ -37,6 +37,41 @@ test("a field the server learns appears by itself, whatever its type", async () 
   await close();
 });
 
+test("numbers are typed by hand: decimals, and nothing where the default is meant", async () => {
+  const { page, close } = await open(browser, server);
+  await page.getByText("Advanced controls").click();
+  const guidance = page.locator("#field-guidance_scale");
+  await guidance.press("Control+a");
+  await guidance.pressSequentially("1.05");
+  assert.equal(await guidance.inputValue(), "1.05");
+  const steps = page.locator("#field-num_inference_steps");
+  await steps.press("Control+a");
+  await steps.press("Backspace");
+  assert.deepEqual([await steps.inputValue(), await steps.getAttribute("placeholder")], ["", "4"]);
+  for (const [name, text] of [["width", "512"], ["height", "256"]]) {
+    const field = page.locator(`#field-${name}`);
+    await field.press("Control+a");
+    await field.press("Backspace");
+    assert.equal(await field.inputValue(), "", name);
+    await field.pressSequentially(text);
+  }
+  await page.getByLabel("Prompt", { exact: true }).pressSequentially("by hand");
+  const sent = page.waitForRequest((request) => request.method() === "POST" && request.url().endsWith("/predictions"));
+  await page.getByRole("button", { name: "Run", exact: true }).click();
+  assert.deepEqual((await sent).postDataJSON().input, { prompt: "by hand", width: 512, height: 256, guidance_scale: 1.05 });
+  assert.equal(await steps.inputValue(), "4", "what was not given is what will be");
+  await status(page, "Done");
+  // With a slider beside it, the other writes what the one is set to.
+  await dropOn(page.locator(".drop"), "a.png", "image/png", PIXEL);
+  const strength = page.getByLabel("Prompt strength", { exact: true });
+  await strength.press("Control+a");
+  await strength.pressSequentially("0.05");
+  assert.equal(await page.getByLabel("Prompt strength, slider").inputValue(), "0.05");
+  await page.getByLabel("Prompt strength, slider").press("End");
+  assert.equal(await strength.inputValue(), "1");
+  await close();
+});
+
 test("an image is chosen, dropped, pasted or named, and brings its strength along", async () => {
   const { page, close } = await open(browser, server, { expected: ["422"] });
   await page.getByLabel("Prompt", { exact: true }).waitFor();

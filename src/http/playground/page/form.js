@@ -65,10 +65,11 @@ export function Control({ name, property, value, error, set }) {
   const id = `field-${name}`;
   const shown = value ?? property.default ?? "";
   const common = { id, "aria-invalid": error ? "true" : undefined, "aria-describedby": `about-${name}` };
-  const number = (/** @type {any} */ event) => set(name, event.target.value === "" ? undefined : Number(event.target.value));
   const isNumber = ["integer", "number"].includes(property.type);
   const hasRange = isNumber && property.minimum !== undefined && property.maximum !== undefined && property.maximum - property.minimum <= 100;
   const step = property.multipleOf ?? (property.type === "integer" ? 1 : (property.maximum ?? 10) <= 1 ? 0.05 : 0.1);
+  const number = html`<${NumberInput} ...${common} min=${property.minimum} max=${property.maximum} step=${step} value=${value} usual=${property.default}
+    onNumber=${(/** @type {number | undefined} */ number) => set(name, number)} />`;
   const about = html`<p id=${`about-${name}`} class=${error ? "error" : "hint"}>${error ?? property.description}</p>`;
   if (property.type === "boolean") {
     return html`<div class="field switch">
@@ -83,13 +84,33 @@ export function Control({ name, property, value, error, set }) {
           ${property.enum.map((choice) => html`<option value=${choice} selected=${choice === shown}>${choice}</option>`)}</select>`
       : hasRange
         ? html`<div class="range">
-            <input type="range" aria-label=${`${property.title ?? name}, slider`} min=${property.minimum} max=${property.maximum} step=${step} value=${shown} onInput=${number} />
-            <input type="number" ...${common} min=${property.minimum} max=${property.maximum} step=${step} value=${shown} onInput=${number} /></div>`
+            <input type="range" aria-label=${`${property.title ?? name}, slider`} min=${property.minimum} max=${property.maximum} step=${step} value=${shown}
+              onInput=${(/** @type {any} */ event) => set(name, Number(event.target.value))} />
+            ${number}</div>`
         : isNumber
-          ? html`<input type="number" ...${common} min=${property.minimum} max=${property.maximum} step=${step} value=${shown} onInput=${number} />`
+          ? number
           : html`<textarea ...${common} rows="2" value=${shown} onInput=${(/** @type {any} */ event) => set(name, event.target.value)}></textarea>`}
     ${about}
   </div>`;
+}
+
+/** A number, whose text stays as it is typed ("0.", "0.50", nothing) until the field is left. None is the usual one.
+ * @param {{value: number | undefined, usual?: number, placeholder?: any, onNumber: (number: number | undefined) => void, [attribute: string]: any}} given */
+function NumberInput({ value, usual, placeholder = usual, onNumber, ...attributes }) {
+  const [text, setText] = useState(/** @type {string | null} */ (null));
+  const numberOf = (/** @type {string} */ text) => (text === "" ? undefined : Number(text));
+  // What the form was given meanwhile, by the slider or another picture, is not what was typed.
+  const shown = text !== null && numberOf(text) === value ? text : String(value ?? usual ?? "");
+  const input = (/** @type {any} */ { target }) => {
+    setText(target.value);
+    onNumber(numberOf(target.value));
+  };
+  const leave = (/** @type {any} */ { target }) => {
+    // "1e" is nothing, and would stay to be seen.
+    if (target.validity.badInput) target.value = "";
+    setText(null);
+  };
+  return html`<input type="number" ...${attributes} value=${shown} placeholder=${placeholder} onInput=${input} onBlur=${leave} />`;
 }
 
 /** Shapes to choose from, and the two numbers; where an image has a size, its own unless given.
@@ -118,9 +139,10 @@ function Size({ width, height, ofImage }) {
     </div>
     <div class="row">
       ${[width, height].map(({ name, property, value, error, set }) => html`<label class="inline">${property.title}
-        <input id=${`field-${name}`} type="number" min=${property.minimum} max=${property.maximum} step=${property.multipleOf ?? 1}
-          value=${value ?? (ofImage ? "" : property.default)} placeholder=${ofImage ? "the image's" : ""} aria-invalid=${error ? "true" : undefined} aria-describedby="about-size"
-          onInput=${(/** @type {any} */ event) => set(name, event.target.value === "" ? undefined : Number(event.target.value))} /></label>`)}
+        <${NumberInput} id=${`field-${name}`} min=${property.minimum} max=${property.maximum} step=${property.multipleOf ?? 1}
+          value=${value} usual=${ofImage ? undefined : property.default} placeholder=${ofImage ? "the image's" : property.default}
+          aria-invalid=${error ? "true" : undefined} aria-describedby="about-size"
+          onNumber=${(/** @type {number | undefined} */ number) => set(name, number)} /></label>`)}
     </div>
     <p id="about-size" class=${error ? "error" : "hint"}>${error ? `${width.error ? "Width" : "Height"} ${error}` :
       `Pixels, ${width.property.minimum} to ${width.property.maximum}, in steps of ${width.property.multipleOf ?? 1}.`}</p>
@@ -140,9 +162,9 @@ function Seed({ name, value, error, set, last }) {
   return html`<div class="field whole">
     <label for="field-seed">Seed</label>
     <div class="row">
-      <input id="field-seed" type="number" min="0" step="1" placeholder="a new one every time" value=${value ?? ""}
+      <${NumberInput} id="field-seed" min="0" step="1" placeholder="a new one every time" value=${value}
         aria-invalid=${error ? "true" : undefined} aria-describedby="about-seed"
-        onInput=${(/** @type {any} */ event) => set(name, event.target.value === "" ? undefined : Number(event.target.value))} />
+        onNumber=${(/** @type {number | undefined} */ number) => set(name, number)} />
       <button type="button" class="square" title="Roll the dice" aria-label="Roll the dice" onClick=${() => set(name, roll())}><${Icon} name="dice" /></button>
       <button type="button" class="square" title=${locked ? "Unlock the seed" : "Lock the seed"} aria-label="Lock the seed" aria-pressed=${locked}
         onClick=${() => set(name, locked ? undefined : last ?? roll())}><${Icon} name=${locked ? "locked" : "unlocked"} /></button>
