@@ -22,6 +22,19 @@ test("what is wrong with an input is said at its field", async () => {
   await close();
 });
 
+test("a refused input is put right and tried again as it is now", async () => {
+  const { page, close } = await open(browser, server, { expected: ["422"] });
+  await draw(page, "a bad size", { width: 300 });
+  await page.getByRole("alert").getByText("width").first().waitFor();
+  const width = page.locator("#field-width");
+  await width.press("Control+a");
+  await width.pressSequentially("512");
+  await page.getByRole("button", { name: "Try again" }).click();
+  await status(page, "Done");
+  assert.equal((await server.latest()).input.width, 512);
+  await close();
+});
+
 test("what is wrong with an advanced field opens the advanced controls", async () => {
   const { page, close } = await open(browser, server, { expected: ["422"] });
   await draw(page, "a bad size", { width: 300 });

@@ -92,7 +92,7 @@ test("several pictures appear in their places", async () => {
   assert.deepEqual(await page.locator(".tile figcaption > button").allTextContents(), ["Seed 7", "Seed 8", "Seed 9"]);
   // And the next seeds after them.
   await page.getByRole("button", { name: "Vary" }).click();
-  await page.getByRole("button", { name: "Seed 10" }).waitFor();
+  await page.getByRole("button", { name: "Seed 10", exact: true }).waitFor();
   await close();
 });
 
@@ -169,7 +169,7 @@ test("again, varied, as input: each is one click from a picture", async () => {
   const again = await server.latest();
   assert.ok(again.id !== id && again.seeds[0] === 41);
   await page.getByRole("button", { name: "Vary" }).click();
-  await page.getByRole("button", { name: "Seed 42" }).waitFor();
+  await page.getByRole("button", { name: "Seed 42", exact: true }).waitFor();
   await page.locator(".picture.loaded").waitFor();
   assert.deepEqual((await server.latest()).input, { ...copied, seed: 42 });
   assert.equal(await page.locator("#field-seed").inputValue(), "42");
@@ -179,6 +179,24 @@ test("again, varied, as input: each is one click from a picture", async () => {
   await page.getByRole("button", { name: "Run", exact: true }).click();
   await page.getByLabel("Before and after").waitFor();
   assert.match((await server.latest()).input.image, /^data:image\/png;base64,/);
+  await close();
+});
+
+test("what was typed since stays, whatever is drawn again", async () => {
+  const { page, close } = await open(browser, server);
+  await draw(page, "the first idea", { seed: 20 });
+  await status(page, "Done");
+  const prompt = page.getByLabel("Prompt", { exact: true });
+  await prompt.press("Control+a");
+  await prompt.pressSequentially("a better idea");
+  for (const [name, seed] of [["Run again", 20], ["Vary", 21]]) {
+    const sent = page.waitForRequest((request) => request.method() === "POST" && request.url().endsWith("/predictions"));
+    await page.getByRole("button", { name }).click();
+    assert.deepEqual((await sent).postDataJSON().input, { prompt: "the first idea", width: 256, height: 256, seed });
+    await page.getByRole("button", { name: `Seed ${seed}`, exact: true }).waitFor();
+    assert.equal(await prompt.inputValue(), "a better idea");
+    assert.equal(await page.locator("#field-seed").inputValue(), "20");
+  }
   await close();
 });
 

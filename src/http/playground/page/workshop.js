@@ -25,6 +25,9 @@ const Snippets = later(async () => (await import("./snippets.js")).Snippets);
 const RUNNING = ["sending", "queued", "running"];
 const IMAGE_IS_GONE = "It started from an image that only you have. Add it again, or run without one.";
 
+/** Whether two inputs ask for the same picture. @param {Input} one @param {Input} other */
+const isSame = (one, other) => Object.keys({ ...one, ...other }).every((name) => one[name] === other[name]);
+
 /** @param {string} name */
 const focus = (name) => document.getElementById(`field-${name}`)?.focus();
 
@@ -46,8 +49,9 @@ export function Workshop({ models, onForget, onWrongKey }) {
     setErrors(({ [name]: _, ...errors }) => errors);
     setNote("");
   }, []);
-  const input = useMemo(() => Object.fromEntries(Object.entries(values).filter(([name, value]) =>
-    value !== undefined && name in properties && !(name === "prompt_strength" && !values.image))), [values, properties]);
+  const inputOf = useCallback((/** @type {Input} */ values) => Object.fromEntries(Object.entries(values).filter(([name, value]) =>
+    value !== undefined && name in properties && !(name === "prompt_strength" && !values.image))), [properties]);
+  const input = useMemo(() => inputOf(values), [values, inputOf]);
   const shape = (/** @type {Input} */ input) => ({
     width: input.width ?? properties.width?.default ?? 1024,
     height: input.height ?? properties.height?.default ?? 1024,
@@ -87,7 +91,6 @@ export function Workshop({ models, onForget, onWrongKey }) {
     setValues(gone ? { ...input, image: undefined } : input);
     setErrors(gone ? { image: IMAGE_IS_GONE } : {});
     setNote("");
-    return !gone;
   };
   const bring = (/** @type {Prediction} */ prediction) => {
     fill(prediction.input);
@@ -114,12 +117,17 @@ export function Workshop({ models, onForget, onWrongKey }) {
   const keys = (/** @type {KeyboardEvent} */ event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) submit(event);
   };
-  const again = (/** @type {Input} */ input) => {
-    if (fill(input)) go(input);
+  /** Draws once more what was drawn, but for some of it. What was typed since stays in the form. @param {Input} change */
+  const again = (change) => {
+    const before = run?.input ?? input;
+    if (isEcho(before.image)) return setErrors({ image: IMAGE_IS_GONE });
+    const wanted = { ...before, ...change };
+    if (isSame(input, inputOf(before))) fill(wanted);
+    go(wanted);
   };
   const vary = () => {
     const seeds = run?.prediction?.seeds ?? [0];
-    again({ ...run?.input, seed: seeds[seeds.length - 1] + 1 });
+    again({ seed: seeds[seeds.length - 1] + 1 });
   };
   /** Parameters from a file. @param {Input} made */
   const restore = (made) => {
@@ -158,7 +166,7 @@ export function Workshop({ models, onForget, onWrongKey }) {
         </form>
         <${Output} run=${run} price=${model.price_per_second} examples=${examples} canUseAsInput=${"image" in properties}
           onExample=${(/** @type {string} */ prompt) => { set("prompt", prompt); focus("prompt"); }}
-          onStop=${stop} onRetry=${() => again(run?.input ?? input)} onVary=${vary} onUse=${use}
+          onStop=${stop} onRetry=${() => (run?.refusal ? go(input) : again({}))} onVary=${vary} onUse=${use}
           onKeepSeed=${(/** @type {number} */ seed) => set("seed", seed)} />
       </div>
       ${tab === "api" && html`<${Snippets} base=${base} model=${asked.name} example=${examples[0]} input=${input} made=${run?.input} faces=${faces} />`}
