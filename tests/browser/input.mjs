@@ -174,3 +174,31 @@ test("from an image the picture has its shape, and a slider shows what became of
   assert.equal((await server.latest()).id, id);
   await close();
 });
+
+test("what is in the form outlives a reload, and a key is not forgotten by a slip", async () => {
+  const { page, close } = await open(browser, server);
+  const prompt = page.getByLabel("Prompt", { exact: true });
+  await prompt.pressSequentially("a long thought");
+  await set(page, { seed: 5 });
+  await page.reload();
+  await prompt.waitFor();
+  assert.deepEqual([await prompt.inputValue(), await page.locator("#field-seed").inputValue()], ["a long thought", "5"]);
+  // An image may be larger than all that a browser keeps for a page, but it is not left out unsaid.
+  await dropOn(page.locator(".drop"), "a.png", "image/png", PIXEL);
+  await start(page).waitFor();
+  await page.reload();
+  await page.getByText("Add it again, or run without one.").waitFor();
+  assert.deepEqual([await prompt.inputValue(), await start(page).count()], ["a long thought", 0]);
+
+  const key = () => page.evaluate(() => localStorage.getItem("fourstep-key"));
+  page.once("dialog", (dialog) => dialog.dismiss());
+  await page.getByRole("button", { name: "Change key" }).click();
+  assert.equal(await key(), server.key);
+  page.once("dialog", (dialog) => dialog.accept());
+  await page.getByRole("button", { name: "Change key" }).click();
+  await page.getByLabel("API key").fill(server.key);
+  await page.getByRole("button", { name: "Continue" }).click();
+  await prompt.waitFor();
+  assert.equal(await prompt.inputValue(), "a long thought");
+  await close();
+});

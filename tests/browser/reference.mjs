@@ -11,8 +11,10 @@ const PNG = Buffer.from("iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAIAAAAlC+aJAAAAS0lEQVR
 const axe = readFileSync(new URL("node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
 
 test("the page leads to the reference, where every operation says what it does and can be tried", async () => {
-  const { page, close } = await open(browser, server);
-  await page.getByRole("link", { name: "API reference" }).click();
+  const { page: playground, close } = await open(browser, server);
+  // Beside the page, which may be drawing.
+  const link = playground.getByRole("link", { name: "API reference" });
+  const [page] = await Promise.all([playground.waitForEvent("popup"), link.click()]);
   await page.locator("main[aria-busy=false]").waitFor();
   assert.equal(page.url(), `${server.url}/docs`);
   const api = await (await fetch(`${server.url}/openapi.json`)).json();

@@ -48,6 +48,7 @@ test("a key that may not read is told so, and can be changed for another", async
   const key = await server.newKey("--scopes", "predictions:write");
   const { page, close, watched } = await open(browser, server, { key, expected: ["403"] });
   await page.getByRole("status").getByText("This key may not do that: this API key does not have the scope predictions:read.", { exact: true }).waitFor();
+  page.once("dialog", (dialog) => dialog.accept());
   await page.getByRole("button", { name: "Change key" }).click();
   await page.getByLabel("API key").fill(server.key);
   await page.getByRole("button", { name: "Continue" }).click();
@@ -112,6 +113,7 @@ test("a page that is opened while the server is away waits for it", async () => 
   const { page, close } = await open(browser, server, { expected: ["ERR_", "Failed to load"] });
   await page.getByLabel("Prompt", { exact: true }).waitFor();
   await server.kill();
+  page.once("dialog", (dialog) => dialog.accept());
   await page.getByRole("button", { name: "Change key" }).click();
   await page.getByLabel("API key").fill(server.key);
   await page.getByRole("button", { name: "Continue" }).click();

@@ -18,7 +18,7 @@ export function Frame({ children, model, docs, tab, onForget }) {
       ${tab && html`<nav aria-label="Pages">${TABS.map(([name, label]) => html`<a href=${`#${name}`} aria-current=${name === tab ? "page" : undefined}>${label}</a>`)}</nav>`}
       <span class="grow"></span>
       ${model && html`<span class="model hint">${model.title}</span>`}
-      ${docs && html`<a class="quiet button" href=${docs}>API reference</a>`}
+      ${docs && html`<a class="quiet button" href=${docs} target="_blank" rel="noopener" title="In a new tab">API reference</a>`}
       ${onForget && html`<button type="button" class="quiet" onClick=${onForget}>Change key</button>`}
     </header>
     ${children}`;

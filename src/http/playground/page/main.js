@@ -49,15 +49,16 @@ function App() {
     addEventListener("hashchange", take);
     return () => removeEventListener("hashchange", take);
   }, [key]);
+  const forget = () => confirm("Forget the key that this browser keeps? Nobody can look it up again.") && ask(false);
   if (!key) {
     return html`<${Frame}><main class="narrow"><${KeyForm} wrong=${wrong} onKey=${() => { setWrong(false); setKey(storedKey()); }} /></main><//>`;
   }
   if (!models) {
     const { text, forGood } = trouble;
-    return html`<${Frame} onForget=${text ? () => ask(false) : undefined}><main class="narrow">
+    return html`<${Frame} onForget=${text ? forget : undefined}><main class="narrow">
       <p class=${text && "trouble"} role="status">${text && !forGood ? `${text} Trying again …` : text}</p></main><//>`;
   }
-  return html`<${Workshop} models=${models} onForget=${() => ask(false)} onWrongKey=${() => ask(true)} />`;
+  return html`<${Workshop} models=${models} onForget=${forget} onWrongKey=${() => ask(true)} />`;
 }
 
 takeKeyFromLink();

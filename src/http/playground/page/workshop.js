@@ -1,6 +1,6 @@
 // What a key opens: the form and its result, and the three other tabs.
 
-import { html, useCallback, useEffect, useMemo, useState } from "./vendor/preact-htm.js";
+import { html, useEffect, useState } from "./vendor/preact-htm.js";
 import { base, discover, isEcho, list } from "./api.js";
 import { Estimate } from "./estimate.js";
 import { examplesFor } from "./examples.js";
@@ -11,6 +11,7 @@ import { later } from "./later.js";
 import { Output } from "./output.js";
 import { parametersOf } from "./provenance.js";
 import { useRun } from "./run.js";
+import { isSame, useValues } from "./values.js";
 
 /**
  * @typedef {import("./api.js").Model} Model
@@ -23,10 +24,6 @@ const Readme = later(async () => (await import("./readme.js")).Readme);
 const Snippets = later(async () => (await import("./snippets.js")).Snippets);
 
 const RUNNING = ["sending", "queued", "running"];
-const IMAGE_IS_GONE = "It started from an image that only you have. Add it again, or run without one.";
-
-/** Whether two inputs ask for the same picture. @param {Input} one @param {Input} other */
-const isSame = (one, other) => Object.keys({ ...one, ...other }).every((name) => one[name] === other[name]);
 
 /** @param {string} name */
 const focus = (name) => document.getElementById(`field-${name}`)?.focus();
@@ -39,19 +36,9 @@ export function Workshop({ models, onForget, onWrongKey }) {
   const model = models.find(({ slug }) => slug === asked.answered_by) ?? asked;
   const properties = model.input_schema.properties;
   const examples = examplesFor(model.slug);
-  const [values, setValues] = useState(/** @type {Input} */ ({}));
-  const [errors, setErrors] = useState(/** @type {{[name: string]: string}} */ ({}));
-  const [note, setNote] = useState("");
+  const { values, errors, note, input, inputOf, set, fill, missImage, setErrors, setNote } = useValues(properties);
   const [faces, setFaces] = useState(/** @type {{[name: string]: string}} */ ({}));
 
-  const set = useCallback((/** @type {string} */ name, /** @type {any} */ value) => {
-    setValues((values) => ({ ...values, [name]: value }));
-    setErrors(({ [name]: _, ...errors }) => errors);
-    setNote("");
-  }, []);
-  const inputOf = useCallback((/** @type {Input} */ values) => Object.fromEntries(Object.entries(values).filter(([name, value]) =>
-    value !== undefined && name in properties && !(name === "prompt_strength" && !values.image))), [properties]);
-  const input = useMemo(() => inputOf(values), [values, inputOf]);
   const shape = (/** @type {Input} */ input) => ({
     width: input.width ?? properties.width?.default ?? 1024,
     height: input.height ?? properties.height?.default ?? 1024,
@@ -85,13 +72,6 @@ export function Workshop({ models, onForget, onWrongKey }) {
     if (run && matchMedia("(max-width: 47.99rem)").matches) document.querySelector(".output")?.scrollIntoView();
   }, [run?.begun]);
 
-  /** Puts an input into the form. An image of which only an echo is left cannot be sent again. @param {Input} input */
-  const fill = (input) => {
-    const gone = isEcho(input.image);
-    setValues(gone ? { ...input, image: undefined } : input);
-    setErrors(gone ? { image: IMAGE_IS_GONE } : {});
-    setNote("");
-  };
   const bring = (/** @type {Prediction} */ prediction) => {
     fill(prediction.input);
     show(prediction);
@@ -120,7 +100,7 @@ export function Workshop({ models, onForget, onWrongKey }) {
   /** Draws once more what was drawn, but for some of it. What was typed since stays in the form. @param {Input} change */
   const again = (change) => {
     const before = run?.input ?? input;
-    if (isEcho(before.image)) return setErrors({ image: IMAGE_IS_GONE });
+    if (isEcho(before.image)) return missImage();
     const wanted = { ...before, ...change };
     if (isSame(input, inputOf(before))) fill(wanted);
     go(wanted);
