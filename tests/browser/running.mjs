@@ -106,10 +106,39 @@ test("a reload in the middle of a run loses nothing", async () => {
   await close();
 });
 
+test("a page that is opened leaves alone what others draw, and what is typed into it", async () => {
+  const { id } = await server.create({ prompt: "of a program", width: 256, height: 256, num_inference_steps: 10, num_outputs: 2 });
+  const { page, watched, close } = await open(browser, server, { path: "#history" });
+  await page.locator(".entry", { hasText: "of a program" }).waitFor();
+  await page.waitForLoadState("networkidle");
+  assert.equal(new URL(page.url()).hash, "#history");
+  await page.getByRole("link", { name: "Playground", exact: true }).click();
+  assert.equal(await page.getByLabel("Prompt", { exact: true }).inputValue(), "");
+  await page.getByText("Yours appears here").waitFor();
+  // Nor does one of its own that it finds again take the place of another that was begun meanwhile, or of what is in the form.
+  await page.evaluate((id) => sessionStorage.setItem("fourstep-draws", id), id);
+  let letGo;
+  const held = new Promise((go) => (letGo = go));
+  await page.route(`**/predictions/${id}`, async (route) => {
+    await held;
+    await route.continue();
+  });
+  const asked = page.waitForRequest(`**/predictions/${id}`);
+  await page.reload();
+  await draw(page, "mine");
+  await asked;
+  const late = page.waitForResponse(`**/predictions/${id}`);
+  letGo();
+  await (await late).finished();
+  await status(page, "Done");
+  assert.equal(await page.locator(".picture").getAttribute("alt"), "mine");
+  assert.equal(await page.getByLabel("Prompt", { exact: true }).inputValue(), "mine");
+  assert.ok(!watched.urls.some((url) => url.endsWith(`/predictions/${id}/events`)));
+  await close();
+});
+
 test("one that waits says its place in the queue and when it should be done", async () => {
   const { page, close } = await open(browser, server);
-  // A page that has just been opened goes on with what runs; this one is to have looked before there is anything.
-  await page.waitForLoadState("networkidle");
   const ahead = [1, 2].map(() => server.create({ prompt: "ahead", width: 256, height: 256, num_inference_steps: 10, num_outputs: 2 }));
   await Promise.all(ahead);
   // Long enough to be seen drawing by a driver that looks twice a second.

@@ -134,6 +134,11 @@ export async function estimate(model, input, signal) {
 }
 
 /** @param {string} id @returns {Promise<Prediction>} */
+export async function get(id) {
+  return (await request(`predictions/${id}`)).json();
+}
+
+/** @param {string} id @returns {Promise<Prediction>} */
 export async function cancel(id) {
   return (await request(`predictions/${id}/cancel`, { method: "POST" })).json();
 }

@@ -1,7 +1,7 @@
 // One run as the page knows it, from the click to the picture.
 
 import { useCallback, useEffect, useRef, useState } from "./vendor/preact-htm.js";
-import { Refusal, cancel, create, follow } from "./api.js";
+import { Refusal, cancel, create, follow, get } from "./api.js";
 
 /**
  * @typedef {import("./api.js").Prediction} Prediction
@@ -18,6 +18,8 @@ import { Refusal, cancel, create, follow } from "./api.js";
 const newIntent = () => Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(16)).join("-");
 
 const ENDED = ["succeeded", "failed", "canceled"];
+/** Where this tab keeps what it draws, by its id, until that has ended. */
+const DRAWS = "fourstep-draws";
 
 /**
  * @param {(input: Input) => {width: number, height: number, outputs: number}} shape what an input will draw
@@ -27,6 +29,8 @@ export function useRun(shape, onRefusal) {
   const [run, setRun] = useState(/** @type {Run | null} */ (null));
   const following = useRef(/** @type {AbortController | null} */ (null));
   const lost = useRef({ question: "", intent: "" });
+  /** How many runs there were: an answer to one before the last changes nothing. */
+  const turn = useRef(0);
   const change = (/** @type {Partial<Run>} */ news) => setRun((run) => run && { ...run, ...news });
   const refuse = (/** @type {any} */ error) => {
     if (!(error instanceof Refusal)) throw error;
@@ -36,13 +40,17 @@ export function useRun(shape, onRefusal) {
 
   const watch = useCallback(async (/** @type {string} */ id) => {
     following.current?.abort();
+    sessionStorage.setItem(DRAWS, id);
     const controller = (following.current = new AbortController());
     await follow(id, controller.signal, (event) => {
       if (controller.signal.aborted) return;
       if (event.type === "away") return change({ away: true });
       if (event.type === "queued") return change({ phase: "queued", away: false, position: event.position, eta: event.eta_seconds });
       if (event.type === "started") return change({ phase: "running", away: false, since: performance.now() });
-      if (event.type === "finished") return change({ phase: "ended", away: false, prediction: event });
+      if (event.type === "finished") {
+        sessionStorage.removeItem(DRAWS);
+        return change({ phase: "ended", away: false, prediction: event });
+      }
       setRun((run) => {
         if (!run) return run;
         const previews = [...run.previews];
@@ -57,6 +65,8 @@ export function useRun(shape, onRefusal) {
   /** @param {Prediction} prediction */
   const show = (prediction) => {
     following.current?.abort();
+    sessionStorage.removeItem(DRAWS);
+    turn.current++;
     const phase = ENDED.includes(prediction.status) ? "ended" : "queued";
     setRun({ ...fresh(prediction.input), phase, prediction });
     if (phase !== "ended") watch(prediction.id);
@@ -69,17 +79,20 @@ export function useRun(shape, onRefusal) {
   /** @param {string} model @param {Input} input @param {{width: number, height: number}} [size] what it will have, if that is known */
   const start = async (model, input, size) => {
     following.current?.abort();
+    sessionStorage.removeItem(DRAWS);
+    const mine = ++turn.current;
     setRun({ ...fresh(input), ...size });
     const question = JSON.stringify({ model, input });
     const intent = lost.current.question === question ? lost.current.intent : newIntent();
     lost.current = { question, intent };
     try {
       const prediction = await create(model, input, intent);
+      if (mine !== turn.current) return;
       lost.current = { question: "", intent: "" };
       change({ phase: "queued", prediction, position: prediction.queue_position ?? undefined, eta: prediction.eta_seconds ?? undefined });
       await watch(prediction.id);
     } catch (error) {
-      refuse(error);
+      if (mine === turn.current) refuse(error);
     }
   };
 
@@ -90,6 +103,14 @@ export function useRun(shape, onRefusal) {
     await cancel(run.prediction.id).catch(() => change({ canceling: false }));
   };
 
-  useEffect(() => () => following.current?.abort(), []);
+  useEffect(() => {
+    // What this tab was drawing goes on after a reload, unless something else has begun meanwhile.
+    const left = sessionStorage.getItem(DRAWS);
+    if (left) get(left).then((prediction) => turn.current || show(prediction), ({ status }) => status === 404 && sessionStorage.removeItem(DRAWS));
+    return () => {
+      turn.current++;
+      following.current?.abort();
+    };
+  }, []);
   return { run, start, show, stop };
 }

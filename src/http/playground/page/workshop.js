@@ -1,7 +1,7 @@
 // What a key opens: the form and its result, and the three other tabs.
 
 import { html, useEffect, useState } from "./vendor/preact-htm.js";
-import { base, discover, isEcho, list } from "./api.js";
+import { base, discover, isEcho } from "./api.js";
 import { Estimate } from "./estimate.js";
 import { examplesFor } from "./examples.js";
 import { Fields } from "./form.js";
@@ -61,10 +61,6 @@ export function Workshop({ models, onForget, onWrongKey }) {
   }, []);
   useEffect(() => {
     discover().then(setFaces, () => {});
-    // What was left running goes on, after a reload as well.
-    list("?limit=1").then(({ results: [latest] }) => {
-      if (latest && ["starting", "processing"].includes(latest.status)) bring(latest);
-    }, () => {});
   }, []);
 
   useEffect(() => {
