@@ -77,6 +77,38 @@ test("an answer that is lost costs nothing: trying again finds what was made", a
   await close();
 });
 
+test("a picture that does not come is said not to, and is not taken for one", async () => {
+  const { page, close } = await open(browser, server, { expected: ["404", "503", "ERR_"] });
+  const files = "**/files/**";
+  await page.route(files, (route) => route.fulfill({ status: 503 }), { times: 1 });
+  await draw(page, "on its way");
+  await page.getByRole("alert").getByText("did not arrive").waitFor();
+  await page.getByRole("button", { name: "Try again" }).click();
+  await page.locator(".picture.loaded").waitFor();
+
+  const saved = [];
+  page.on("download", (download) => saved.push(download));
+  const [download, use] = ["Download", "Use as input"].map((name) => page.getByRole("button", { name }));
+  const alerts = page.locator("figcaption").getByRole("alert");
+  await page.route(files, (route) => route.continue({ url: route.request().url().replace("/files/", "/files/gone-") }));
+  for (const button of [download, use]) {
+    await button.click();
+    await button.locator("xpath=following-sibling::*[1]").getByText("This picture is not kept any more.").waitFor();
+  }
+  assert.equal(await page.getByAltText("The image to start from").count(), 0);
+  await page.unroute(files);
+  await page.route(files, (route) => route.abort());
+  await download.click();
+  await alerts.getByText("The server does not answer.").waitFor();
+  assert.equal(saved.length, 0);
+  await page.unroute(files);
+  await Promise.all([page.waitForEvent("download"), download.click()]);
+  await use.click();
+  await page.getByAltText("The image to start from").waitFor();
+  assert.equal(await alerts.count(), 0);
+  await close();
+});
+
 test("a spent budget is said in words, with what is left of it", async () => {
   const key = await server.newKey("--budget", "0.000001");
   const { page, close } = await open(browser, server, { key, expected: ["402"] });

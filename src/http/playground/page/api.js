@@ -21,6 +21,7 @@
  */
 
 const KEY = "fourstep-key";
+const NO_ANSWER = "The server does not answer.";
 
 /** Where the server is, also behind a proxy that gives it a folder. */
 export const base = new URL(".", document.baseURI).href;
@@ -66,14 +67,19 @@ export function takeKeyFromLink() {
  * @param {string} path
  * @param {RequestInit} options
  */
-async function request(path, options = {}) {
+function request(path, options = {}) {
   const headers = { ...options.headers, Authorization: `Bearer ${storedKey() ?? ""}` };
+  return reach(base + path, { ...options, headers, cache: "no-store" });
+}
+
+/** An answer that is not a refusal. @param {string} url @param {RequestInit} options */
+async function reach(url, options = {}) {
   let response;
   try {
-    response = await fetch(base + path, { ...options, headers, cache: "no-store" });
+    response = await fetch(url, options);
   } catch (error) {
     if (options.signal?.aborted) throw error;
-    throw new Refusal(0, "The server does not answer.");
+    throw new Refusal(0, NO_ANSWER);
   }
   if (response.ok) return response;
   const problem = await response.json().catch(() => ({}));
@@ -157,6 +163,17 @@ export async function usage() {
   const days = results.map((/** @type {any} */ { group, succeeded, failed, canceled, predict_time, cost }) =>
     ({ day: group, runs: succeeded + failed + canceled, seconds: predict_time, cost }));
   return days.sort((/** @type {any} */ one, /** @type {any} */ other) => (one.day < other.day ? 1 : -1));
+}
+
+/** A picture's bytes. @param {string} url */
+export async function picture(url) {
+  const response = await reach(url).catch((refusal) => {
+    throw refusal.status === 404 ? new Refusal(404, "This picture is not kept any more.") : refusal;
+  });
+  const blob = await response.blob().catch(() => null);
+  if (!blob) throw new Refusal(0, NO_ANSWER);
+  if (!blob.type.startsWith("image/")) throw new Refusal(0, "What came is not a picture.");
+  return blob;
 }
 
 /** An output through the server this page came from, whatever the server calls itself. @param {string} url */

@@ -4,7 +4,7 @@ import { html, useEffect, useRef } from "./vendor/preact-htm.js";
 import { isEcho, local } from "./api.js";
 import { clock, day, exact, fileName, seconds } from "./format.js";
 import { Icon } from "./icons.js";
-import { Copy, download, parameters } from "./output.js";
+import { Copy, Download, parameters } from "./output.js";
 
 /** @typedef {import("./api.js").Prediction} Prediction */
 
@@ -36,7 +36,7 @@ export function Detail({ prediction, word, onClose, onOpen }) {
         ${output?.map((url, index) => html`<figure>
           <img src=${local(url)} alt=${prompt} />
           <figcaption class="row"><${Copy} text=${local(url)} label="Copy link" icon="link" quiet />
-            <button type="button" class="quiet" onClick=${() => download(local(url), fileName(prompt, seeds[index] ?? 0, url))}><${Icon} name="download" />Download</button></figcaption>
+            <${Download} url=${local(url)} name=${fileName(prompt, seeds[index] ?? 0, url)} /></figcaption>
         </figure>`) ?? html`<div class=${error ? "trouble bad" : "trouble"}><p>${error ?? (data_removed
           ? "Its pictures have been deleted: they are kept for a while only." : "There is no picture.")}</p></div>`}
       </div>

@@ -2,7 +2,7 @@
 
 import { html } from "./vendor/preact-htm.js";
 
-const PATHS = {
+export const PATHS = {
   dice: "M4 4h16v16H4zM8.5 8.5h.01M15.5 8.5h.01M12 12h.01M8.5 15.5h.01M15.5 15.5h.01",
   locked: "M5 11h14v9H5zM8 11V8a4 4 0 0 1 8 0v3",
   unlocked: "M5 11h14v9H5zM8 11V8a4 4 0 0 1 7.6-1.8",

@@ -1,14 +1,14 @@
 // What a run looks like: the queue, the steps with their previews, the pictures, and what can be done with them.
 
 import { html, useEffect, useState } from "./vendor/preact-htm.js";
-import { base, isEcho, local } from "./api.js";
+import { base, isEcho, local, picture } from "./api.js";
 import { copy, exact, fileName, money, seconds } from "./format.js";
 import { Icon, Steps } from "./icons.js";
 
 /** @typedef {import("./run.js").Run} Run */
 
 /** @param {{run: Run | null, price: number, examples: string[], canUseAsInput: boolean, onExample: (prompt: string) => void, onStop: () => void,
- *   onRetry: () => void, onVary: () => void, onKeepSeed: (seed: number) => void, onUse: (url: string) => void}} given */
+ *   onRetry: () => void, onVary: () => void, onKeepSeed: (seed: number) => void, onUse: (url: string) => Promise<void>}} given */
 export function Output({ run, price, examples, canUseAsInput, onExample, onStop, onRetry, onVary, onKeepSeed, onUse }) {
   if (!run) return html`<${Empty} examples=${examples} onExample=${onExample} />`;
   const { phase, prediction, refusal } = run;
@@ -102,28 +102,32 @@ function Meter({ since, price }) {
 }
 
 /** One picture: its place, its previews, itself. @param {{run: Run, index: number, url?: string, canUseAsInput: boolean,
- *   onUse: (url: string) => void, onKeepSeed: (seed: number) => void}} given */
+ *   onUse: (url: string) => Promise<void>, onKeepSeed: (seed: number) => void}} given */
 function Tile({ run, index, url, canUseAsInput, onUse, onKeepSeed }) {
   const [loaded, setLoaded] = useState(false);
+  const [failed, setFailed] = useState(false);
   const preview = run.previews[index];
-  const picture = url && local(url);
+  const source = url && local(url);
   const prompt = run.input.prompt ?? "A picture";
   const seed = run.prediction?.seeds[index] ?? 0;
   // The nearer the end of its own steps, the sharper.
   const steps = run.total / run.outputs || 1;
   const blur = 1 - Math.min(1, Math.max(0, run.step / steps - index));
   return html`<figure class="tile">
-    <div class=${preview || picture ? "frame" : "frame waiting"}>
+    <div class=${preview || source ? "frame" : "frame waiting"}>
       ${preview && !loaded && html`<img class="preview" data-preview src=${preview} alt="" style=${{ filter: `blur(${(blur * 6).toFixed(1)}px)` }} />`}
-      ${picture && html`<img class=${loaded ? "picture loaded" : "picture"} src=${picture} width=${run.width} height=${run.height} alt=${prompt} onLoad=${() => setLoaded(true)} />`}
+      ${source && !failed && html`<img class=${loaded ? "picture loaded" : "picture"} src=${source} width=${run.width} height=${run.height} alt=${prompt}
+        onLoad=${() => setLoaded(true)} onError=${() => setFailed(true)} />`}
+      ${failed && html`<div class="trouble missing" role="alert"><p>The picture is drawn, but did not arrive.</p>
+        <button type="button" onClick=${() => setFailed(false)}>Try again</button></div>`}
       ${loaded && run.input.image && html`<${Compare} before=${run.input.image} />`}
     </div>
-    ${picture && html`<figcaption class="row">
+    ${source && html`<figcaption class="row">
       <button type="button" class="quiet" onClick=${() => onKeepSeed(seed)} title="Keep this seed">Seed ${seed}</button>
       <span class="row">
-      ${canUseAsInput && html`<button type="button" class="quiet" onClick=${() => onUse(picture)}><${Icon} name="input" />Use as input</button>`}
-      <${Copy} text=${picture} label="Copy link" icon="link" quiet />
-      <button type="button" class="quiet" onClick=${() => download(picture, fileName(prompt, seed, picture))}><${Icon} name="download" />Download</button></span>
+      ${canUseAsInput && html`<${Action} icon="input" label="Use as input" act=${() => onUse(source)} />`}
+      <${Copy} text=${source} label="Copy link" icon="link" quiet />
+      <${Download} url=${source} name=${fileName(prompt, seed, source)} /></span>
     </figcaption>`}
   </figure>`;
 }
@@ -141,12 +145,26 @@ function Compare({ before }) {
   </div>`;
 }
 
-/** @param {string} url @param {string} name */
-export async function download(url, name) {
-  const file = URL.createObjectURL(await (await fetch(url)).blob());
-  const link = Object.assign(document.createElement("a"), { href: file, download: name });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(file), 10_000);
+/** What may fail, and then says why. @param {{icon: keyof typeof import("./icons.js").PATHS, label: string, act: () => Promise<void>}} given */
+function Action({ icon, label, act }) {
+  const [trouble, setTrouble] = useState("");
+  const click = () => {
+    setTrouble("");
+    act().catch((error) => setTrouble(error.message));
+  };
+  return html`<button type="button" class="quiet" onClick=${click}><${Icon} name=${icon} />${label}</button>
+    ${trouble && html`<span class="error" role="alert">${trouble}</span>`}`;
+}
+
+/** Saves a picture. @param {{url: string, name: string}} given */
+export function Download({ url, name }) {
+  const save = async () => {
+    const file = URL.createObjectURL(await picture(url));
+    const link = Object.assign(document.createElement("a"), { href: file, download: name });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(file), 10_000);
+  };
+  return html`<${Action} icon="download" label="Download" act=${save} />`;
 }
 
 /** What it took. @param {{prediction: import("./api.js").Prediction}} given */

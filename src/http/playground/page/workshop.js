@@ -1,7 +1,7 @@
 // What a key opens: the form and its result, and the three other tabs.
 
 import { html, useEffect, useState } from "./vendor/preact-htm.js";
-import { base, discover, isEcho } from "./api.js";
+import { base, discover, isEcho, picture } from "./api.js";
 import { Estimate } from "./estimate.js";
 import { examplesFor } from "./examples.js";
 import { Fields } from "./form.js";
@@ -120,7 +120,7 @@ export function Workshop({ models, onForget, onWrongKey }) {
     else if (properties.image) set("image", await dataUri(file));
   };
   const use = async (/** @type {string} */ url) => {
-    set("image", await dataUri(await (await fetch(url)).blob()));
+    set("image", await dataUri(await picture(url)));
     document.querySelector(".image-input")?.scrollIntoView({ block: "nearest" });
   };
   const isRunning = run !== null && RUNNING.includes(run.phase);
