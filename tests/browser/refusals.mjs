@@ -109,6 +109,22 @@ test("a picture that does not come is said not to, and is not taken for one", as
   await close();
 });
 
+test("what stands before the server is told from it", async () => {
+  const { page, close } = await open(browser, server, { expected: ["502", "504", "413", "418"] });
+  const said = { 502: "The server could not be reached (502).", 504: "The server could not be reached (504).",
+    413: "This is larger than may be sent.", 418: "The answer was 418." };
+  const before = await server.latest();
+  for (const [code, text] of Object.entries(said)) {
+    const answer = { status: Number(code), contentType: "text/html", body: "<h1>nginx</h1>" };
+    await page.route("**/predictions", (route) => route.fulfill(answer), { times: 1 });
+    await draw(page, "behind a proxy");
+    await page.getByRole("alert").getByText(text, { exact: true }).waitFor();
+    assert.equal(await page.getByText("Nothing was lost").count(), code > 500 ? 1 : 0);
+  }
+  assert.equal((await server.latest()).id, before.id);
+  await close();
+});
+
 test("a spent budget is said in words, with what is left of it", async () => {
   const key = await server.newKey("--budget", "0.000001");
   const { page, close } = await open(browser, server, { key, expected: ["402"] });

@@ -83,6 +83,8 @@ async function reach(url, options = {}) {
   }
   if (response.ok) return response;
   const problem = await response.json().catch(() => ({}));
+  // A proxy says so of what is behind it.
+  if ([502, 504].includes(response.status)) throw new Refusal(0, `The server could not be reached (${response.status}).`);
   // The form's fields are the input's.
   const fields = (problem.invalid_fields ?? []).map((/** @type {InvalidField} */ { field, reason }) => ({ field: field.replace(/^input\./, ""), reason }));
   throw new Refusal(response.status, explain(response, problem), fields);
@@ -93,7 +95,7 @@ async function reach(url, options = {}) {
  * @param {{detail?: string}} problem
  */
 function explain(response, problem) {
-  const detail = problem.detail ?? response.statusText;
+  const detail = problem.detail ?? (response.status === 413 ? "this is larger than may be sent" : `the answer was ${response.status}`);
   const again = response.headers.get("Retry-After");
   const when = again ? ` Try again in ${again} s.` : "";
   if (response.status === 401) return "This key is not known here.";
