@@ -125,6 +125,23 @@ test("what stands before the server is told from it", async () => {
   await close();
 });
 
+test("what is no answer of ours leaves nobody waiting", async () => {
+  const { page, close } = await open(browser, server);
+  const alert = page.getByRole("alert").getByText("What answers there is not this server.", { exact: true });
+  for (const answer of [{ contentType: "text/html", body: "<h1>Sign in to the network</h1>" }, { json: {} }, { json: null }]) {
+    await page.route("**/predictions", (route) => route.fulfill(answer), { times: 1 });
+    await page.reload();
+    await draw(page, "in a hotel");
+    await alert.waitFor();
+  }
+  // A stream that is none is asked for until it is one.
+  await page.route("**/events", (route) => route.fulfill({ contentType: "text/html", body: "<h1>Sign in</h1>" }), { times: 1 });
+  await page.getByRole("button", { name: "Try again" }).click();
+  await status(page, "Reconnecting");
+  await page.locator(".picture.loaded").waitFor();
+  await close();
+});
+
 test("a spent budget is said in words, with what is left of it", async () => {
   const key = await server.newKey("--budget", "0.000001");
   const { page, close } = await open(browser, server, { key, expected: ["402"] });

@@ -22,6 +22,7 @@
 
 const KEY = "fourstep-key";
 const NO_ANSWER = "The server does not answer.";
+const NOT_OURS = "What answers there is not this server.";
 
 /** Where the server is, also behind a proxy that gives it a folder. */
 export const base = new URL(".", document.baseURI).href;
@@ -82,12 +83,21 @@ async function reach(url, options = {}) {
     throw new Refusal(0, NO_ANSWER);
   }
   if (response.ok) return response;
-  const problem = await response.json().catch(() => ({}));
+  const problem = (await response.json().catch(() => null)) ?? {};
   // A proxy says so of what is behind it.
   if ([502, 504].includes(response.status)) throw new Refusal(0, `The server could not be reached (${response.status}).`);
   // The form's fields are the input's.
   const fields = (problem.invalid_fields ?? []).map((/** @type {InvalidField} */ { field, reason }) => ({ field: field.replace(/^input\./, ""), reason }));
   throw new Refusal(response.status, explain(response, problem), fields);
+}
+
+/** An answer's object, which has that member: what stands before the server may answer with anything. @param {Response} response @param {string} member */
+async function read(response, member) {
+  const object = await response.json().catch((error) => {
+    throw new Refusal(0, error instanceof SyntaxError ? NOT_OURS : NO_ANSWER);
+  });
+  if (object?.[member] === undefined) throw new Refusal(0, NOT_OURS);
+  return object;
 }
 
 /**
@@ -108,7 +118,7 @@ function explain(response, problem) {
 
 /** @returns {Promise<Model[]>} */
 export async function models() {
-  return (await (await request("models")).json()).results;
+  return (await read(await request("models"), "results")).results;
 }
 
 /** What other APIs there are here. @returns {Promise<{[name: string]: string}>} */
@@ -126,7 +136,7 @@ export async function discover() {
 export async function create(model, input, intent) {
   const body = JSON.stringify({ model, input });
   const headers = { "Content-Type": "application/json", "Idempotency-Key": intent };
-  return (await request("predictions", { method: "POST", headers, body })).json();
+  return read(await request("predictions", { method: "POST", headers, body }), "id");
 }
 
 /**
@@ -138,17 +148,17 @@ export async function create(model, input, intent) {
 export async function estimate(model, input, signal) {
   const body = JSON.stringify({ model, input });
   const headers = { "Content-Type": "application/json" };
-  return (await request("estimate", { method: "POST", headers, body, signal })).json();
+  return read(await request("estimate", { method: "POST", headers, body, signal }), "predict_time");
 }
 
 /** @param {string} id @returns {Promise<Prediction>} */
 export async function get(id) {
-  return (await request(`predictions/${id}`)).json();
+  return read(await request(`predictions/${id}`), "id");
 }
 
 /** @param {string} id @returns {Promise<Prediction>} */
 export async function cancel(id) {
-  return (await request(`predictions/${id}/cancel`, { method: "POST" })).json();
+  return read(await request(`predictions/${id}/cancel`, { method: "POST" }), "id");
 }
 
 /**
@@ -156,12 +166,12 @@ export async function cancel(id) {
  * @returns {Promise<{results: Prediction[], next: string | null}>}
  */
 export async function list(query) {
-  return (await request(`predictions${query}`)).json();
+  return read(await request(`predictions${query}`), "results");
 }
 
 /** What this month took, the latest day first; the days are the server's, in UTC. @returns {Promise<import("./usage.js").Day[]>} */
 export async function usage() {
-  const { results } = await (await request("usage?group_by=day")).json();
+  const { results } = await read(await request("usage?group_by=day"), "results");
   const days = results.map((/** @type {any} */ { group, succeeded, failed, canceled, predict_time, cost }) =>
     ({ day: group, runs: succeeded + failed + canceled, seconds: predict_time, cost }));
   return days.sort((/** @type {any} */ one, /** @type {any} */ other) => (one.day < other.day ? 1 : -1));
@@ -200,7 +210,7 @@ export async function follow(id, signal, tell) {
     try {
       const headers = { Accept: "text/event-stream", ...(last && { "Last-Event-ID": last }) };
       const response = await request(`predictions/${id}/events`, { headers, signal });
-      if (!response.body) return;
+      if (!response.body || !response.headers.get("Content-Type")?.startsWith("text/event-stream")) throw new Refusal(0, NOT_OURS);
       for await (const { event, id, data } of events(response.body)) {
         last = id || last;
         tell({ ...JSON.parse(data), type: event });

@@ -33,9 +33,9 @@ export function useRun(shape, onRefusal) {
   const turn = useRef(0);
   const change = (/** @type {Partial<Run>} */ news) => setRun((run) => run && { ...run, ...news });
   const refuse = (/** @type {any} */ error) => {
-    if (!(error instanceof Refusal)) throw error;
-    change({ phase: "refused", refusal: error });
-    onRefusal(error);
+    const refusal = error instanceof Refusal ? error : new Refusal(0, String(error));
+    change({ phase: "refused", refusal });
+    onRefusal(refusal);
   };
 
   const watch = useCallback(async (/** @type {string} */ id) => {
