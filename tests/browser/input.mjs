@@ -105,6 +105,42 @@ test("an image is chosen, dropped, pasted or named, and brings its strength alon
   await close();
 });
 
+test("a photo is sent as the server takes it, whatever the camera made", async () => {
+  const { page, close } = await open(browser, server);
+  await page.getByLabel("Prompt", { exact: true }).waitFor();
+  const choose = (name, mimeType, buffer) => page.locator(".drop input[type=file]").setInputFiles({ name, mimeType, buffer });
+  const photo = await page.evaluate(() => {
+    const canvas = Object.assign(document.createElement("canvas"), { width: 5000, height: 2500 });
+    const context = canvas.getContext("2d");
+    context.fillStyle = "#c03";
+    context.fillRect(0, 0, 2500, 2500);
+    return canvas.toDataURL().split(",")[1];
+  });
+  await choose("photo.png", "image/png", Buffer.from(photo, "base64"));
+  await start(page).waitFor();
+  assert.match(await start(page).getAttribute("src"), /^data:image\/jpeg;base64,/);
+  assert.deepEqual(await start(page).evaluate((image) => [image.naturalWidth, image.naturalHeight]), [2048, 1024]);
+  const [left, right] = [await colorAt(page, start(page), 0.3, 0.5), await colorAt(page, start(page), 0.7, 0.5)];
+  assert.ok(left[0] > 180 && left[1] < 20, `${left}`);
+  assert.ok(right.every((part) => part > 250), `what is transparent is white, not ${right}`);
+  await draw(page, "from a photo");
+  await status(page, "Done");
+
+  await choose("moving.gif", "image/gif", Buffer.from("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7", "base64"));
+  await page.waitForFunction(() => document.querySelector(".drop img").naturalWidth === 1);
+  assert.match(await start(page).getAttribute("src"), /^data:image\/jpeg;base64,/);
+  await page.getByRole("button", { name: "Remove" }).click();
+  const wrong = page.getByText("That is not an image that this browser can read");
+  await choose("photo.heic", "image/heic", Buffer.from("no picture"));
+  await wrong.waitFor();
+  await choose("a.png", "image/png", PIXEL);
+  await start(page).waitFor();
+  assert.equal(await wrong.count(), 0);
+  await dropOn(page.locator(".output"), "a.txt", "text/plain", Buffer.from("no picture"));
+  await wrong.waitFor();
+  await close();
+});
+
 test("a picture made here brings its parameters back", async () => {
   const { page, close } = await open(browser, server);
   // Letters of both kinds of text that a PNG has.

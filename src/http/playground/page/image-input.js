@@ -2,6 +2,7 @@
 
 import { html, useEffect, useState } from "./vendor/preact-htm.js";
 import { Control } from "./form.js";
+import { asInput } from "./image-file.js";
 import { parametersOf } from "./provenance.js";
 
 /**
@@ -16,11 +17,14 @@ export function ImageInput({ name, value, error, set, strength, onParameters }) 
   const [refused, setRefused] = useState("");
   const take = async (/** @type {Blob | null | undefined} */ file) => {
     if (!file) return;
-    const isImage = file.type.startsWith("image/");
-    setRefused(isImage ? "" : "That is not an image: a PNG, JPEG or WebP is.");
-    if (!isImage) return;
-    setMade(await parametersOf(file));
-    set(name, await dataUri(file));
+    setRefused("");
+    try {
+      const uri = await asInput(file);
+      setMade(await parametersOf(file));
+      set(name, uri);
+    } catch (error) {
+      setRefused(/** @type {Error} */ (error).message);
+    }
   };
   useEffect(() => {
     const paste = (/** @type {ClipboardEvent} */ event) => {
@@ -47,7 +51,7 @@ export function ImageInput({ name, value, error, set, strength, onParameters }) 
       ${isData && html`<img src=${value} alt="The image to start from" />`}
       <div class="drop-actions">
         <label class="button">${value ? "Another" : "Choose a file"}
-          <input class="away" type="file" accept="image/png,image/jpeg,image/webp" aria-invalid=${wrong ? "true" : undefined}
+          <input class="away" type="file" accept="image/*" aria-invalid=${wrong ? "true" : undefined}
             aria-describedby=${wrong ? "about-image" : undefined} onChange=${(/** @type {any} */ event) => take(event.target.files[0])} /></label>
         ${value
           ? html`<button type="button" onClick=${() => set(name, undefined)}>Remove</button>`
@@ -61,22 +65,4 @@ export function ImageInput({ name, value, error, set, strength, onParameters }) 
     ${wrong && html`<p id="about-image" class="error">${wrong}</p>`}
     ${value && strength && html`<${Control} ...${strength} />`}
   </div>`;
-}
-
-/** @param {Blob} blob @returns {Promise<string>} */
-export function dataUri(blob) {
-  return new Promise((done, failed) => {
-    const reader = new FileReader();
-    reader.onload = () => done(String(reader.result));
-    reader.onerror = () => failed(reader.error);
-    reader.readAsDataURL(blob);
-  });
-}
-
-/** How large an image in a data: URI is, or null where that cannot be seen from here. @param {string} uri */
-export async function sizeOf(uri) {
-  if (!uri.startsWith("data:")) return null;
-  const image = new Image();
-  image.src = uri;
-  return image.decode().then(() => ({ width: image.naturalWidth, height: image.naturalHeight }), () => null);
 }

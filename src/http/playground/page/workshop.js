@@ -6,7 +6,7 @@ import { Estimate } from "./estimate.js";
 import { examplesFor } from "./examples.js";
 import { Fields } from "./form.js";
 import { Frame, currentTab } from "./frame.js";
-import { dataUri, sizeOf } from "./image-input.js";
+import { asInput, dataUri, sizeOf } from "./image-file.js";
 import { later } from "./later.js";
 import { Output } from "./output.js";
 import { parametersOf } from "./provenance.js";
@@ -114,10 +114,15 @@ export function Workshop({ models, onForget, onWrongKey }) {
   const drop = async (/** @type {DragEvent} */ event) => {
     event.preventDefault();
     const file = event.dataTransfer?.files[0];
-    if (!file?.type.startsWith("image/")) return;
-    const made = await parametersOf(file);
-    if (made) restore(made);
-    else if (properties.image) set("image", await dataUri(file));
+    if (!file) return;
+    try {
+      const uri = await asInput(file);
+      const made = await parametersOf(file);
+      if (made) restore(made);
+      else if (properties.image) set("image", uri);
+    } catch (error) {
+      setErrors((errors) => ({ ...errors, image: /** @type {Error} */ (error).message }));
+    }
   };
   const use = async (/** @type {string} */ url) => {
     set("image", await dataUri(await picture(url)));
