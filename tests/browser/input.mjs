@@ -105,6 +105,40 @@ test("an image is chosen, dropped, pasted or named, and brings its strength alon
   await close();
 });
 
+test("text that is pasted or dragged stays text, and a file can be chosen twice", async () => {
+  const { page, close } = await open(browser, server);
+  const prompt = page.getByLabel("Prompt", { exact: true });
+  await prompt.waitFor();
+  // What is pasted with a file beside it, and whether the page takes it for an image.
+  const paste = (text) => page.evaluate(({ text, base64 }) => {
+    const clipboardData = new DataTransfer();
+    clipboardData.setData("text/plain", text);
+    clipboardData.items.add(new File([Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0))], "a.png", { type: "image/png" }));
+    return !document.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true, cancelable: true }));
+  }, { text, base64: PIXEL.toString("base64") });
+  assert.deepEqual([await paste("a cell of a table"), await paste("/home/me/a.png")], [false, true]);
+  await start(page).waitFor();
+  await page.getByRole("button", { name: "Remove" }).click();
+
+  const title = page.getByRole("heading", { name: "Input", exact: true });
+  await title.dblclick();
+  await title.hover({ position: { x: 8, y: 8 } });
+  await page.mouse.down();
+  await prompt.hover();
+  await prompt.hover();
+  await page.mouse.up();
+  assert.equal((await prompt.inputValue()).trim(), "Input");
+
+  const chooser = page.locator(".drop input[type=file]");
+  for (let time = 0; time < 2; time++) {
+    await chooser.setInputFiles({ name: "a.png", mimeType: "image/png", buffer: PIXEL });
+    await start(page).waitFor();
+    assert.equal(await chooser.inputValue(), "", "the same one is a change");
+    await page.getByRole("button", { name: "Remove" }).click();
+  }
+  await close();
+});
+
 test("a photo is sent as the server takes it, whatever the camera made", async () => {
   const { page, close } = await open(browser, server);
   await page.getByLabel("Prompt", { exact: true }).waitFor();

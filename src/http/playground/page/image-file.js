@@ -40,6 +40,9 @@ async function load(url) {
   return image;
 }
 
+/** Whether files are dragged: text finds its way into a field by itself. @param {DragEvent} event */
+export const hasFiles = (event) => Boolean(event.dataTransfer?.types.includes("Files"));
+
 /** @param {Blob} blob @returns {Promise<string>} */
 export function dataUri(blob) {
   return new Promise((done, failed) => {

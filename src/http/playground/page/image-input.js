@@ -2,7 +2,7 @@
 
 import { html, useEffect, useState } from "./vendor/preact-htm.js";
 import { Control } from "./form.js";
-import { asInput } from "./image-file.js";
+import { asInput, hasFiles } from "./image-file.js";
 import { parametersOf } from "./provenance.js";
 
 /**
@@ -26,10 +26,17 @@ export function ImageInput({ name, value, error, set, strength, onParameters }) 
       setRefused(/** @type {Error} */ (error).message);
     }
   };
+  const choose = (/** @type {any} */ { target }) => {
+    take(target.files[0]);
+    // Else the same file would be no change.
+    target.value = "";
+  };
   useEffect(() => {
     const paste = (/** @type {ClipboardEvent} */ event) => {
       const image = [...(event.clipboardData?.files ?? [])].find((file) => file.type.startsWith("image/"));
-      if (!image) return;
+      // Word and Excel add a picture of the text to the text; file managers the name to the file.
+      const text = event.clipboardData?.getData("text/plain") ?? "";
+      if (!image || (text && !text.includes(image.name))) return;
       event.preventDefault();
       take(image);
     };
@@ -37,9 +44,10 @@ export function ImageInput({ name, value, error, set, strength, onParameters }) 
     return () => document.removeEventListener("paste", paste);
   }, []);
   const drop = (/** @type {DragEvent} */ event) => {
+    setOver(false);
+    if (!hasFiles(event)) return;
     event.preventDefault();
     event.stopPropagation();
-    setOver(false);
     take(event.dataTransfer?.files[0]);
   };
   const isData = typeof value === "string" && value.startsWith("data:");
@@ -47,12 +55,12 @@ export function ImageInput({ name, value, error, set, strength, onParameters }) 
   return html`<div class="field image-input">
     <span class="label" id="image-label">Image to start from <em>(optional)</em></span>
     <div class=${over ? "drop over" : "drop"} role="group" aria-labelledby="image-label" onDrop=${drop} onDragLeave=${() => setOver(false)}
-      onDragOver=${(/** @type {DragEvent} */ event) => { event.preventDefault(); setOver(true); }}>
+      onDragOver=${(/** @type {DragEvent} */ event) => hasFiles(event) && setOver(true)}>
       ${isData && html`<img src=${value} alt="The image to start from" />`}
       <div class="drop-actions">
         <label class="button">${value ? "Another" : "Choose a file"}
           <input class="away" type="file" accept="image/*" aria-invalid=${wrong ? "true" : undefined}
-            aria-describedby=${wrong ? "about-image" : undefined} onChange=${(/** @type {any} */ event) => take(event.target.files[0])} /></label>
+            aria-describedby=${wrong ? "about-image" : undefined} onChange=${choose} /></label>
         ${value
           ? html`<button type="button" onClick=${() => set(name, undefined)}>Remove</button>`
           : html`<span class="hint">or drop it here, or paste it</span>`}

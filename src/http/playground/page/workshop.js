@@ -6,7 +6,7 @@ import { Estimate } from "./estimate.js";
 import { examplesFor } from "./examples.js";
 import { Fields } from "./form.js";
 import { Frame, currentTab } from "./frame.js";
-import { asInput, dataUri, sizeOf } from "./image-file.js";
+import { asInput, dataUri, hasFiles, sizeOf } from "./image-file.js";
 import { later } from "./later.js";
 import { Output } from "./output.js";
 import { parametersOf } from "./provenance.js";
@@ -112,6 +112,7 @@ export function Workshop({ models, onForget, onWrongKey }) {
     focus("prompt");
   };
   const drop = async (/** @type {DragEvent} */ event) => {
+    if (!hasFiles(event)) return;
     event.preventDefault();
     const file = event.dataTransfer?.files[0];
     if (!file) return;
@@ -133,7 +134,7 @@ export function Workshop({ models, onForget, onWrongKey }) {
   return html`<${Frame} model=${model} tab=${tab} docs=${faces.docs} onForget=${onForget}>
     ${model !== asked && html`<p class="banner" role="note">The weights of ${asked.title} are not here, so <strong>${model.title}</strong> stands in for it. ${model.description}</p>`}
     <main>
-      <div class="workbench" hidden=${tab !== "playground"} onDrop=${drop} onDragOver=${(/** @type {DragEvent} */ event) => event.preventDefault()}>
+      <div class="workbench" hidden=${tab !== "playground"} onDrop=${drop} onDragOver=${(/** @type {DragEvent} */ event) => hasFiles(event) && event.preventDefault()}>
         <form class="card input" onSubmit=${submit} onKeyDown=${keys} noValidate aria-labelledby="input-title">
           <header class="row spread"><h1 id="input-title">Input</h1>
             ${Object.keys(input).length > 0 && html`<button type="button" class="quiet" onClick=${() => { fill({}); focus("prompt"); }}>Clear</button>`}</header>
