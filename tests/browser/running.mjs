@@ -240,6 +240,19 @@ test("the dice roll a seed, and the lock keeps the one that was drawn", async ()
   assert.equal(await field.inputValue(), String(seed));
   await lock.click();
   assert.equal(await field.inputValue(), "");
+  // Kept or not, that is seen where the pictures are and where they are asked for.
+  const [picture, chip] = [page.getByRole("button", { name: `Seed ${seed}`, exact: true }), page.getByRole("button", { name: `Seed ${seed}: unlock it` })];
+  await page.locator("details.advanced > summary").click();
+  for (const unlock of [chip, picture]) {
+    assert.equal(await picture.getAttribute("aria-pressed"), "false");
+    await picture.click();
+    assert.equal(await picture.getAttribute("aria-pressed"), "true");
+    await chip.waitFor();
+    await unlock.click();
+    await chip.waitFor({ state: "detached" });
+    assert.equal(await field.inputValue(), "");
+  }
+  await page.locator("details.advanced > summary").click();
   const rolls = new Set();
   for (let roll = 0; roll < 4; roll++) {
     await page.getByRole("button", { name: "Roll the dice" }).click();

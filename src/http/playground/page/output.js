@@ -8,8 +8,8 @@ import { Icon, Steps } from "./icons.js";
 /** @typedef {import("./run.js").Run} Run */
 
 /** @param {{run: Run | null, price: number, examples: string[], canUseAsInput: boolean, onExample: (prompt: string) => void, onStop: () => void,
- *   onRetry: () => void, onVary: () => void, onKeepSeed: (seed: number) => void, onUse: (url: string) => Promise<void>}} given */
-export function Output({ run, price, examples, canUseAsInput, onExample, onStop, onRetry, onVary, onKeepSeed, onUse }) {
+ *   onRetry: () => void, onVary: () => void, onKeepSeed: (seed: number | undefined) => void, onUse: (url: string) => Promise<void>, locked?: number}} given `locked` is the form's seed */
+export function Output({ run, price, examples, canUseAsInput, onExample, onStop, onRetry, onVary, onKeepSeed, onUse, locked }) {
   if (!run) return html`<${Empty} examples=${examples} onExample=${onExample} />`;
   const { phase, prediction, refusal } = run;
   const isRunning = ["sending", "queued", "running"].includes(phase);
@@ -23,7 +23,7 @@ export function Output({ run, price, examples, canUseAsInput, onExample, onStop,
     ${drawn
       ? html`<div class=${`stage count-${run.outputs}`} style=${{ "--shape": run.width / run.height }}>
           ${Array.from({ length: run.outputs }, (_, index) => html`<${Tile} key=${`${prediction?.id}-${index}`} run=${run} index=${index} url=${pictures[index]}
-            canUseAsInput=${canUseAsInput} onUse=${onUse} onKeepSeed=${onKeepSeed} />`)}
+            canUseAsInput=${canUseAsInput} onUse=${onUse} onKeepSeed=${onKeepSeed} locked=${locked} />`)}
         </div>`
       : html`<${Trouble} run=${run} />`}
     ${isRunning && html`<${Progress} run=${run} price=${price} />`}
@@ -102,8 +102,8 @@ function Meter({ since, price }) {
 }
 
 /** One picture: its place, its previews, itself. @param {{run: Run, index: number, url?: string, canUseAsInput: boolean,
- *   onUse: (url: string) => Promise<void>, onKeepSeed: (seed: number) => void}} given */
-function Tile({ run, index, url, canUseAsInput, onUse, onKeepSeed }) {
+ *   onUse: (url: string) => Promise<void>, onKeepSeed: (seed: number | undefined) => void, locked?: number}} given */
+function Tile({ run, index, url, canUseAsInput, onUse, onKeepSeed, locked }) {
   const [loaded, setLoaded] = useState(false);
   const [failed, setFailed] = useState(false);
   const preview = run.previews[index];
@@ -123,7 +123,8 @@ function Tile({ run, index, url, canUseAsInput, onUse, onKeepSeed }) {
       ${loaded && run.input.image && html`<${Compare} before=${run.input.image} />`}
     </div>
     ${source && html`<figcaption class="row">
-      <button type="button" class="quiet" onClick=${() => onKeepSeed(seed)} title="Keep this seed">Seed ${seed}</button>
+      <button type="button" class="quiet" aria-pressed=${locked === seed} title="Keep this seed"
+        onClick=${() => onKeepSeed(locked === seed ? undefined : seed)}>Seed ${seed}</button>
       <span class="row">
       ${canUseAsInput && html`<${Action} icon="input" label="Use as input" act=${() => onUse(source)} />`}
       <${Copy} text=${source} label="Copy link" icon="link" quiet />

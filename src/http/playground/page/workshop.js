@@ -6,6 +6,7 @@ import { Estimate } from "./estimate.js";
 import { examplesFor } from "./examples.js";
 import { Fields } from "./form.js";
 import { Frame, currentTab } from "./frame.js";
+import { Icon } from "./icons.js";
 import { asInput, dataUri, hasFiles, sizeOf } from "./image-file.js";
 import { later } from "./later.js";
 import { Output } from "./output.js";
@@ -143,13 +144,15 @@ export function Workshop({ models, onForget, onWrongKey }) {
             lastSeed=${run?.prediction?.seeds[0]} />
           <div class="runbar">
             <${Estimate} asked=${asked} model=${model} input=${input} after=${run?.phase} />
+            ${input.seed !== undefined && html`<button type="button" class="chip" title="Unlock the seed" aria-label=${`Seed ${input.seed}: unlock it`}
+              onClick=${() => set("seed", undefined)}>Seed ${input.seed} <${Icon} name="close" /></button>`}
             <button class="primary" type="submit" disabled=${isRunning}>${isRunning ? "Running" : "Run"}</button>
           </div>
         </form>
         <${Output} run=${run} price=${model.price_per_second} examples=${examples} canUseAsInput=${"image" in properties}
           onExample=${(/** @type {string} */ prompt) => { set("prompt", prompt); focus("prompt"); }}
           onStop=${stop} onRetry=${() => (run?.refusal ? go(input) : again({}))} onVary=${vary} onUse=${use}
-          onKeepSeed=${(/** @type {number} */ seed) => set("seed", seed)} />
+          locked=${input.seed} onKeepSeed=${(/** @type {number | undefined} */ seed) => set("seed", seed)} />
       </div>
       ${tab === "api" && html`<${Snippets} base=${base} model=${asked.name} example=${examples[0]} input=${input} made=${run?.input} faces=${faces} />`}
       ${tab === "history" && html`<${History} onShow=${bring} />`}
