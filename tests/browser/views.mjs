@@ -36,14 +36,14 @@ test("a keyboard is enough", async () => {
 });
 
 const SCHEMES = ["light", "dark"];
-const WIDTHS = { phone: [390, 844], tablet: [820, 1180], desk: [1440, 900] };
+const WIDTHS = { small: [320, 640], phone: [390, 844], tablet: [820, 1180], desk: [1440, 900] };
 const axe = readFileSync(new URL("node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
 
 for (const scheme of SCHEMES) {
   for (const [name, [width, height]] of Object.entries(WIDTHS)) {
     test(`every view fits, and axe finds nothing serious: ${scheme}, ${name}`, async () => {
       mkdirSync("screenshots", { recursive: true });
-      const options = { viewport: { width, height }, colorScheme: scheme, hasTouch: name === "phone", reducedMotion: "reduce" };
+      const options = { viewport: { width, height }, colorScheme: scheme, hasTouch: width < 400, reducedMotion: "reduce" };
       const { page, close } = await open(browser, server, { options, withKey: false, expected: ["422"] });
       const look = async (view) => {
         await page.screenshot({ path: `screenshots/${scheme}-${name}-${view}.png` });
@@ -52,6 +52,9 @@ for (const scheme of SCHEMES) {
         const found = await page.evaluate(`${axe}; axe.run(document, { resultTypes: ["violations"] })`);
         const serious = found.violations.filter(({ impact }) => ["serious", "critical"].includes(impact));
         assert.deepEqual(serious.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html)}`), [], view);
+        // A phone zooms into a field with smaller letters.
+        const sizes = await page.locator("input, select, textarea").evaluateAll((fields) => fields.map((field) => parseFloat(getComputedStyle(field).fontSize)));
+        if (options.hasTouch) assert.ok(sizes.every((size) => size >= 16), `${view}: ${sizes}`);
       };
       await page.getByLabel("API key").waitFor();
       await look("key");

@@ -22,10 +22,10 @@ export function Usage({ days, all }) {
   const most = Math.max(...days.map(({ cost }) => cost));
   return html`<section class="card usage" aria-labelledby="usage-title">
     <h2 id="usage-title">Cost by day${!all && html` <em>of what is listed below</em>`}${all && html` <em>this month, in UTC</em>`}</h2>
-    <table>
+    <div class="scroll" tabindex="0" role="region" aria-labelledby="usage-title"><table>
       <thead><tr><th scope="col">Day</th><th scope="col">Runs</th><th scope="col">Device time</th><th scope="col">Cost</th><td class="bar"></td></tr></thead>
       <tbody>${days.map(({ day, runs, seconds: time, cost }) => html`<tr><th scope="row">${day}</th><td>${runs}</td><td>${seconds(time)}</td><td data-day-cost>${exact(cost)}</td>
         <td class="bar" aria-hidden="true"><i style=${{ width: `${most > 0 ? Math.max(1, (100 * cost) / most) : 0}%` }}></i></td></tr>`)}</tbody>
-    </table>
+    </table></div>
   </section>`;
 }
