@@ -40,6 +40,28 @@ test("the history lists, filters, and tells everything about one", async () => {
   await close();
 });
 
+test("without TLS things are copied as well, in a dialog too", async () => {
+  const { page, close } = await open(browser, server);
+  // What a browser offers where the address has neither TLS nor is the machine itself.
+  await page.evaluate(() => Object.defineProperty(navigator, "clipboard", { value: undefined }));
+  await page.getByRole("link", { name: "History" }).click();
+  await page.locator(".entry", { hasText: "for the record" }).first().click();
+  const button = page.getByRole("dialog").getByRole("button", { name: "Copy parameters" });
+  await button.click();
+  await page.getByRole("dialog").getByText("Copied").waitFor();
+  assert.equal(await page.evaluate(() => document.activeElement?.textContent), "Copied");
+  await page.keyboard.press("Escape");
+  await page.getByRole("link", { name: "Playground", exact: true }).click();
+  const prompt = page.getByLabel("Prompt", { exact: true });
+  await prompt.press("Control+v");
+  assert.equal(JSON.parse((await prompt.inputValue()) || "null")?.prompt, "for the record");
+  await page.evaluate(() => (document.execCommand = () => false));
+  await page.getByRole("link", { name: "API", exact: true }).click();
+  await page.getByRole("button", { name: "Copy", exact: true }).click();
+  await page.getByRole("button", { name: "Could not copy" }).waitFor();
+  await close();
+});
+
 test("an answer that comes late changes nothing that was asked since", async () => {
   const { page, close } = await open(browser, server);
   let letGo;

@@ -45,13 +45,14 @@ export async function copy(text) {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    // Without TLS there is no clipboard but this one.
-    const area = document.createElement("textarea");
-    area.value = text;
-    document.body.append(area);
+    // Without TLS there is no clipboard but this one. Nothing outside of an open dialog can be selected.
+    const focused = /** @type {HTMLElement | null} */ (document.activeElement);
+    const area = Object.assign(document.createElement("textarea"), { value: text, className: "away" });
+    (document.querySelector("dialog[open]") ?? document.body).append(area);
     area.select();
     const copied = document.execCommand("copy");
     area.remove();
+    focused?.focus();
     return copied;
   }
 }

@@ -183,11 +183,10 @@ function Receipt({ prediction: { metrics, model, logs } }) {
 
 /** @param {{text: string, label: string, icon?: string, quiet?: boolean}} given */
 export function Copy({ text, label, icon, quiet }) {
-  const [done, setDone] = useState(false);
+  const [said, setSaid] = useState("");
   const click = async () => {
-    if (!(await copy(text))) return;
-    setDone(true);
-    setTimeout(() => setDone(false), 1500);
+    setSaid((await copy(text)) ? "Copied" : "Could not copy");
+    setTimeout(() => setSaid(""), 1500);
   };
-  return html`<button type="button" class=${quiet ? "quiet" : ""} onClick=${click}>${icon && html`<${Icon} name=${icon} />`}<span aria-live="polite">${done ? "Copied" : label}</span></button>`;
+  return html`<button type="button" class=${quiet ? "quiet" : ""} onClick=${click}>${icon && html`<${Icon} name=${icon} />`}<span aria-live="polite">${said || label}</span></button>`;
 }
