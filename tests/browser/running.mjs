@@ -57,8 +57,15 @@ test("the printed link brings the key to a page that is open already", async () 
   await page.goto(`${server.url}/#key=${server.key}`);
   await page.getByLabel("Prompt", { exact: true }).waitFor();
   assert.equal(page.url(), `${server.url}/`);
-  // In the place of another, too.
+  // In the place of another, too, but not unasked.
   const other = await server.newKey();
+  const stored = () => page.evaluate(() => localStorage.getItem("fourstep-key"));
+  const refused = page.waitForEvent("dialog").then((dialog) => dialog.dismiss());
+  await page.goto(`${server.url}/#key=${other}`);
+  await refused;
+  await page.getByLabel("Prompt", { exact: true }).waitFor();
+  assert.deepEqual([page.url(), await stored()], [`${server.url}/`, server.key]);
+  page.once("dialog", (dialog) => dialog.accept());
   await page.goto(`${server.url}/#key=${other}`);
   await page.waitForFunction((other) => localStorage.getItem("fourstep-key") === other, other);
   await page.getByLabel("Prompt", { exact: true }).waitFor();
@@ -68,6 +75,30 @@ test("the printed link brings the key to a page that is open already", async () 
   assert.equal((await asked).headers().authorization, `Bearer ${other}`);
   await page.locator(".picture.loaded").waitFor();
   assert.ok(watched.urls.every((url) => !url.split("#")[0].includes(other)));
+  await close();
+});
+
+test("a key that is stored in one tab is the key of the others, and none of them takes it away", async () => {
+  const { page, context, close } = await open(browser, server, { withKey: false, expected: ["401"] });
+  await page.getByLabel("API key").fill(server.key);
+  await page.keyboard.press("Enter");
+  await page.getByLabel("Prompt", { exact: true }).waitFor();
+  const beside = await context.newPage();
+  await beside.goto(server.url);
+  await beside.getByLabel("Prompt", { exact: true }).waitFor();
+  // The answer to a key that is not known any more comes after another has been stored.
+  const other = await server.newKey();
+  await page.route("**/predictions", async (route) => {
+    await beside.evaluate((other) => localStorage.setItem("fourstep-key", other), other);
+    await route.fulfill({ status: 401, json: {} });
+  }, { times: 1 });
+  const models = page.waitForRequest((request) => request.url().endsWith("/models"));
+  await draw(page, "too late");
+  assert.equal((await models).headers().authorization, `Bearer ${other}`);
+  await page.getByLabel("Prompt", { exact: true }).waitFor();
+  assert.equal(await page.evaluate(() => localStorage.getItem("fourstep-key")), other);
+  await beside.evaluate(() => localStorage.removeItem("fourstep-key"));
+  await page.getByLabel("API key").waitFor();
   await close();
 });
 

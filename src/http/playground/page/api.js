@@ -38,6 +38,8 @@ export class Refusal extends Error {
     super(message);
     this.status = status;
     this.fields = fields;
+    /** What was sent. @type {string | null} */
+    this.key = null;
   }
 }
 
@@ -51,26 +53,42 @@ export function storeKey(key) {
   localStorage.setItem(KEY, key);
 }
 
-export function forgetKey() {
-  localStorage.removeItem(KEY);
+/** Forgets the key, unless another tab has stored another one meanwhile. @param {string | null} key */
+export function forgetKey(key) {
+  if (storedKey() === key) localStorage.removeItem(KEY);
 }
 
-/** Takes the key of a link like `/#key=fs_…`, and takes it out of the address at once. Says whether there was one. */
+/** Calls back when another tab has stored or forgotten a key. @param {() => void} act */
+export function onOtherKey(act) {
+  const hear = (/** @type {StorageEvent} */ { key }) => (key === KEY || key === null) && act();
+  addEventListener("storage", hear);
+  return () => removeEventListener("storage", hear);
+}
+
+/** Takes the key of a link like `/#key=fs_…`, and takes it out of the address at once. In the place of another only if its
+ * reader wants that: anybody can write a link. */
 export function takeKeyFromLink() {
   const key = new URLSearchParams(location.hash.slice(1)).get("key");
-  if (!key) return false;
-  storeKey(key);
+  if (!key) return;
   history.replaceState(null, "", location.pathname);
-  return true;
+  const known = storedKey();
+  if (known && known !== key && !confirm("Use the key of this link from now on, and forget the one that this browser keeps?")) return;
+  storeKey(key);
 }
 
 /**
  * @param {string} path
  * @param {RequestInit} options
  */
-function request(path, options = {}) {
-  const headers = { ...options.headers, Authorization: `Bearer ${storedKey() ?? ""}` };
-  return reach(base + path, { ...options, headers, cache: "no-store" });
+async function request(path, options = {}) {
+  const key = storedKey();
+  const headers = { ...options.headers, Authorization: `Bearer ${key ?? ""}` };
+  try {
+    return await reach(base + path, { ...options, headers, cache: "no-store" });
+  } catch (error) {
+    if (error instanceof Refusal) error.key = key;
+    throw error;
+  }
 }
 
 /** An answer that is not a refusal. @param {string} url @param {RequestInit} options */

@@ -1,7 +1,7 @@
 // The page: asks for the key, loads the models, and hands over to the workshop.
 
 import { html, render, useCallback, useEffect, useState } from "./vendor/preact-htm.js";
-import { Refusal, forgetKey, models as loadModels, storedKey, takeKeyFromLink } from "./api.js";
+import { Refusal, forgetKey, models as loadModels, onOtherKey, storedKey, takeKeyFromLink } from "./api.js";
 import { Frame } from "./frame.js";
 import { KeyForm } from "./key.js";
 import { Workshop } from "./workshop.js";
@@ -13,21 +13,22 @@ function App() {
   const [wrong, setWrong] = useState(false);
   const [models, setModels] = useState(/** @type {Model[] | null} */ (null));
   const [trouble, setTrouble] = useState({ text: "", forGood: false });
-  const ask = useCallback((/** @type {boolean} */ wrong) => {
-    forgetKey();
-    setModels(null);
-    setWrong(wrong);
-    setKey(null);
+  /** Goes on with the key that is stored now, but not with one that turned out wrong. */
+  const turn = useCallback((/** @type {string | null} */ wrong) => {
+    if (wrong) forgetKey(wrong);
+    setWrong(Boolean(wrong));
+    setKey(storedKey());
   }, []);
   useEffect(() => {
     setTrouble({ text: "", forGood: false });
+    setModels(null);
     if (!key) return;
     let timer = 0;
     let isOver = false;
     const load = () => loadModels().then((models) => isOver || setModels(models), (error) => {
       if (isOver) return;
       const status = error instanceof Refusal ? error.status : 0;
-      if (status === 401) return ask(true);
+      if (status === 401) return turn(error.key);
       // Asking again would not change what the key may do.
       setTrouble({ text: error.message, forGood: status === 403 });
       if (status !== 403) timer = setTimeout(load, 2000);
@@ -41,24 +42,27 @@ function App() {
   useEffect(() => {
     // A link that is opened in a tab which already shows the page loads nothing anew.
     const take = () => {
-      if (!takeKeyFromLink() || storedKey() === key) return;
-      setModels(null);
-      setWrong(false);
-      setKey(storedKey());
+      takeKeyFromLink();
+      turn(null);
     };
     addEventListener("hashchange", take);
     return () => removeEventListener("hashchange", take);
-  }, [key]);
-  const forget = () => confirm("Forget the key that this browser keeps? Nobody can look it up again.") && ask(false);
+  }, []);
+  useEffect(() => onOtherKey(() => turn(null)), []);
+  const forget = () => {
+    if (!confirm("Forget the key that this browser keeps? Nobody can look it up again.")) return;
+    forgetKey(key);
+    turn(null);
+  };
   if (!key) {
-    return html`<${Frame}><main class="narrow"><${KeyForm} wrong=${wrong} onKey=${() => { setWrong(false); setKey(storedKey()); }} /></main><//>`;
+    return html`<${Frame}><main class="narrow"><${KeyForm} wrong=${wrong} onKey=${() => turn(null)} /></main><//>`;
   }
   if (!models) {
     const { text, forGood } = trouble;
     return html`<${Frame} onForget=${text ? forget : undefined}><main class="narrow">
       <p class=${text && "trouble"} role="status">${text && !forGood ? `${text} Trying again …` : text}</p></main><//>`;
   }
-  return html`<${Workshop} models=${models} onForget=${forget} onWrongKey=${() => ask(true)} />`;
+  return html`<${Workshop} models=${models} onForget=${forget} onWrongKey=${turn} />`;
 }
 
 takeKeyFromLink();

@@ -29,7 +29,7 @@ const RUNNING = ["sending", "queued", "running"];
 /** @param {string} name */
 const focus = (name) => document.getElementById(`field-${name}`)?.focus();
 
-/** @param {{models: Model[], onForget: () => void, onWrongKey: () => void}} given */
+/** @param {{models: Model[], onForget: () => void, onWrongKey: (key: string | null) => void}} given */
 export function Workshop({ models, onForget, onWrongKey }) {
   const [tab, setTab] = useState(currentTab());
   // What was asked for, and what draws: another where its weights are not here.
@@ -46,7 +46,7 @@ export function Workshop({ models, onForget, onWrongKey }) {
     outputs: input.num_outputs ?? 1,
   });
   const { run, start, show, stop } = useRun(shape, (refusal) => {
-    if (refusal.status === 401) onWrongKey();
+    if (refusal.status === 401) onWrongKey(refusal.key);
     setErrors(Object.fromEntries(refusal.fields.map(({ field, reason }) => [field, reason])));
   });
 
