@@ -35,6 +35,43 @@ test("a keyboard is enough", async () => {
   await close();
 });
 
+test("what has the focus is never below the bar with Run", async () => {
+  const { page, close } = await open(browser, server, { options: { viewport: { width: 1000, height: 500 } } });
+  await page.getByText("Advanced controls").click();
+  await page.getByLabel("Prompt", { exact: true }).focus();
+  const covered = [];
+  for (let presses = 0; presses < 60; presses++) {
+    await page.keyboard.press("Tab");
+    const [name, isCovered, isLast] = await page.evaluate(() => {
+      const focused = document.activeElement;
+      const bar = document.querySelector(".runbar");
+      return [focused.id || focused.textContent, !bar.contains(focused) && document.querySelector(".input").contains(focused)
+        && focused.getBoundingClientRect().bottom > bar.getBoundingClientRect().top, bar.contains(focused)];
+    });
+    if (isLast) break;
+    if (isCovered) covered.push(name);
+  }
+  assert.deepEqual(covered, []);
+  await close();
+});
+
+test("what is chosen is seen in forced colors", async () => {
+  const { page, close } = await open(browser, server, { options: { forcedColors: "active" } });
+  await page.getByText("Advanced controls").click();
+  const looks = (locator) => locator.evaluate((element) => getComputedStyle(element).backgroundColor);
+  const differ = async (chosen, other) => assert.notEqual(await looks(chosen), await looks(other));
+  const [square, wide] = ["Square, 1:1", "Wide, 16:9"].map((name) => page.getByRole("button", { name, exact: true }));
+  await differ(square, wide);
+  await differ(page.getByRole("link", { name: "Playground", exact: true }), page.getByRole("link", { name: "History" }));
+  const lock = page.getByRole("button", { name: "Lock the seed" });
+  const unlocked = await looks(lock);
+  await lock.click();
+  assert.notEqual(await looks(lock), unlocked);
+  await page.getByRole("link", { name: "API", exact: true }).click();
+  await differ(page.getByRole("tab", { name: "curl" }), page.getByRole("tab", { name: "Rust" }));
+  await close();
+});
+
 const SCHEMES = ["light", "dark"];
 const WIDTHS = { small: [320, 640], phone: [390, 844], tablet: [820, 1180], desk: [1440, 900] };
 const axe = readFileSync(new URL("node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
