@@ -28,6 +28,19 @@ test("the history lists, filters, and tells everything about one", async () => {
   assert.equal(download.suggestedFilename(), "for-the-record-11.png");
   assert.ok(Buffer.from(await (await fetch(prediction.output[0])).arrayBuffer()).equals(readFileSync(await download.path())));
 
+  // A click closes it that is meant for what is around it, not one into its own margin.
+  const { x, y } = await detail.boundingBox();
+  await page.mouse.click(x + 5, y + 5);
+  await detail.getByText("Drawn by").waitFor();
+  await detail.getByText("Drawn by").hover();
+  await page.mouse.down();
+  await page.mouse.move(5, 5);
+  await page.mouse.up();
+  await detail.getByText("Drawn by").waitFor();
+  await page.mouse.click(5, 5);
+  await page.locator("dialog").waitFor({ state: "detached" });
+  await page.locator(".entry", { hasText: "for the record" }).first().click();
+
   // Closed by the keyboard, it gives the focus back to where it was.
   await page.keyboard.press("Escape");
   await page.locator("dialog").waitFor({ state: "detached" });

@@ -14,6 +14,12 @@ export function Detail({ prediction, word, onClose, onOpen }) {
   useEffect(() => dialog.current?.showModal(), []);
   const { id, model, version, input, output, error, metrics, seeds, created_at, started_at, data_removed } = prediction;
   const close = () => dialog.current?.close();
+  // The dialog's own padding is it as well, and what begins inside, like text being selected, does not close it.
+  const beganOutside = useRef(false);
+  const isOutside = (/** @type {MouseEvent} */ { clientX: x, clientY: y }) => {
+    const { left, right, top, bottom } = /** @type {HTMLDialogElement} */ (dialog.current).getBoundingClientRect();
+    return x < left || x > right || y < top || y > bottom;
+  };
   const prompt = input.prompt || (data_removed ? "Deleted" : "The model's own example");
   const waited = started_at ? (Date.parse(started_at) - Date.parse(created_at)) / 1000 : null;
   const facts = [
@@ -28,7 +34,8 @@ export function Detail({ prediction, word, onClose, onOpen }) {
   ].filter((fact) => fact !== false && fact !== null);
   const shown = Object.entries(input).filter(([name]) => name !== "prompt");
   return html`<dialog class="detail card" ref=${dialog} aria-labelledby="detail-title" onClose=${onClose}
-    onClick=${(/** @type {MouseEvent} */ event) => event.target === dialog.current && close()}>
+    onMouseDown=${(/** @type {MouseEvent} */ event) => (beganOutside.current = isOutside(event))}
+    onClick=${(/** @type {MouseEvent} */ event) => event.target === dialog.current && beganOutside.current && isOutside(event) && close()}>
     <header class="row spread"><h2 id="detail-title">${prompt}</h2>
       <button type="button" class="square quiet" aria-label="Close" onClick=${close}><${Icon} name="close" /></button></header>
     <div class="detail-body">
