@@ -113,6 +113,32 @@ test("a run is canceled in its middle", async () => {
   await close();
 });
 
+test("the tab's title says what is shown, and to who is elsewhere that a picture is done", async () => {
+  const { page, close } = await open(browser, server);
+  const titled = (title) => page.waitForFunction((title) => document.title === title, title);
+  // As another tab in front of this one does.
+  const turn = (hidden) => page.evaluate((hidden) => {
+    Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+    document.dispatchEvent(new Event("visibilitychange"));
+  }, hidden);
+  await titled("Playground – fourstep");
+  for (const view of ["API", "History", "Readme", "Playground"]) {
+    await page.getByRole("link", { name: view, exact: true }).click();
+    await titled(`${view} – fourstep`);
+  }
+  await draw(page, "meanwhile");
+  await turn(true);
+  await titled("Done – Playground – fourstep");
+  await turn(false);
+  await titled("Playground – fourstep");
+  await draw(page, "looked at");
+  await page.locator(".picture.loaded").waitFor({ state: "detached" });
+  await status(page, "Done");
+  await turn(true);
+  assert.equal(await page.title(), "Playground – fourstep");
+  await close();
+});
+
 test("several pictures appear in their places", async () => {
   const { page, close } = await open(browser, server);
   await draw(page, "three", { num_outputs: 3, seed: 7 });

@@ -4,6 +4,9 @@ import { html } from "./vendor/preact-htm.js";
 
 const TABS = [["playground", "Playground"], ["api", "API"], ["history", "History"], ["readme", "Readme"]];
 
+/** @param {string} tab */
+export const labelOf = (tab) => TABS.find(([name]) => name === tab)?.[1] ?? tab;
+
 export function currentTab() {
   const name = location.hash.slice(1);
   return TABS.some(([tab]) => tab === name) ? name : "playground";

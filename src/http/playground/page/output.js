@@ -4,6 +4,7 @@ import { html, useEffect, useState } from "./vendor/preact-htm.js";
 import { base, isEcho, local, picture } from "./api.js";
 import { copy, exact, fileName, money, seconds } from "./format.js";
 import { Icon, Steps } from "./icons.js";
+import { wordFor } from "./run.js";
 
 /** @typedef {import("./run.js").Run} Run */
 
@@ -58,10 +59,9 @@ function Empty({ examples, onExample }) {
 }
 
 /** The state in a word, also for those who listen. @param {{run: Run}} given */
-function State({ run: { phase, prediction, away } }) {
-  const word = away ? "Reconnecting"
-    : phase === "ended" ? { succeeded: "Done", failed: "Failed", canceled: "Canceled" }[prediction?.status ?? ""] ?? ""
-    : { sending: "Sending", queued: "Queued", running: "Drawing", refused: "Refused" }[phase];
+function State({ run }) {
+  const { phase, prediction, away } = run;
+  const word = wordFor(run);
   const tone = away ? "waiting" : phase === "refused" || prediction?.status === "failed" ? "bad" : word === "Done" ? "good" : "waiting";
   return html`<span class=${`pill ${tone}`} role="status">${word}</span>`;
 }

@@ -21,6 +21,13 @@ const ENDED = ["succeeded", "failed", "canceled"];
 /** Where this tab keeps what it draws, by its id, until that has ended. */
 const DRAWS = "fourstep-draws";
 
+/** The state in a word. @param {Run} run */
+export function wordFor({ phase, prediction, away }) {
+  if (away) return "Reconnecting";
+  if (phase === "ended") return { succeeded: "Done", failed: "Failed", canceled: "Canceled" }[prediction?.status ?? ""] ?? "";
+  return { sending: "Sending", queued: "Queued", running: "Drawing", refused: "Refused" }[phase];
+}
+
 /**
  * @param {(input: Input) => {width: number, height: number, outputs: number}} shape what an input will draw
  * @param {(refusal: Refusal) => void} onRefusal

@@ -5,13 +5,14 @@ import { base, discover, isEcho, picture } from "./api.js";
 import { Estimate } from "./estimate.js";
 import { examplesFor } from "./examples.js";
 import { Fields } from "./form.js";
-import { Frame, currentTab } from "./frame.js";
+import { Frame, currentTab, labelOf } from "./frame.js";
 import { Icon } from "./icons.js";
 import { asInput, dataUri, hasFiles, sizeOf } from "./image-file.js";
 import { later } from "./later.js";
 import { Output } from "./output.js";
 import { parametersOf } from "./provenance.js";
-import { useRun } from "./run.js";
+import { useRun, wordFor } from "./run.js";
+import { useTitle } from "./title.js";
 import { isSame, useValues } from "./values.js";
 
 /**
@@ -131,6 +132,7 @@ export function Workshop({ models, onForget, onWrongKey }) {
     document.querySelector(".image-input")?.scrollIntoView({ block: "nearest" });
   };
   const isRunning = run !== null && RUNNING.includes(run.phase);
+  useTitle(labelOf(tab), run && !isRunning ? wordFor(run) : "");
 
   return html`<${Frame} model=${model} tab=${tab} docs=${faces.docs} onForget=${onForget}>
     ${model !== asked && html`<p class="banner" role="note">The weights of ${asked.title} are not here, so <strong>${model.title}</strong> stands in for it. ${model.description}</p>`}
