@@ -19,9 +19,9 @@ impl<'a> Fields<'a> {
         self.invalid.push(InvalidField { field: format!("input.{name}"), reason: reason.into() });
     }
 
-    /// The field unless it is absent, `null` or `""`.
-    pub(super) fn given(&self, name: &str) -> Option<Value> {
-        self.object.get(name).filter(|value| !value.is_null() && value.as_str() != Some("")).cloned()
+    /// What is said of a field; nothing means the default.
+    fn given(&self, name: &'static str) -> Option<&'a Value> {
+        Input::given(self.object, name).next().map(|(_, value)| value)
     }
 
     /// A prompt. The empty string is a prompt.
@@ -40,9 +40,9 @@ impl<'a> Fields<'a> {
         }
     }
 
-    pub(super) fn integer(&mut self, name: &str, min: u64, max: u64) -> Option<u64> {
+    pub(super) fn integer(&mut self, name: &'static str, min: u64, max: u64) -> Option<u64> {
         let value = self.given(name)?;
-        let integer = as_integer(&value);
+        let integer = as_integer(value);
         if integer.is_none_or(|integer| integer < i128::from(min) || integer > i128::from(max)) {
             self.refuse(name, format!("must be an integer between {min} and {max}"));
             return None;
@@ -50,9 +50,9 @@ impl<'a> Fields<'a> {
         integer.and_then(|integer| u64::try_from(integer).ok())
     }
 
-    pub(super) fn number(&mut self, name: &str, min: f64, max: f64) -> Option<f64> {
+    pub(super) fn number(&mut self, name: &'static str, min: f64, max: f64) -> Option<f64> {
         let value = self.given(name)?;
-        let number = match &value {
+        let number = match value {
             Value::Number(number) => number.as_f64(),
             Value::String(text) => text.trim().parse().ok(),
             _ => None,
@@ -64,9 +64,9 @@ impl<'a> Fields<'a> {
         within
     }
 
-    pub(super) fn boolean(&mut self, name: &str) -> Option<bool> {
+    pub(super) fn boolean(&mut self, name: &'static str) -> Option<bool> {
         let value = self.given(name)?;
-        let boolean = match &value {
+        let boolean = match value {
             Value::Bool(boolean) => Some(*boolean),
             Value::Number(number) => number.as_u64().filter(|bit| *bit <= 1).map(|bit| bit == 1),
             Value::String(text) => match text.trim().to_ascii_lowercase().as_str() {
@@ -85,7 +85,7 @@ impl<'a> Fields<'a> {
     /// One of a few words.
     pub(super) fn choice<T: Copy, const N: usize>(
         &mut self,
-        name: &str,
+        name: &'static str,
         all: [T; N],
         word: fn(T) -> &'static str,
     ) -> Option<T> {
@@ -100,9 +100,8 @@ impl<'a> Fields<'a> {
     /// Whether there is an image. It may be megabytes long: nothing here copies it.
     pub(super) fn image(&mut self) -> bool {
         let name = self.name_used("image");
-        let form = match self.object.get(name) {
-            None | Some(Value::Null) => return false,
-            Some(Value::String(text)) if text.is_empty() => return false,
+        let form = match self.given(name) {
+            None => return false,
             // What names a file of ours is looked for later.
             Some(Value::String(text)) if OwnFile::named_by(text).is_some() => Ok(()),
             Some(Value::String(text)) => ImageSource::parse(text).map(drop),
@@ -111,16 +110,14 @@ impl<'a> Fields<'a> {
         form.map_err(|reason| self.refuse(name, reason)).is_ok()
     }
 
-    /// The name by which the caller gives a field: its own, or an alias.
+    /// The name by which the caller gives a field: its own, or another.
     pub(super) fn name_used(&mut self, name: &'static str) -> &'static str {
-        let is_there =
-            |name: &str| self.object.get(name).is_some_and(|value| !value.is_null() && value.as_str() != Some(""));
-        let alias = Input::ALIASES.into_iter().find(|(alias, field)| *field == name && is_there(alias));
-        let Some((alias, _)) = alias else { return name };
-        if is_there(name) {
-            self.refuse(alias, format!("is another name of {name}, which is there as well"));
+        let mut given = Input::given(self.object, name).map(|(name, _)| name);
+        let used = given.next().unwrap_or(name);
+        for other in given.collect::<Vec<_>>() {
+            self.refuse(other, format!("is another name of {used}, which is there as well"));
         }
-        alias
+        used
     }
 }
 

@@ -232,8 +232,26 @@ impl Input {
     ];
 
     /// Other names that callers know fields by.
-    pub(super) const ALIASES: [(&'static str, &'static str); 2] =
+    const ALIASES: [(&'static str, &'static str); 2] =
         [("image_url", "image"), ("strength", "prompt_strength")];
+
+    /// Whether a caller's input says anything of a field, by its own name or another. What is absent, `null` or `""` does
+    /// not: that is the default.
+    pub fn is_given(raw: &Value, field: &'static str) -> bool {
+        raw.as_object().is_some_and(|object| Self::given(object, field).next().is_some())
+    }
+
+    /// What an input says of a field, under each name by which it does: the field's own before the others.
+    pub(super) fn given<'a>(
+        object: &'a Map<String, Value>,
+        field: &'static str,
+    ) -> impl Iterator<Item = (&'static str, &'a Value)> {
+        let others = Self::ALIASES.into_iter().filter(move |(_, meant)| *meant == field).map(|(other, _)| other);
+        std::iter::once(field).chain(others).filter_map(|name| {
+            let value = object.get(name)?;
+            (!value.is_null() && value.as_str() != Some("")).then_some((name, value))
+        })
+    }
 
     /// What Replicate's models of this family have.
     pub const DEFAULT_PROMPT_STRENGTH: f64 = 0.8;
@@ -295,7 +313,7 @@ impl Input {
 
         let is_known = |key: &str| Self::FIELDS.contains(&key) || Self::ALIASES.iter().any(|(alias, _)| *alias == key);
         // Dropping this one would draw something else than was asked for.
-        if fields.given("mask").is_some() {
+        if Self::is_given(raw, "mask") {
             fields.refuse("mask", "is not supported: a picture is redrawn as a whole");
         }
         let unknown: Vec<&String> = object.keys().filter(|key| !is_known(key) && *key != "mask").collect();
@@ -435,6 +453,20 @@ mod tests {
         assert_eq!(parse(json!({"image": IMAGE, "image_url": IMAGE})), Err(vec!["input.image_url".into()]));
         assert!(parse(json!({"image": IMAGE, "image_url": "", "strength": null})).is_ok());
         assert_eq!(parse(json!({"image": [IMAGE]})), Err(vec!["input.image".into()]));
+    }
+
+    #[test]
+    fn what_is_absent_null_or_empty_is_not_given_under_any_name() {
+        for (raw, is_given) in [
+            (json!({"image": IMAGE}), true),
+            (json!({"image": "", "image_url": IMAGE}), true),
+            (json!({"image": 5}), true),
+            (json!({"image": "", "image_url": null}), false),
+            (json!({}), false),
+            (json!(null), false),
+        ] {
+            assert_eq!(Input::is_given(&raw, "image"), is_given, "{raw}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod model;
 mod prediction;
 mod progress;
 mod raw_input;
+mod run_times;
 mod scope;
 mod shortage;
 mod start_image;
@@ -33,6 +34,7 @@ pub use prediction::{
 };
 pub use progress::Progress;
 pub use raw_input::check_raw_input;
+pub use run_times::{median, queue_wait};
 pub use scope::{CHECKER_KEPT, Scope, Scopes};
 pub use shortage::{Period, Shortage};
 pub use start_image::{ImageSource, size_from_image};

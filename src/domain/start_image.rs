@@ -4,6 +4,8 @@ use base64::{Engine, alphabet, engine};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::Input;
+
 /// Padding is left out by some.
 const BASE64: engine::GeneralPurpose = engine::GeneralPurpose::new(
     &alphabet::STANDARD,
@@ -51,14 +53,11 @@ impl<'a> ImageSource<'a> {
     /// Takes the image out of an input that `Input::parse` accepted, with the name of its field, and leaves there what is
     /// echoed.
     pub fn take(raw: &mut Value) -> Option<(&'static str, String)> {
-        ["image", "image_url"].into_iter().find_map(|field| match raw.get_mut(field)? {
-            Value::String(text) if !text.is_empty() => {
-                // What names a file of ours is short.
-                let echo = ImageSource::parse(text).map_or_else(|_| text.clone(), |source| source.echo());
-                Some((field, std::mem::replace(text, echo)))
-            }
-            _ => None,
-        })
+        let (field, _) = Input::given(raw.as_object()?, "image").next()?;
+        let Value::String(text) = raw.get_mut(field)? else { return None };
+        // What names a file of ours is short.
+        let echo = ImageSource::parse(text).map_or_else(|_| text.clone(), |source| source.echo());
+        Some((field, std::mem::replace(text, echo)))
     }
 
     /// The bytes of an inline file; the error says what is wrong with them.

@@ -11,7 +11,7 @@ use utoipa::{
 };
 
 use super::{Api, Error, openapi::header};
-use crate::domain::{InvalidInput, OutputFormat};
+use crate::domain::{Input, InvalidInput, OutputFormat};
 
 /// A picture if that is the first thing the client names, and else the document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,7 @@ impl Wanted {
         if input.is_null() {
             *input = Map::new().into();
         }
+        let has_format = Input::is_given(input, "output_format");
         // Anything else is refused as an input.
         let Value::Object(fields) = input else { return Ok(()) };
         let outputs = fields.get("num_outputs").map(|count| count.to_string().trim_matches('"').to_owned());
@@ -60,7 +61,7 @@ impl Wanted {
             return Err(InvalidInput::one("Accept", "asks for a picture, which input.num_outputs makes several of"));
         }
         let Some(format) = format else { return Ok(()) };
-        match fields.get("output_format").filter(|given| !given.is_null() && *given != "") {
+        match fields.get("output_format").filter(|_| has_format) {
             None => drop(fields.insert("output_format".to_owned(), format.as_str().into())),
             Some(given) if *given == format.as_str() => {}
             Some(_) => return Err(InvalidInput::one("Accept", "asks for another format than input.output_format")),

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use super::{Error, Result};
 use crate::{
-    domain::{Caller, Scope},
+    domain::{Caller, Scope, queue_wait},
     store::Store,
 };
 
@@ -122,8 +122,7 @@ impl Admission {
             return Ok(());
         }
         let Reading { queued, workers, .. } = self.reading(store, model);
-        let turns = u32::try_from(queued / workers.max(1)).unwrap_or(u32::MAX);
-        let wait = run.saturating_mul(turns);
+        let wait = queue_wait(queued, workers, run);
         let too_long = max_queued > 0 && queued >= max_queued.into();
         let too_slow = !max_wait.is_zero() && wait > max_wait;
         if too_long || too_slow {

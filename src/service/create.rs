@@ -231,8 +231,8 @@ impl Shared {
 /// What is said to who may not turn the safety checker off: it stays on, and where its caller wants something else a note
 /// says so or the request is refused.
 fn on_kept_checker(request: &CreateRequest) -> Result<Option<String>> {
-    let is_given = |name| request.input.get(name).is_some_and(|value| !value.is_null() && value != "");
-    let is_asked_for = ["disable_safety_checker", "enable_safety_checker"].into_iter().any(is_given);
+    let switches = ["disable_safety_checker", "enable_safety_checker"];
+    let is_asked_for = switches.into_iter().any(|switch| Input::is_given(&request.input, switch));
     match request.dialect {
         // A face's habit is not its caller's wish.
         _ if !is_asked_for => Ok(None),

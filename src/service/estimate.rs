@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use super::{CreateRequest, PredictionService, Result, internal, random_seed};
-use crate::domain::{Input, NanoUsd};
-
-/// From how many runs on a median says something.
-const ENOUGH: usize = 3;
+use crate::domain::{Input, NanoUsd, median, queue_wait};
 
 /// What a request would take if it were made now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,8 +39,7 @@ impl PredictionService {
         let read = |raw| Input::parse(raw, &model.limits, &request.defaults, seed).map(|(input, _)| input);
         let mut input = read(&request.input)?;
         // What it starts from is not looked at, only that it does.
-        let names_image = ["image", "image_url"].iter().any(|name| request.input[*name].is_string());
-        input.image = names_image.then(String::new);
+        input.image = Input::is_given(&request.input, "image").then(String::new);
         let runs = self.shared.store.latest_runs(&model.slug).await?;
         let (device_time, basis) = match guess(&input, &runs) {
             Some(guess) => guess,
@@ -53,8 +49,7 @@ impl PredictionService {
             }
         };
         let (queued, workers) = self.shared.store.queue_depth(&model.slug).await?;
-        let turns = u32::try_from(queued.div_ceil(workers.max(1))).unwrap_or(u32::MAX);
-        let queue_time = self.typical_run(&model.slug).await?.saturating_mul(turns);
+        let queue_time = queue_wait(queued, workers, self.typical_run(&model.slug).await?);
         let cost = model.price.cost_of(device_time);
         Ok(Estimate { model: model.slug.clone(), device_time, queue_time, cost, basis })
     }
@@ -65,12 +60,6 @@ fn guess(input: &Input, runs: &[(Input, Duration)]) -> Option<(Duration, Basis)>
     let alike = runs.iter().filter(|(run, _)| run.work() == work).map(|(_, time)| *time);
     let of_any = runs.iter().map(|(run, time)| scaled(*time, run.work(), work));
     median(alike).map(|time| (time, Basis::Measured)).or_else(|| Some((median(of_any)?, Basis::Scaled)))
-}
-
-fn median(times: impl Iterator<Item = Duration>) -> Option<Duration> {
-    let mut times: Vec<Duration> = times.collect();
-    times.sort_unstable();
-    (times.len() >= ENOUGH).then(|| times[times.len() / 2])
 }
 
 /// A time for some work, for other work.

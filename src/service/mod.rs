@@ -29,7 +29,7 @@ use tracing::Instrument;
 
 use crate::{
     artifacts::{self, Artifacts, StoredFile},
-    domain::{ApiKey, Caller, Catalog, Model, Prediction, PredictionId, QueuePlace, Scope, Shortage, Status},
+    domain::{ApiKey, Caller, Catalog, Model, Prediction, PredictionId, QueuePlace, Scope, Shortage, Status, median},
     fetch::Fetcher,
     store::{self, Mark, Store, StoredKey, Subscription},
 };
@@ -310,7 +310,8 @@ impl PredictionService {
         if let Some(run) = self.shared.run_times.get(slug) {
             return Ok(run);
         }
-        let measured = self.shared.store.typical_run(slug).await?;
+        let runs = self.shared.store.latest_runs(slug).await?;
+        let measured = median(runs.into_iter().map(|(_, time)| time));
         let run =
             measured.or_else(|| self.shared.catalog.by_slug(slug).map(Model::average_run)).unwrap_or(Duration::ZERO);
         self.shared.run_times.put(slug.to_owned(), run);

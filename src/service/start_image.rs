@@ -8,7 +8,7 @@ use super::{Error, Result, Shared};
 use crate::{
     artifacts::Artifacts,
     domain::{
-        ImageSource, InputLimits, InvalidInput, NewPrediction, Prediction, PredictionId, Status, size_from_image,
+        ImageSource, Input, InputLimits, InvalidInput, NewPrediction, Prediction, PredictionId, Status, size_from_image,
     },
     picture,
 };
@@ -54,8 +54,8 @@ impl Shared {
         let (size, bytes) =
             self.check_picture(new.account_id, bytes).await?.map_err(|reason| refuse(reason.to_string()))?;
         let (raw, input) = (&new.raw_input, &mut new.input);
-        let is_given = |name: &str| raw.get(name).is_some_and(|value| !value.is_null() && value.as_str() != Some(""));
-        let given = (is_given("width").then_some(input.width), is_given("height").then_some(input.height));
+        let given = |side, pixels| Input::is_given(raw, side).then_some(pixels);
+        let given = (given("width", input.width), given("height", input.height));
         (input.width, input.height) = size_from_image(size, given, (limits.min_size, limits.max_size));
         Ok(bytes)
     }

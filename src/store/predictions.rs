@@ -16,7 +16,7 @@ use super::{
 };
 use crate::domain::{
     Artifact, Failure, FailureCode, Idempotency, Input, NanoUsd, NewPrediction, Prediction, PredictionId,
-    PricePerSecond, QueuePlace, Status,
+    PricePerSecond, QueuePlace, Status, queue_wait,
 };
 use crate::metrics;
 
@@ -360,21 +360,8 @@ impl Store {
         .bind(prediction.id.as_uuid())
         .fetch_one(&self.pool)
         .await?;
-        let ahead = ahead.unsigned_abs();
-        let turns = (ahead / workers.unsigned_abs().max(1)).saturating_add(1);
-        Ok(QueuePlace { ahead, eta: run.saturating_mul(u32::try_from(turns).unwrap_or(u32::MAX)) })
-    }
-
-    /// The median device time of the model's latest successes, once there are a few.
-    pub async fn typical_run(&self, model: &str) -> Result<Option<Duration>> {
-        let (median, runs): (Option<f64>, i64) = sqlx::query_as(
-            "select percentile_cont(0.5) within group (order by device_us), count(*)
-             from (select device_us from ledger where model = $1 order by id desc limit 100) as latest",
-        )
-        .bind(model)
-        .fetch_one(&self.pool)
-        .await?;
-        Ok(median.filter(|_| runs >= 3).map(|microseconds| Duration::from_micros(microseconds as u64)))
+        let (ahead, workers) = (ahead.unsigned_abs(), workers.unsigned_abs());
+        Ok(QueuePlace { ahead, eta: queue_wait(ahead, workers, run).saturating_add(run) })
     }
 }
 

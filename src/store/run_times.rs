@@ -11,7 +11,8 @@ use crate::domain::Input;
 const LATEST: i64 = 100;
 
 impl Store {
-    /// The inputs and device times of the model's latest successes, as far as their predictions are still there.
+    /// The inputs and device times of those of the model's latest charges that are for successes: what was canceled is charged
+    /// as well, and says nothing of how long a run takes.
     pub async fn latest_runs(&self, model: &str) -> Result<Vec<(Input, Duration)>> {
         let rows: Vec<(Json<Input>, i64)> = sqlx::query_as(
             "select input, latest.device_us

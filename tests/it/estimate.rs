@@ -1,5 +1,8 @@
 //! What a prediction will take, asked before it is made.
 
+use std::time::Duration;
+
+use fourstep::domain::Outcome;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -35,11 +38,35 @@ async fn a_guess_comes_from_the_catalog_until_runs_have_been_measured(pool: PgPo
     assert_eq!((&scaled["based_on"], &scaled["predict_time"]), (&json!("scaled"), &json!(4.0)));
     assert_eq!(scaled["cost"], json!(0.00616));
 
+    // Three steps of four are taken of an image; an empty one is none.
+    let image = "data:image/png;base64,aGk=";
+    for (field, image, time) in [("image", "", 2.0), ("image_url", "", 2.0), ("image", image, 1.6), ("image_url", image, 1.6)] {
+        let guess = estimate(&app, json!({"width": 256, "height": 256, field: image})).await;
+        assert_eq!(guess["predict_time"], json!(time), "{field}: {image:?}");
+    }
+
     app.create_small().await;
     let behind_one = estimate(&app, json!({})).await;
     assert_eq!(behind_one["queue_time"], json!(2.0));
     let made: i64 = sqlx::query_scalar("select count(*) from predictions").fetch_one(&app.pool).await.unwrap();
     assert_eq!(made, 4, "a guess makes nothing");
+}
+
+#[sqlx::test]
+async fn runs_that_were_canceled_say_nothing_of_how_long_one_takes(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    for _ in 0..3 {
+        app.create_small().await;
+        app.finish_in(&app.claim().await, Duration::from_secs(3)).await;
+    }
+    for _ in 0..5 {
+        app.create_small().await;
+        app.end(&app.claim().await, Outcome::Canceled { device_time: Duration::from_millis(10) }).await;
+    }
+    let charges: i64 = sqlx::query_scalar("select count(*) from ledger").fetch_one(&app.pool).await.unwrap();
+    assert_eq!(charges, 8);
+    let model = json(app.get("/models/sdxl-lightning-4step").send().await.unwrap()).await;
+    assert_eq!(model["typical_run_seconds"], json!(3.0));
 }
 
 #[sqlx::test]
