@@ -31,6 +31,8 @@ use self::{
 
 /// A redirect leads to the file; a fourth leads in circles.
 const MOST_REDIRECTS: usize = 3;
+/// The statuses that lead elsewhere. The others of their kind, as 304, have no file and no other place for it.
+const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How far the fetcher may go.
@@ -57,9 +59,12 @@ pub enum Error {
     /// The host answered with something else than the file.
     #[error("was answered with HTTP status {0}")]
     Status(u16),
-    /// Redirected too often, or to nowhere.
+    /// Redirected too often.
     #[error("was redirected more than {MOST_REDIRECTS} times")]
     Redirects,
+    /// Redirected, and not told where to.
+    #[error("was redirected with HTTP status {0} and without a usable Location")]
+    NoLocation(u16),
     /// The body has more bytes than allowed.
     #[error("is larger than {0} bytes")]
     TooLarge(usize),
@@ -112,9 +117,9 @@ impl Fetcher {
             for _ in 0..=MOST_REDIRECTS {
                 let response = self.request(&url).await?;
                 let status = response.status();
-                if status.is_redirection() {
+                if REDIRECTS.contains(&status.as_u16()) {
                     let next = response.headers().get(LOCATION).and_then(|next| next.to_str().ok());
-                    url = next.and_then(|next| url.join(next).ok()).ok_or(Error::Redirects)?;
+                    url = next.and_then(|next| url.join(next).ok()).ok_or(Error::NoLocation(status.as_u16()))?;
                     continue;
                 }
                 if !status.is_success() {

@@ -7,7 +7,7 @@ use std::{
     },
 };
 
-use axum::{Router, body::Body, response::Redirect, routing::get};
+use axum::{Router, body::Body, http::StatusCode, response::Redirect, routing::get};
 use tokio::net::TcpListener;
 
 use super::*;
@@ -196,6 +196,26 @@ async fn a_redirect_is_checked_like_the_first_url() {
     assert!(matches!(get("/round").await, Err(Error::Redirects)));
     assert_eq!(get("/there").await.expect("fetched"), b"bytes");
     assert_eq!(canary.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_redirect_to_nowhere_and_what_is_none_are_told_as_what_they_are() {
+    let routes = Router::new()
+        .route("/nowhere", get(async || StatusCode::FOUND))
+        .route("/unwritable", get(async || (StatusCode::FOUND, [(LOCATION, "http://[")])))
+        .route("/known", get(async || StatusCode::NOT_MODIFIED))
+        .route("/choose", get(async || (StatusCode::MULTIPLE_CHOICES, [(LOCATION, "/picture")])));
+    let address = serve(routes).await;
+    let fetcher = Fetcher::new(settings(&["127.0.0.0/8"])).expect("a client");
+    for (path, words) in [
+        ("/nowhere", "was redirected with HTTP status 302 and without a usable Location"),
+        ("/unwritable", "was redirected with HTTP status 302 and without a usable Location"),
+        ("/known", "was answered with HTTP status 304"),
+        ("/choose", "was answered with HTTP status 300"),
+    ] {
+        let error = fetcher.get(&format!("http://{address}{path}"), LIMIT).await.expect_err(path);
+        assert_eq!(error.to_string(), words, "{path}");
+    }
 }
 
 #[tokio::test]
