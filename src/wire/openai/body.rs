@@ -18,7 +18,8 @@ macro_rules! body {
             /// Pictures to draw.
             #[schema(minimum = 1, maximum = 4)]
             n: Option<u32>,
-            /// `auto`, which is the model's own or that of the picture to start from, or pixels like `1024x1024`.
+            /// `auto`, which is the model's own or that of the picture to start from, or pixels like `1024x1024`. One of
+            /// OpenAI's models that is too large here is drawn in its proportions, and the answer says how large.
             size: Option<String>,
             /// `b64_json` (the default) or `url`.
             response_format: Option<String>,
@@ -34,6 +35,8 @@ macro_rules! body {
             partial_images: Option<u32>,
             /// Means nothing here; `transparent` is refused.
             background: Option<String>,
+            /// Means nothing here.
+            complexity: Option<String>,
             /// Means nothing here.
             input_fidelity: Option<String>,
             /// Means nothing here.

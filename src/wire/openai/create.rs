@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 use crate::domain::{InputLimits, InvalidField, InvalidInput, size_from_image};
 
 /// Taken and of no meaning here: the model has one quality and one style, and nobody is told who its user is.
-const WITHOUT_MEANING: [&str; 7] =
-    ["background", "input_fidelity", "moderation", "quality", "safety_identifier", "style", "user"];
+const WITHOUT_MEANING: [&str; 8] =
+    ["background", "complexity", "input_fidelity", "moderation", "quality", "safety_identifier", "style", "user"];
 /// The model's own fields, which the vendor's clients send along as `extra_body`.
 const MODELS_OWN: [&str; 9] = [
     "negative_prompt",
@@ -20,8 +20,6 @@ const MODELS_OWN: [&str; 9] = [
     "strength",
     "embed_metadata",
 ];
-/// Sizes that the vendor's clients offer by name. They are drawn as large as the model can, in their proportions.
-const OFFERED: [(u32, u32); 4] = [(1536, 1024), (1024, 1536), (1792, 1024), (1024, 1792)];
 /// Most partial images of a stream.
 const MOST_PARTIAL: u64 = 3;
 
@@ -155,12 +153,13 @@ impl Reader {
         let sides = size.as_str().and_then(|text| text.split_once('x'));
         let side = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u32>().ok())?;
         match sides.and_then(|(width, height)| Some((side(width)?, side(height)?))) {
-            Some(offered) if OFFERED.contains(&offered) && offered.0.max(offered.1) > limits.max_size => {
-                let (width, height) = size_from_image(offered, (None, None), (limits.min_size, limits.max_size));
-                self.put("width", width);
-                self.put("height", height);
-            }
-            Some((width, height)) => {
+            Some(size) => {
+                let is_too_large = size.0.max(size.1) > limits.max_size;
+                let (width, height) = match is_too_large && is_of_vendor(size) {
+                    true => size_from_image(size, (None, None), (limits.min_size, limits.max_size)),
+                    // The input's own check refuses what cannot be drawn.
+                    false => size,
+                };
                 self.put("width", width);
                 self.put("height", height);
             }
@@ -224,6 +223,14 @@ impl Reader {
     }
 }
 
+/// Whether the vendor's models draw pictures of this width and height in pixels, by the documentation of its clients
+/// (openai-python 3.57). Those that the model here cannot draw are drawn as large as it can, in their proportions.
+fn is_of_vendor((width, height): (u32, u32)) -> bool {
+    let (shorter, longer) = (width.min(height), width.max(height));
+    let has_sides = width.is_multiple_of(16) && height.is_multiple_of(16) && longer <= 3840;
+    has_sides && longer <= 3 * shorter && u64::from(width) * u64::from(height) <= 3840 * 2160
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -239,7 +246,7 @@ mod tests {
     fn a_generation_becomes_an_input_in_the_models_words() {
         let body = json!({
             "model": "m", "prompt": "a cat", "n": 2, "size": "512x768", "output_format": "jpeg", "output_compression": 70,
-            "quality": "hd", "style": null, "user": "u-1", "seed": 7,
+            "quality": "hd", "style": null, "user": "u-1", "complexity": "high", "seed": 7,
         });
         let CreateImages { model, input, answer } = parse(body).expect("valid");
         assert_eq!((model.as_deref(), answer), (Some("m"), Answer::Inline));
@@ -252,16 +259,29 @@ mod tests {
 
     #[test]
     fn the_vendors_larger_sizes_are_drawn_in_their_proportions_and_others_as_they_are_written() {
-        for (size, expected) in [
-            ("1536x1024", json!({"prompt": "", "width": 1280, "height": 848})),
-            ("1024x1792", json!({"prompt": "", "width": 728, "height": 1280})),
-            ("1024x1024", json!({"prompt": "", "width": 1024, "height": 1024})),
-            // The input's own check refuses it.
-            ("4000x4000", json!({"prompt": "", "width": 4000, "height": 4000})),
-            ("auto", json!({"prompt": ""})),
+        for (size, (width, height)) in [
+            ("1536x1024", (1280, 848)),
+            ("1024x1792", (728, 1280)),
+            ("1536x864", (1280, 720)),
+            ("2048x2048", (1280, 1280)),
+            ("2880x2880", (1280, 1280)),
+            ("3840x2160", (1280, 720)),
+            ("1280x3840", (424, 1280)),
+            ("1024x1024", (1024, 1024)),
+            ("512x1280", (512, 1280)),
+            // The input's own check refuses these: no sizes of the vendor's, and not too large.
+            ("3856x1600", (3856, 1600)),
+            ("3840x2176", (3840, 2176)),
+            ("3840x1264", (3840, 1264)),
+            ("1537x1024", (1537, 1024)),
+            ("4000x4000", (4000, 4000)),
+            ("4294967280x4294967280", (4_294_967_280, 4_294_967_280)),
+            ("128x128", (128, 128)),
         ] {
+            let expected: Value = json!({"prompt": "", "width": width, "height": height});
             assert_eq!(parse(json!({"prompt": "", "size": size})).expect(size).input, expected);
         }
+        assert_eq!(parse(json!({"prompt": "", "size": "auto"})).expect("valid").input, json!({"prompt": ""}));
         for size in [json!("512"), json!("x"), json!("512x"), json!("+512x512"), json!("512 x 512"), json!(512)] {
             assert_eq!(parse(json!({"prompt": "", "size": size})), Err(vec!["size".to_owned()]), "{size}");
         }
