@@ -235,6 +235,7 @@ fn http_settings(config: &Config) -> anyhow::Result<http::Settings> {
         header_timeout: config.server.header_timeout,
         send_timeout: config.server.send_timeout,
         event_stream: config.server.event_stream,
+        openai_hold: config.server.openai_hold,
         body_limit: config.server.body_limit_bytes,
     })
 }

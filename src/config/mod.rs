@@ -68,6 +68,8 @@ pub struct Server {
     pub send_timeout: Duration,
     #[serde(rename = "event_stream_seconds", deserialize_with = "fields::seconds")]
     pub event_stream: Duration,
+    #[serde(rename = "openai_hold_seconds", deserialize_with = "fields::seconds")]
+    pub openai_hold: Duration,
     pub body_limit_bytes: usize,
     #[serde(rename = "shutdown_seconds", deserialize_with = "fields::seconds")]
     pub shutdown: Duration,

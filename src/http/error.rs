@@ -64,7 +64,10 @@ pub(super) enum Error {
     #[error("{message}")]
     Unsuccessful { code: &'static str, message: String },
     /// The same for one that goes on.
-    #[error("the prediction {0} takes longer than its answer could be waited for; it goes on")]
+    #[error(
+        "the prediction {0} takes longer than its answer could be waited for; it goes on, and \
+         GET /predictions/{0}?wait=60 waits on for it"
+    )]
     NotInTime(PredictionId),
     #[error("internal error")]
     Panicked,

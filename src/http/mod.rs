@@ -78,6 +78,8 @@ pub struct Settings {
     pub send_timeout: Duration,
     /// How long a stream of events lasts, at least.
     pub event_stream: Duration,
+    /// How long a client of OpenAI's is held for its pictures.
+    pub openai_hold: Duration,
     /// Longest request body, bytes.
     pub body_limit: usize,
 }

@@ -3,7 +3,7 @@
 //! Its clients ask once and are given the pictures, so a create is held until its prediction ends. One that takes too long
 //! for that goes on, and its client is told not to begin another. A server that shuts down holds it for as long as it may.
 
-use std::{collections::VecDeque, time::Duration};
+use std::collections::VecDeque;
 
 use axum::{
     Json,
@@ -42,9 +42,6 @@ use crate::{
     },
 };
 
-/// How long a client is held. It would wait for ten minutes, and proxies on the way for less.
-const PATIENCE: Duration = Duration::from_secs(120);
-
 /// `POST /images/generations`
 #[utoipa::path(
     post,
@@ -58,6 +55,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
     responses(
         (status = 200, description = "The pictures; with `stream`, server-sent events.", content((openai::Images = "application/json"), (ServerSentEvent = "text/event-stream"))),
         (status = 409, description = "The prediction was canceled."),
+        (status = 503, description = "Not now; `Retry-After` says when to come back. Without `Retry-After`, and with `x-should-retry: false`: the pictures took longer than `server.openai_hold_seconds`. Their prediction goes on and is charged; `message` and `Fourstep-Prediction-Id` have its id, and `GET /predictions/{id}?wait=60` waits on for it."),
     ),
     security(("key" = ["predictions:write"])),
 )]
@@ -87,6 +85,7 @@ pub(super) async fn generate(
     responses(
         (status = 200, description = "The pictures; with `stream`, server-sent events.", content((openai::Images = "application/json"), (ServerSentEvent = "text/event-stream"))),
         (status = 409, description = "The prediction was canceled."),
+        (status = 503, description = "Not now; `Retry-After` says when to come back. Without `Retry-After`, and with `x-should-retry: false`: the pictures took longer than `server.openai_hold_seconds`. Their prediction goes on and is charged; `message` and `Fourstep-Prediction-Id` have its id, and `GET /predictions/{id}?wait=60` waits on for it."),
     ),
     security(("key" = ["predictions:write"])),
 )]
@@ -215,7 +214,7 @@ async fn create(
         Answer::Urls => true,
         Answer::Inline => false,
     };
-    let prediction = hold(&api.service, &held, created, PATIENCE, client).await;
+    let prediction = hold(&api.service, &held, created, api.settings.openai_hold, client).await;
     // In every case: the client learns which prediction it is that failed, too.
     let about: HeaderMap = summary::of(&prediction);
     Ok(match images(api, &prediction, by_url, base).await {

@@ -136,6 +136,22 @@ async fn a_server_that_shuts_down_says_that_the_prediction_goes_on(pool: PgPool)
 }
 
 #[sqlx::test]
+async fn pictures_that_take_too_long_are_told_where_they_will_be(pool: PgPool) {
+    let app = TestApp::start_with(pool, |settings| settings.openai_hold = Duration::from_millis(50)).await;
+    let response = app.post(GENERATIONS).json(&small()).send().await.unwrap();
+    let headers = response.headers().clone();
+    assert_eq!((response.status(), &headers["x-should-retry"]), (StatusCode::SERVICE_UNAVAILABLE, "false"));
+    assert!(!headers.contains_key("retry-after"), "another try would be another picture");
+    let refused = json(response).await;
+    assert_eq!(refused["error"]["code"], "not_in_time");
+    let (id, message) = (headers["fourstep-prediction-id"].to_str().unwrap(), refused["error"]["message"].as_str().unwrap());
+    assert!(message.contains(&format!("GET /predictions/{id}?wait=60")), "{message}");
+    app.run_one().await;
+    let made = json(app.get(&format!("/predictions/{id}?wait=60")).send().await.unwrap()).await;
+    assert_eq!(made["status"], "succeeded");
+}
+
+#[sqlx::test]
 async fn a_stream_shows_the_previews_that_were_asked_for_and_then_the_pictures(pool: PgPool) {
     let app = TestApp::start(pool).await;
     let body = json!({"prompt": "a cat", "size": "256x256", "n": 2, "stream": true, "partial_images": 1});

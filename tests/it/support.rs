@@ -93,6 +93,7 @@ impl TestApp {
             header_timeout: Duration::from_secs(10),
             send_timeout: Duration::from_secs(60),
             event_stream: Duration::from_secs(600),
+            openai_hold: Duration::from_secs(540),
             body_limit: 1 << 20,
         };
         change(&mut settings);
