@@ -50,6 +50,11 @@ impl<'a> Fields<'a> {
         integer.and_then(|integer| u64::try_from(integer).ok())
     }
 
+    /// Whether it is this one.
+    pub(super) fn is_integer(&self, name: &'static str, integer: i128) -> bool {
+        self.given(name).and_then(as_integer) == Some(integer)
+    }
+
     pub(super) fn number(&mut self, name: &'static str, min: f64, max: f64) -> Option<f64> {
         let value = self.given(name)?;
         let number = match value {

@@ -161,6 +161,8 @@ pub struct FaceDefaults {
     pub negative_prompt: &'static str,
     /// Whether the safety checker is off unless asked for.
     pub disable_safety_checker: bool,
+    /// Whether a seed of -1 means a random one, as with many models, and is not refused.
+    pub has_seed_minus_one: bool,
     /// What to do with fields nobody knows.
     pub unknown_fields: UnknownFields,
 }
@@ -297,7 +299,10 @@ impl Input {
         let num_inference_steps = fields.integer("num_inference_steps", 1, limits.max_steps.into());
         let guidance_scale = fields.number("guidance_scale", 0.0, limits.max_guidance_scale);
         // The last image's seed is `seed + num_outputs - 1`; it must exist.
-        let seed = fields.integer("seed", 0, u64::MAX - u64::from(limits.max_outputs));
+        let seed = match defaults.has_seed_minus_one && fields.is_integer("seed", -1) {
+            true => None,
+            false => fields.integer("seed", 0, u64::MAX - u64::from(limits.max_outputs)),
+        };
         let disable_safety_checker = fields.boolean("disable_safety_checker");
         let has_image = fields.image();
         let strength_name = fields.name_used("prompt_strength");
@@ -367,6 +372,7 @@ mod tests {
         prompt: "a lighthouse",
         negative_prompt: "worst quality, low quality",
         disable_safety_checker: false,
+        has_seed_minus_one: false,
         unknown_fields: UnknownFields::Refuse,
     };
 
@@ -509,6 +515,16 @@ mod tests {
         {
             assert!(Input::parse(&raw, &InputLimits::HOSTED, &lenient, 0).is_err(), "{raw} passed");
         }
+    }
+
+    #[test]
+    fn a_seed_of_minus_one_is_a_random_one_where_that_is_usual() {
+        let usual = FaceDefaults { has_seed_minus_one: true, ..DEFAULTS };
+        for (seed, expected) in [(json!(-1), Some(42)), (json!("-1"), Some(42)), (json!(-2), None), (json!(7), Some(7))] {
+            let read = Input::parse(&json!({"seed": seed}), &InputLimits::HOSTED, &usual, 42);
+            assert_eq!(read.ok().map(|(input, _)| input.seed), expected, "{seed}");
+        }
+        assert_eq!(parse(json!({"seed": -1})), Err(vec!["input.seed".into()]));
     }
 
     #[test]

@@ -51,6 +51,7 @@ mod tests {
             prompt: "",
             negative_prompt: "",
             disable_safety_checker: false,
+            has_seed_minus_one: false,
             unknown_fields: UnknownFields::Refuse,
         };
         Input::parse(&raw, &InputLimits::HOSTED, &defaults, 0).expect("valid").0

@@ -22,8 +22,8 @@ use crate::{
 
 /// Seconds after which an unavailable server is worth another try.
 pub(super) const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("1");
-/// Another try would be another prediction. Understood by clients that retry conflicts, among them Replicate's, and what is
-/// the server's fault, as OpenAI's do.
+/// Another try would be another prediction, or as vain as the first. Understood by clients that retry conflicts, among them
+/// Replicate's, and what is the server's fault, as OpenAI's do.
 pub(super) const NOT_AGAIN: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-should-retry"), HeaderValue::from_static("false"));
 
@@ -165,7 +165,7 @@ impl Error {
                 | service::Error::Overloaded { retry_after }
                 | service::Error::Crowded { retry_after },
             ) => Some((RETRY_AFTER, HeaderValue::from(*retry_after))),
-            Self::Service(service::Error::Conflict(_)) => Some(NOT_AGAIN),
+            Self::Service(service::Error::Conflict(_)) | Self::NotBuilt(_) => Some(NOT_AGAIN),
             Self::RangeNotSatisfiable { size } => {
                 HeaderValue::try_from(format!("bytes */{size}")).ok().map(|value| (CONTENT_RANGE, value))
             }

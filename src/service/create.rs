@@ -236,8 +236,8 @@ fn on_kept_checker(request: &CreateRequest) -> Result<Option<String>> {
     match request.dialect {
         // A face's habit is not its caller's wish.
         _ if !is_asked_for => Ok(None),
-        // The sample that its clients are copied from asks for it, as for all that is usual there.
-        Dialect::Eachlabs => Ok(Some(CHECKER_KEPT.to_owned())),
-        Dialect::Native | Dialect::Replicate | Dialect::OpenAi => Err(Error::Forbidden(Scope::SafetyDisable)),
+        // It is an input of the vendors' own models, and their clients' code and samples ask for it as for all that is usual.
+        Dialect::Eachlabs | Dialect::Replicate => Ok(Some(CHECKER_KEPT.to_owned())),
+        Dialect::Native | Dialect::OpenAi => Err(Error::Forbidden(Scope::SafetyDisable)),
     }
 }

@@ -48,6 +48,7 @@ mod tests {
             prompt: "",
             negative_prompt: "blurry",
             disable_safety_checker: false,
+            has_seed_minus_one: false,
             unknown_fields: UnknownFields::Refuse,
         };
         Input::parse(&raw, &InputLimits::HOSTED, &defaults, 7).expect("valid").0

@@ -225,6 +225,8 @@ async fn every_refusal_is_in_the_vendors_words(pool: PgPool) {
             (status, &"application/json".parse().unwrap()),
             "{path} {body}"
         );
+        // Its client would try again what is the server's fault, and send the picture each time.
+        assert_eq!(response.headers().contains_key("x-should-retry"), status == 501, "{path} {body}");
         let refused = json(response).await;
         assert_eq!(
             (&refused["error"]["code"], refused["error"]["message"].is_string()),

@@ -56,6 +56,12 @@ async fn without_its_database_it_lives_and_says_try_again(pool: PgPool) {
       "type": "about:blank"
     }
     "#);
+    // Eachlabs' clients try again after this alone.
+    let eachlabs = json!({"model": "sdxl-lightning-4step", "input": {}});
+    let response = app.post("/v1/prediction/").json(&eachlabs).send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(response.headers()["retry-after"], "1");
+    assert_eq!(json(response).await["error"], "temporarily unavailable");
 }
 
 #[sqlx::test]

@@ -354,6 +354,20 @@ async fn what_is_wrong_with_a_body_is_told_field_by_field(pool: PgPool) {
 }
 
 #[sqlx::test]
+async fn a_seed_of_minus_one_is_a_random_one_for_the_vendors_clients(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let input = json!({"prompt": "a cat", "seed": -1});
+    for (path, body) in [
+        ("/v1/predictions", json!({"version": VERSION, "input": input})),
+        ("/v1/prediction", json!({"model": "sdxl-lightning-4step", "input": input})),
+    ] {
+        let response = app.post(path).json(&body).send().await.unwrap();
+        assert!(response.status().is_success(), "{path}");
+        assert!(app.claim().await.input.seed <= u32::MAX.into(), "{path}");
+    }
+}
+
+#[sqlx::test]
 async fn an_unknown_input_is_dropped_and_noted(pool: PgPool) {
     let app = TestApp::start(pool).await;
     let body = json!({"version": VERSION, "input": {"prompt": "a cat", "lora": "x"}, "stream": true, "webhook": null});

@@ -17,9 +17,15 @@ async fn a_receiver_is_told_what_its_client_would_read(pool: PgPool) {
     let mut receiver = Receiver::start().await;
     let _delivering = app.deliver();
     let model = "/replicate/v1/models/bytedance/sdxl-lightning-4step/predictions";
-    for (path, read) in [("/predictions", "/predictions"), (model, "/replicate/v1/predictions")] {
-        let body = json!({"webhook": receiver.url(), "webhook_events_filter": ["completed"]});
-        let id = id(&app.create_on(path, body).await);
+    let filtered = json!({"webhook": receiver.url(), "webhook_events_filter": ["completed"]});
+    // Replicate's own client says the same in one field.
+    let completed = json!({"webhook_completed": receiver.url()});
+    for (path, read, body) in [
+        ("/predictions", "/predictions", &filtered),
+        (model, "/replicate/v1/predictions", &filtered),
+        (model, "/replicate/v1/predictions", &completed),
+    ] {
+        let id = id(&app.create_on(path, body.clone()).await);
         app.run_one().await;
         let told = receiver.next().await;
         assert!(told.is_signed_with(&app.secret().await));
@@ -192,10 +198,11 @@ async fn a_webhook_that_leads_nowhere_good_is_refused_by_name(pool: PgPool) {
         for (path, field, body) in [
             ("/predictions", "webhook", json!({"webhook": url})),
             ("/v1/models/bytedance/sdxl-lightning-4step/predictions", "webhook", json!({"webhook": url})),
+            ("/v1/models/bytedance/sdxl-lightning-4step/predictions", "webhook_completed", json!({"webhook_completed": url})),
             ("/v1/prediction", "webhook_url", json!({"model": "sdxl-lightning-4step", "webhook_url": url})),
         ] {
             let response = create(path, body).send().await.unwrap();
-            assert_eq!(response.status(), if field == "webhook" { 422 } else { 400 }, "{path} {url}");
+            assert_eq!(response.status(), if field == "webhook_url" { 400 } else { 422 }, "{path} {url}");
             let refusal = response.text().await.unwrap();
             assert!(refusal.contains(field) && !refusal.contains("password@"), "{refusal}");
         }
@@ -208,6 +215,12 @@ async fn a_webhook_that_leads_nowhere_good_is_refused_by_name(pool: PgPool) {
     ] {
         let refusal = json(create("/predictions", body.clone()).send().await.unwrap()).await;
         assert_eq!(refusal["invalid_fields"][0]["field"], field, "{body}");
+    }
+    let both = json!({"webhook": "https://example.com", "webhook_completed": "https://example.com"});
+    for body in [json!({"webhook_completed": 5}), both] {
+        let path = "/v1/models/bytedance/sdxl-lightning-4step/predictions";
+        let refusal = json(create(path, body.clone()).send().await.unwrap()).await;
+        assert_eq!(refusal["invalid_fields"][0]["field"], "webhook_completed", "{body}");
     }
     let predictions: i64 = sqlx::query_scalar("select count(*) from predictions").fetch_one(&app.pool).await.unwrap();
     assert_eq!(predictions, 0);

@@ -143,6 +143,9 @@ fn describe_inputs(schemas: &mut Map<String, Value>, catalog: &Catalog) {
     let mut open = input.clone();
     open["additionalProperties"] = true.into();
     open["title"] = "Input, with fields of the vendors' own".into();
+    let seed = &mut open["properties"]["seed"];
+    seed["description"] = format!("{} -1 means a random one.", seed["description"].as_str().unwrap_or_default()).into();
+    seed["minimum"] = (-1).into();
     schemas.insert("Input".to_owned(), input);
     schemas.insert("VendorInput".to_owned(), open);
     for name in CLOSED {

@@ -40,6 +40,7 @@ pub const DEFAULTS: FaceDefaults = FaceDefaults {
     prompt: "A superhero smiling",
     negative_prompt: "worst quality, low quality",
     disable_safety_checker: true,
+    has_seed_minus_one: true,
     unknown_fields: UnknownFields::Note,
 };
 

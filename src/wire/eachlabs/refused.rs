@@ -66,6 +66,7 @@ impl Refused {
             "too_many_requests" | "too_many_held" | "too_many_in_flight" => (status, "too many requests".to_owned()),
             // The vendor documents no 503, and its loop to try again knows 429 and 500 only.
             "overloaded" => (StatusCode::TOO_MANY_REQUESTS, "too many requests".to_owned()),
+            "unavailable" | "not_in_time" => (StatusCode::TOO_MANY_REQUESTS, detail.clone()),
             "internal" => (status, "Internal server error".to_owned()),
             _ => (status, detail.clone()),
         };

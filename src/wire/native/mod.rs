@@ -36,6 +36,7 @@ pub const DEFAULTS: FaceDefaults = FaceDefaults {
     prompt: "self-portrait of a woman, lightning in the background",
     negative_prompt: "worst quality, low quality",
     disable_safety_checker: false,
+    has_seed_minus_one: false,
     unknown_fields: UnknownFields::Refuse,
 };
 

@@ -22,6 +22,7 @@ pub const DEFAULTS: FaceDefaults = FaceDefaults {
     prompt: "",
     negative_prompt: "worst quality, low quality",
     disable_safety_checker: false,
+    has_seed_minus_one: false,
     // As the vendor does.
     unknown_fields: UnknownFields::Refuse,
 };

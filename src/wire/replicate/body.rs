@@ -22,6 +22,8 @@ pub struct CreatePrediction {
     webhook: Option<String>,
     /// Of what to tell: some of `start`, `output`, `logs`, `completed`.
     webhook_events_filter: Option<Vec<String>>,
+    /// Where to tell the end alone, in the place of `webhook`.
+    webhook_completed: Option<String>,
 }
 
 /// A form with a file to upload, as Replicate's clients send it.

@@ -33,6 +33,7 @@ impl CreatePrediction {
         };
         let mut invalid = Vec::new();
         let webhook = webhook::take(&mut fields, &DEFAULT_EVENTS, &mut invalid);
+        let webhook = webhook::take_completed(&mut fields, webhook, &mut invalid);
         let mut refuse = |field: &str, reason: &str| {
             invalid.push(InvalidField { field: field.to_owned(), reason: reason.to_owned() });
         };

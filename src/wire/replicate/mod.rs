@@ -31,6 +31,7 @@ pub const DEFAULTS: FaceDefaults = FaceDefaults {
     prompt: "self-portrait of a woman, lightning in the background",
     negative_prompt: "worst quality, low quality",
     disable_safety_checker: false,
+    has_seed_minus_one: true,
     unknown_fields: UnknownFields::Note,
 };
 

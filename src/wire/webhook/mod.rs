@@ -35,6 +35,31 @@ pub(super) fn take(
     }
 }
 
+/// Takes `webhook_completed` out of a body, by which Replicate's clients name a webhook for the end alone.
+pub(super) fn take_completed(
+    fields: &mut Map<String, Value>,
+    webhook: Option<WebhookRequest>,
+    invalid: &mut Vec<InvalidField>,
+) -> Option<WebhookRequest> {
+    const FIELD: &str = "webhook_completed";
+    let mut refuse = |reason: &str| invalid.push(InvalidField { field: FIELD.to_owned(), reason: reason.to_owned() });
+    match fields.remove(FIELD) {
+        None | Some(Value::Null) => webhook,
+        Some(Value::String(url)) if url.is_empty() => webhook,
+        Some(Value::String(_)) if webhook.is_some() => {
+            refuse("must not be there beside webhook: one of them is told");
+            webhook
+        }
+        Some(Value::String(url)) => {
+            Some(WebhookRequest { field: FIELD, url, events: vec![WebhookEvent::Completed], secret: None })
+        }
+        Some(_) => {
+            refuse("must be a URL");
+            webhook
+        }
+    }
+}
+
 /// Takes `webhook_secret` out of a body: a secret to sign with instead of the account's.
 pub(super) fn take_secret(
     fields: &mut Map<String, Value>,

@@ -261,6 +261,7 @@ mod tests {
             prompt: "",
             negative_prompt: "",
             disable_safety_checker: false,
+            has_seed_minus_one: false,
             unknown_fields: UnknownFields::Refuse,
         };
         let raw = serde_json::json!({"width": 256, "height": 256});
