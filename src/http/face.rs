@@ -19,7 +19,7 @@ use serde::Serialize;
 use super::{Api, caller::X_API_KEY, eachlabs, openai, replicate};
 use crate::{
     domain::Dialect,
-    wire::{Refusal, eachlabs::Refused, native, openai as openai_wire, replicate as replicate_wire},
+    wire::{Refusal, eachlabs::Refused, mounts, native, openai as openai_wire, replicate as replicate_wire},
 };
 
 /// The face a request is for.
@@ -63,17 +63,10 @@ impl Face {
 }
 
 fn dialect(uri: &Uri, headers: &HeaderMap) -> Dialect {
-    let below = |mount: &str| uri.path().strip_prefix(mount).filter(|rest| rest.is_empty() || rest.starts_with('/'));
-    if below("/eachlabs").is_some() {
-        return Dialect::Eachlabs;
+    if let Some(named) = mounts::named_by(uri.path()) {
+        return named;
     }
-    if below("/replicate").is_some() {
-        return Dialect::Replicate;
-    }
-    if below("/openai").is_some() {
-        return Dialect::OpenAi;
-    }
-    let Some(below_v1) = below("/v1") else {
+    let Some(below_v1) = mounts::below(mounts::SHARED, uri.path()) else {
         return Dialect::Native;
     };
     match below_v1.split('/').nth(1).unwrap_or_default() {

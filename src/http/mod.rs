@@ -55,7 +55,10 @@ use tower_http::{
     set_header::SetResponseHeaderLayer,
 };
 
-use crate::{service::PredictionService, wire::BaseUrl};
+use crate::{
+    service::PredictionService,
+    wire::{BaseUrl, mounts},
+};
 use caller::X_API_KEY;
 use error::Error;
 use extract::Mount;
@@ -164,11 +167,11 @@ fn routes() -> Router<Api> {
     let files = Router::new().route("/files/{id}", delete(uploads::delete_of_vendor));
     let all = replicate.clone().merge(eachlabs.clone()).merge(openai.clone()).merge(files.clone());
     let replicate = replicate.merge(files.clone());
-    let faces = mounted("/v1", all)
-        .merge(mounted("/v1/v1", replicate.clone()))
-        .merge(mounted("/replicate/v1", replicate))
-        .merge(mounted("/eachlabs/v1", eachlabs.merge(files)))
-        .merge(mounted("/openai/v1", openai));
+    let faces = mounted(mounts::SHARED, all)
+        .merge(mounted(mounts::DOUBLED, replicate.clone()))
+        .merge(mounted(mounts::REPLICATE, replicate))
+        .merge(mounted(mounts::EACHLABS, eachlabs.merge(files)))
+        .merge(mounted(mounts::OPENAI, openai));
 
     native.merge(open).merge(faces)
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{Api, Error, error::RETRY_SECONDS};
-use crate::wire::BaseUrl;
+use crate::wire::{BaseUrl, mounts};
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = server::Live)]
@@ -77,7 +77,8 @@ pub(super) struct Version {
 }
 
 impl Version {
-    fn ours() -> Self {
+    /// What runs here.
+    pub(super) fn ours() -> Self {
         Self { name: env!("CARGO_PKG_NAME"), version: crate::version() }
     }
 }
@@ -120,6 +121,24 @@ pub(super) struct Discovery {
     openapi: String,
 }
 
+impl Discovery {
+    /// Where everything is on this server.
+    pub(super) fn at(server: &BaseUrl) -> Self {
+        let url = |path| format!("{server}{path}");
+        Self {
+            version: Version::ours(),
+            predictions: url("/predictions"),
+            models: url("/models"),
+            replicate: url(mounts::REPLICATE),
+            eachlabs: url(mounts::EACHLABS),
+            openai: url(mounts::OPENAI),
+            ready: url("/readyz"),
+            docs: url("/docs"),
+            openapi: url("/openapi.json"),
+        }
+    }
+}
+
 /// `GET /`: where everything is.
 #[utoipa::path(
     get,
@@ -132,19 +151,7 @@ pub(super) struct Discovery {
     ),
 )]
 pub(super) async fn discover(base: BaseUrl) -> Result<Response, Error> {
-    let url = |path| format!("{base}/{path}");
-    let discovery = Discovery {
-        version: Version::ours(),
-        predictions: url("predictions"),
-        models: url("models"),
-        replicate: url("replicate/v1"),
-        eachlabs: url("eachlabs/v1"),
-        openai: url("openai/v1"),
-        ready: url("readyz"),
-        docs: url("docs"),
-        openapi: url("openapi.json"),
-    };
-    Ok(uncached(StatusCode::OK, discovery))
+    Ok(uncached(StatusCode::OK, Discovery::at(&base)))
 }
 
 fn uncached(status: StatusCode, body: impl Serialize) -> Response {

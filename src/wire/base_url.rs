@@ -4,6 +4,8 @@ use std::{fmt, str::FromStr};
 
 use http::{Uri, uri::Authority};
 
+use super::mounts;
+
 /// Scheme, host and perhaps a path, without a slash at the end: `https://example.com/fourstep`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseUrl(String);
@@ -41,12 +43,9 @@ pub struct FaceUrl {
 }
 
 impl FaceUrl {
-    /// Where vendors' faces are mounted.
-    const MOUNTS: [&str; 4] = ["/v1", "/v1/v1", "/replicate/v1", "/eachlabs/v1"];
-
     /// A face by the path that was kept of it; at the shortest one if there is no such mount any more.
     pub fn at(server: BaseUrl, mount: &str) -> Self {
-        let mount = Self::MOUNTS.into_iter().find(|known| *known == mount).unwrap_or("/v1");
+        let mount = mounts::ALL.into_iter().find(|known| *known == mount).unwrap_or(mounts::SHARED);
         Self { server, mount }
     }
 }
@@ -92,6 +91,15 @@ fn authority(text: &str) -> Result<Authority, MalformedBaseUrl> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_face_stays_where_its_client_reached_it() {
+        let server: BaseUrl = "https://example.com".parse().expect("a URL");
+        for mount in mounts::ALL {
+            assert_eq!(FaceUrl::at(server.clone(), mount).mount, mount);
+        }
+        assert_eq!(FaceUrl::at(server, "/gone").mount, "/v1");
+    }
 
     #[test]
     fn a_public_url_is_kept_without_its_last_slash() {

@@ -11,6 +11,7 @@ mod exact;
 mod form;
 mod input_schema;
 pub mod json;
+pub mod mounts;
 pub mod native;
 pub mod openai;
 mod refusal;

@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    domain::Catalog,
-    wire::{InputSchema, eachlabs, native, openai, replicate},
+    domain::{Catalog, Dialect},
+    wire::{InputSchema, eachlabs, mounts, native, openai, replicate},
 };
 
 /// The faces by their tags, which begin with the face's name where it is a vendor's.
@@ -59,32 +59,32 @@ struct Refusals {
     invalid: &'static str,
 }
 
-fn refusals(mount: &str) -> Refusals {
-    match mount {
-        "/replicate/v1" => {
+fn refusals(face: Dialect) -> Refusals {
+    match face {
+        Dialect::Native => Refusals { media_type: "application/problem+json", schema: "native.Problem", invalid: "422" },
+        Dialect::Replicate => {
             Refusals { media_type: "application/problem+json", schema: "replicate.Problem", invalid: "422" }
         }
-        "/eachlabs/v1" => Refusals { media_type: "application/json", schema: "eachlabs.Refused", invalid: "400" },
-        "/openai/v1" => Refusals { media_type: "application/json", schema: "openai.Refused", invalid: "400" },
-        _ => Refusals { media_type: "application/problem+json", schema: "native.Problem", invalid: "422" },
+        Dialect::Eachlabs => Refusals { media_type: "application/json", schema: "eachlabs.Refused", invalid: "400" },
+        Dialect::OpenAi => Refusals { media_type: "application/json", schema: "openai.Refused", invalid: "400" },
     }
 }
 
-/// One document of those of the faces: each with its path, and its other paths.
-pub(super) fn joined<'a>(faces: impl Iterator<Item = (&'a str, &'a [&'a str], Value)>, catalog: &Catalog) -> Value {
+/// One document of those of the faces.
+pub(super) fn joined(faces: impl Iterator<Item = (Dialect, Value)>, catalog: &Catalog) -> Value {
     let (mut paths, mut schemas) = (Map::new(), error_schemas());
-    for (mount, also, mut face) in faces {
-        let found = face["components"]["schemas"].as_object_mut().map(std::mem::take).unwrap_or_default();
+    for (face, mut document) in faces {
+        let found = document["components"]["schemas"].as_object_mut().map(std::mem::take).unwrap_or_default();
         schemas.extend(found);
-        for (path, mut item) in face["paths"].as_object_mut().map(std::mem::take).unwrap_or_default() {
+        for (path, mut item) in document["paths"].as_object_mut().map(std::mem::take).unwrap_or_default() {
             for (_, operation) in item.as_object_mut().into_iter().flatten() {
-                complete(operation, mount, &path);
+                complete(operation, face, &path);
             }
-            let elsewhere = elsewhere(mount, also, &path);
+            let elsewhere = elsewhere(face, &path);
             if !elsewhere.is_empty() {
                 item["x-also-at"] = elsewhere.into();
             }
-            paths.insert(format!("{mount}{path}"), item);
+            paths.insert(format!("{}{path}", mounts::own(face)), item);
         }
     }
     describe_inputs(&mut schemas, catalog);
@@ -108,12 +108,16 @@ pub(super) fn joined<'a>(faces: impl Iterator<Item = (&'a str, &'a [&'a str], Va
 }
 
 /// The other URLs of what is at this one.
-fn elsewhere(mount: &str, also: &[&str], path: &str) -> Vec<String> {
-    let mut elsewhere: Vec<String> = also.iter().map(|prefix| format!("{prefix}{path}")).collect();
+fn elsewhere(face: Dialect, path: &str) -> Vec<String> {
+    let others = mounts::others(face);
+    let mut elsewhere: Vec<String> = others.iter().map(|mount| format!("{mount}{path}")).collect();
     match path {
         "/readyz" => elsewhere.extend(["/healthz", "/health"].map(str::to_owned)),
         // Their samples have a slash at the end, their clients have none.
-        "/prediction" => elsewhere.extend([&[mount], also].concat().iter().map(|prefix| format!("{prefix}{path}/"))),
+        "/prediction" => {
+            let mounts = std::iter::once(mounts::own(face)).chain(others.iter().copied());
+            elsewhere.extend(mounts.map(|mount| format!("{mount}{path}/")));
+        }
         _ => {}
     }
     elsewhere
@@ -162,17 +166,17 @@ fn describe_inputs(schemas: &mut Map<String, Value>, catalog: &Catalog) {
 }
 
 /// Puts in what does not depend on the handler.
-fn complete(operation: &mut Value, mount: &str, path: &str) {
-    let face = mount.split('/').nth(1).unwrap_or_default();
+fn complete(operation: &mut Value, face: Dialect, path: &str) {
     let name = operation["operationId"].as_str().unwrap_or_default().to_owned();
     let own = operation["tags"][0].as_str().unwrap_or_default().to_lowercase();
-    operation["operationId"] = format!("{}_{name}", if face.is_empty() { &own } else { face }).into();
+    let group = if face == Dialect::Native { own.as_str() } else { face.as_str() };
+    operation["operationId"] = format!("{group}_{name}").into();
     let takes_key = operation.get("security").is_some();
     let takes_body = operation.get("requestBody").is_some();
     let takes_parameters = operation.get("parameters").is_some();
     let makes = ["create", "create_with_id", "create_of_model", "run", "generate", "edit"].contains(&name.as_str());
     let names_thing = path.contains('{') || path == "/model";
-    let Refusals { media_type, schema, invalid } = refusals(mount);
+    let Refusals { media_type, schema, invalid } = refusals(face);
     let mut statuses = vec![("500", "Our fault.")];
     if takes_key {
         statuses.extend([
@@ -188,7 +192,7 @@ fn complete(operation: &mut Value, mount: &str, path: &str) {
             ("408", "The body did not arrive in time."),
             ("413", "The body is too long."),
             ("415", "The body is of another type."),
-            (if mount == "/eachlabs/v1" { "422" } else { invalid }, "Something in it is at fault."),
+            (if face == Dialect::Eachlabs { "422" } else { invalid }, "Something in it is at fault."),
         ]);
     }
     if takes_body || takes_parameters || takes_key {
@@ -202,10 +206,10 @@ fn complete(operation: &mut Value, mount: &str, path: &str) {
     if names_thing && !takes_key {
         statuses.push(("503", "The database or the files are away; `Retry-After` says when to come back."));
     }
-    if names_thing || (makes && !mount.is_empty()) {
+    if names_thing || (makes && face != Dialect::Native) {
         statuses.push(("404", "There is no such thing, or it is somebody else's."));
     }
-    if makes && mount != "/replicate/v1" {
+    if makes && face != Dialect::Replicate {
         statuses.push(("422", "The Idempotency-Key was used for another request."));
     }
     let links = LINKS.iter().find(|(from, ..)| operation["operationId"] == *from);

@@ -24,11 +24,7 @@ use super::{
     playground::{ASK_AGAIN, send, site::File},
     probes, replicate, uploads, usage, webhooks,
 };
-use crate::domain::Catalog;
-
-/// The path of each face, and the other paths it has as well.
-pub(super) const FACES: [(&str, &[&str]); 4] =
-    [("", &[]), ("/replicate/v1", &["/v1", "/v1/v1"]), ("/eachlabs/v1", &["/v1"]), ("/openai/v1", &["/v1"])];
+use crate::domain::{Catalog, Dialect};
 
 #[derive(OpenApi)]
 #[openapi(paths(
@@ -116,11 +112,13 @@ struct OpenAi;
 
 /// The document, for a server of these models.
 pub fn document(catalog: &Catalog) -> Value {
-    let faces = [Native::openapi(), Replicate::openapi(), Eachlabs::openapi(), OpenAi::openapi()];
-    let faces = FACES
-        .into_iter()
-        .zip(faces)
-        .map(|((path, also), face)| (path, also, serde_json::to_value(face).unwrap_or_default()));
+    let of_face = |face| match face {
+        Dialect::Native => Native::openapi(),
+        Dialect::Replicate => Replicate::openapi(),
+        Dialect::Eachlabs => Eachlabs::openapi(),
+        Dialect::OpenAi => OpenAi::openapi(),
+    };
+    let faces = Dialect::ALL.into_iter().map(|face| (face, serde_json::to_value(of_face(face)).unwrap_or_default()));
     let mut document = common::joined(faces, catalog);
     examples::put(&mut document, catalog);
     document

@@ -3,11 +3,11 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{super::Error, FACES};
+use super::super::Error;
 use crate::{
-    domain::{InvalidInput, NanoUsd, PredictionId, Scope, Shortage},
+    domain::{Dialect, InvalidInput, NanoUsd, PredictionId, Scope, Shortage},
     service,
-    wire::{Refusal, eachlabs, native, openai, replicate},
+    wire::{Refusal, eachlabs, mounts, native, openai, replicate},
 };
 
 /// The schemas of the faces' error bodies.
@@ -90,19 +90,18 @@ impl Operation<'_> {
 
     /// In the words of the face the operation belongs to.
     fn body(self, refusal: Refusal) -> (StatusCode, Value) {
-        let mount = FACES.iter().map(|(mount, _)| *mount).rfind(|mount| self.path.starts_with(*mount));
-        match mount.unwrap_or_default() {
-            "/replicate/v1" => (refusal.status, json!(replicate::Problem::new(refusal))),
-            "/eachlabs/v1" => {
+        match mounts::named_by(self.path).unwrap_or(Dialect::Native) {
+            Dialect::Replicate => (refusal.status, json!(replicate::Problem::new(refusal))),
+            Dialect::Eachlabs => {
                 let of_a_poll = self.method == "get" && self.path.contains("/prediction/");
                 let (status, body) = eachlabs::Refused::new(refusal, of_a_poll);
                 (status, json!(body))
             }
-            "/openai/v1" => {
+            Dialect::OpenAi => {
                 let (status, body) = openai::Refused::new(refusal);
                 (status, json!(body))
             }
-            _ => (refusal.status, json!(native::Problem::new(refusal, "5f2b8c1e".to_owned()))),
+            Dialect::Native => (refusal.status, json!(native::Problem::new(refusal, "5f2b8c1e".to_owned()))),
         }
     }
 }
