@@ -13,13 +13,21 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{Api, Error, error::RETRY_SECONDS};
-use crate::wire::{BaseUrl, mounts};
+use crate::{
+    service::Readiness,
+    wire::{BaseUrl, mounts},
+};
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = server::Live)]
 pub(super) struct Live {
     /// Always `ok`.
     status: &'static str,
+}
+
+impl Live {
+    /// All that a process says which answers.
+    pub(super) const OK: Self = Self { status: "ok" };
 }
 
 /// `GET /livez`: the process answers. Restarting it would not help with anything else.
@@ -33,7 +41,7 @@ pub(super) struct Live {
     ),
 )]
 pub(super) async fn live() -> Response {
-    uncached(StatusCode::OK, Live { status: "ok" })
+    uncached(StatusCode::OK, Live::OK)
 }
 
 #[derive(Serialize, ToSchema)]
@@ -45,6 +53,13 @@ pub(super) struct Ready {
     phase: String,
     /// How far that is.
     percent: i16,
+}
+
+impl Ready {
+    /// The document of how ready the server is.
+    pub(super) fn of(Readiness { ready, phase, percent }: Readiness) -> Self {
+        Self { ready, phase, percent }
+    }
 }
 
 /// `GET /readyz`: a prediction made now will be run; until then 503, what is being waited for and how far it is.
@@ -59,9 +74,8 @@ pub(super) struct Ready {
     ),
 )]
 pub(super) async fn ready(State(api): State<Api>) -> Response {
-    let readiness = api.service.readiness().await;
-    let body = Ready { ready: readiness.ready, phase: readiness.phase, percent: readiness.percent };
-    if readiness.ready {
+    let body = Ready::of(api.service.readiness().await);
+    if body.ready {
         return uncached(StatusCode::OK, body);
     }
     ([(RETRY_AFTER, RETRY_SECONDS)], uncached(StatusCode::SERVICE_UNAVAILABLE, body)).into_response()

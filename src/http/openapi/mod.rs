@@ -1,12 +1,13 @@
 //! What this API is, for machines: an OpenAPI 3.1 document, made of the handlers and of the types they answer with.
 //!
 //! What an operation alone knows stands above its handler. What all of a face's have in common, how it refuses, is put
-//! in by `common`, and examples by `examples` and `refusals`, where the same code makes them that makes the answers.
+//! in by `common`, and examples by `examples` and `refusals`: those of answers are made by the code that makes the answers.
 
 mod common;
 pub(super) mod docs;
 mod examples;
 mod refusals;
+mod samples;
 
 use axum::{extract::State, http::HeaderMap, response::Response};
 use serde_json::Value;
