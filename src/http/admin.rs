@@ -95,7 +95,7 @@ pub(super) async fn create_key(
         ("key" = String, Path, description = "As the list shows it, `fs_1a2b3c4d`."),
     ),
     responses(
-        (status = 204, description = "It opens nothing any more."),
+        (status = 204, description = "The key is revoked; it opens nothing any more."),
     ),
     security(("key" = ["admin"])),
 )]
@@ -143,7 +143,7 @@ pub(super) async fn rotate_key(
     ),
     request_body = admin::body::KeyBudget,
     responses(
-        (status = 204, description = "So it is."),
+        (status = 204, description = "The budget is set."),
     ),
     security(("key" = ["admin"])),
 )]
@@ -181,7 +181,7 @@ pub(super) async fn list_accounts(State(api): State<Api>, _: Operator) -> Result
     tag = "Admin",
     request_body = admin::body::NewAccount,
     responses(
-        (status = 201, description = "It is there."),
+        (status = 201, description = "The account is made."),
         (status = 422, description = "Something in it is at fault, or there is one of this name."),
     ),
     security(("key" = ["admin"])),
@@ -207,7 +207,7 @@ pub(super) async fn create_account(
     ),
     request_body = admin::body::AccountChange,
     responses(
-        (status = 204, description = "So it is."),
+        (status = 204, description = "What the body names is set."),
     ),
     security(("key" = ["admin"])),
 )]
@@ -233,7 +233,7 @@ pub(super) async fn change_account(
     ),
     request_body = admin::body::Credit,
     responses(
-        (status = 204, description = "It is credited."),
+        (status = 204, description = "The amount is credited."),
     ),
     security(("key" = ["admin"])),
 )]

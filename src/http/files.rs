@@ -46,7 +46,7 @@ pub(super) async fn read(api: &Api, file: &Artifact) -> Result<Vec<u8>, service:
     responses(
         (status = 200, description = "The file.", content((Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))),
         (status = 206, description = "A part of it.", content((Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))),
-        (status = 304, description = "It is as it was."),
+        (status = 304, description = "Not modified."),
         (status = 416, description = "It has no such part."),
     ),
 )]

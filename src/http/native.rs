@@ -52,9 +52,9 @@ const FOURSTEP_MODEL: HeaderName = HeaderName::from_static("fourstep-model");
     ),
     request_body(content((native::body::CreatePrediction = "application/json"), (native::body::CreateForm = "multipart/form-data"))),
     responses(
-        (status = 200, description = "The prediction, or the picture that was asked for.", content((native::Prediction = "application/json"), (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))),
-        (status = 201, description = "The prediction, or the picture that was asked for.", content((native::Prediction = "application/json"), (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))),
-        (status = 202, description = "The prediction, or the picture that was asked for.", content((native::Prediction = "application/json"), (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))),
+        (status = 200, description = "An earlier request with the same id or key made it, and it has ended.", content((native::Prediction = "application/json"), (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))),
+        (status = 201, description = "This request made it, and it ended within the wait.", content((native::Prediction = "application/json"), (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))),
+        (status = 202, description = "Accepted; it has not ended.", body = native::Prediction),
     ),
     security(("key" = ["predictions:write"])),
 )]
@@ -86,9 +86,9 @@ pub(super) async fn create(
     ),
     request_body(content((native::body::CreatePrediction = "application/json"), (native::body::CreateForm = "multipart/form-data"))),
     responses(
-        (status = 200, description = "The prediction, or the picture that was asked for.", content((native::Prediction = "application/json"), (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))),
-        (status = 201, description = "The prediction, or the picture that was asked for.", content((native::Prediction = "application/json"), (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))),
-        (status = 202, description = "The prediction, or the picture that was asked for.", content((native::Prediction = "application/json"), (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))),
+        (status = 200, description = "An earlier request with the same id or key made it, and it has ended.", content((native::Prediction = "application/json"), (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))),
+        (status = 201, description = "This request made it, and it ended within the wait.", content((native::Prediction = "application/json"), (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))),
+        (status = 202, description = "Accepted; it has not ended.", body = native::Prediction),
         (status = 409, description = "The id belongs to a different prediction."),
     ),
     security(("key" = ["predictions:write"])),
@@ -122,7 +122,7 @@ pub(super) async fn create_with_id(
     ),
     responses(
         (status = 200, description = "The prediction.", body = native::Prediction),
-        (status = 304, description = "It is as it was."),
+        (status = 304, description = "Not modified."),
     ),
     security(("key" = ["predictions:read"])),
 )]

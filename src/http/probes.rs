@@ -161,7 +161,7 @@ impl Discovery {
     tag = "Server",
     responses(
         (status = 200, description = "Where everything is; for a browser, the playground.", content((Discovery = "application/json"), (String = "text/html"))),
-        (status = 304, description = "The page is as it was."),
+        (status = 304, description = "Not modified."),
     ),
 )]
 pub(super) async fn discover(base: BaseUrl) -> Result<Response, Error> {

@@ -83,7 +83,7 @@ pub(super) async fn list(State(api): State<Api>, Reader(caller): Reader, base: B
         ("key" = uuid::Uuid, Path, description = "The upload's id."),
     ),
     responses(
-        (status = 204, description = "It is gone."),
+        (status = 204, description = "The upload is deleted."),
     ),
     security(("key" = ["predictions:write"])),
 )]
@@ -185,7 +185,7 @@ pub(super) async fn get_of_replicate(
     responses(
         (status = 200, description = "The file.", content((Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))),
         (status = 206, description = "A part of it.", content((Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))),
-        (status = 304, description = "It is as it was."),
+        (status = 304, description = "Not modified."),
         (status = 403, description = "The signature is not the owner's, or the link has expired."),
         (status = 416, description = "It has no such part."),
     ),
@@ -212,7 +212,7 @@ pub(super) async fn download_of_replicate(
         ("id" = uuid::Uuid, Path, description = "The upload's id."),
     ),
     responses(
-        (status = 204, description = "It is gone."),
+        (status = 204, description = "The upload is deleted."),
     ),
     security(("key" = ["predictions:write"])),
 )]

@@ -1,12 +1,18 @@
 //! The document against the server it describes: every example, every operation, every shape.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use fourstep::{
     domain::Catalog,
     worker::{WorkerPool, predictor::Mock},
 };
-use reqwest::{Method, StatusCode};
+use reqwest::{
+    Method, StatusCode,
+    header::{HeaderMap, HeaderName},
+};
 use serde_json::{Map, Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -61,6 +67,20 @@ pub(crate) fn assert_valid(document: &Value, schema: &Value, value: &Value, what
         .map(|error| format!("{error} at {}", error.instance_path()))
         .collect();
     assert!(errors.is_empty(), "{what}: {errors:?} in {value}");
+}
+
+/// Of the headers that mean something to clients, those of an answer are described, and those that it must have are there.
+fn assert_headers(described: &Value, headers: &HeaderMap, what: &str) {
+    let described: BTreeMap<String, &Value> =
+        described.as_object().into_iter().flatten().map(|(name, header)| (name.to_lowercase(), header)).collect();
+    let known = ["retry-after", "x-should-retry", "location", "idempotent-replayed", "etag"];
+    for name in headers.keys().map(HeaderName::as_str) {
+        let is_known = known.contains(&name) || name.starts_with("fourstep-");
+        assert!(!is_known || described.contains_key(name), "{what}: {name} is not described");
+    }
+    for (name, header) in described {
+        assert!(header["required"] != true || headers.contains_key(&name), "{what} lacks {name}");
+    }
 }
 
 fn references(value: &Value, found: &mut BTreeSet<String>) {
@@ -296,8 +316,9 @@ async fn every_example_does_what_the_document_says(pool: PgPool) {
         };
         let bytes = response.bytes().await.unwrap();
         assert!(expected, "{what}: {}", String::from_utf8_lossy(&bytes));
-        let content = described["responses"].get(status.as_str()).unwrap_or_else(|| panic!("{what} is not described"));
-        let content = content["content"].as_object().cloned().unwrap_or_else(Map::new);
+        let answer = described["responses"].get(status.as_str()).unwrap_or_else(|| panic!("{what} is not described"));
+        assert_headers(&answer["headers"], &headers, &what);
+        let content = answer["content"].as_object().cloned().unwrap_or_else(Map::new);
         if content.is_empty() {
             assert!(bytes.is_empty(), "{what} has a body");
             continue;

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::headers;
 use crate::{
     domain::{Catalog, Dialect},
     wire::{InputSchema, eachlabs, mounts, native, openai, replicate},
@@ -182,8 +183,7 @@ fn complete(operation: &mut Value, face: Dialect, path: &str) {
         statuses.extend([
             ("401", "There is no key, or it is not valid."),
             ("403", "The key may not do this."),
-            ("429", "Too many requests; `Retry-After` says when to come back."),
-            ("503", "Not now; `Retry-After` says when to come back."),
+            ("429", "Too many requests, or not now: `Retry-After` says when to come back."),
         ]);
     }
     if takes_body {
@@ -203,8 +203,15 @@ fn complete(operation: &mut Value, face: Dialect, path: &str) {
         statuses.push(("402", "It may cost more than the account or the key may spend."));
         statuses.push(("409", "The id is taken."));
     }
-    if names_thing && !takes_key {
-        statuses.push(("503", "The database or the files are away; `Retry-After` says when to come back."));
+    match face {
+        // Its clients come back after 429 alone.
+        Dialect::Eachlabs if names_thing => statuses.push(("429", "Not now: `Retry-After` says when to come back.")),
+        Dialect::Eachlabs => {}
+        _ if takes_key => statuses.push(("503", "Not now: `Retry-After` says when to come back.")),
+        _ if names_thing => {
+            statuses.push(("503", "The database or the files are away: `Retry-After` says when to come back."));
+        }
+        _ => {}
     }
     if names_thing || (makes && face != Dialect::Native) {
         statuses.push(("404", "There is no such thing, or it is somebody else's."));
@@ -231,7 +238,8 @@ fn complete(operation: &mut Value, face: Dialect, path: &str) {
             responses[status] = json!({"description": description});
         }
     }
-    for (status, response) in responses.as_object_mut().into_iter().flatten() {
+    headers::put(operation);
+    for (status, response) in operation["responses"].as_object_mut().into_iter().flatten() {
         if status.as_str() >= "400" {
             let is_there = response["content"].as_object().is_some_and(|content| !content.is_empty());
             let refusal = json!({"schema": {"$ref": format!("#/components/schemas/{schema}")}});

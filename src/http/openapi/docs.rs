@@ -27,7 +27,7 @@ static SITE: LazyLock<Site> = LazyLock::new(|| Site::load::<Page>("docs", &[]));
     tag = "Server",
     responses(
         (status = 200, description = "This document, to read and to try.", body = String, content_type = "text/html"),
-        (status = 304, description = "It is as it was."),
+        (status = 304, description = "Not modified."),
     ),
 )]
 pub(in crate::http) async fn page(headers: HeaderMap) -> Result<Response, Error> {

@@ -1,11 +1,12 @@
 //! What this API is, for machines: an OpenAPI 3.1 document, made of the handlers and of the types they answer with.
 //!
 //! What an operation alone knows stands above its handler. What all of a face's have in common, how it refuses, is put
-//! in by `common`, and examples by `examples` and `refusals`: those of answers are made by the code that makes the answers.
+//! in by `common`, the headers of answers by `headers`, and examples by `examples` and `refusals`: those of answers are made by the code that makes the answers.
 
 mod common;
 pub(super) mod docs;
 mod examples;
+mod headers;
 mod refusals;
 mod samples;
 
@@ -150,7 +151,7 @@ pub(super) fn parameter(place: ParameterIn, name: &str, words: &str, schema: imp
     tag = "Server",
     responses(
         (status = 200, description = "This document.", body = Object),
-        (status = 304, description = "It is as it was."),
+        (status = 304, description = "Not modified."),
     ),
 )]
 pub(super) async fn serve(State(api): State<Api>, headers: HeaderMap) -> Response {
