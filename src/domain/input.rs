@@ -234,8 +234,7 @@ impl Input {
     ];
 
     /// Other names that callers know fields by.
-    const ALIASES: [(&'static str, &'static str); 2] =
-        [("image_url", "image"), ("strength", "prompt_strength")];
+    const ALIASES: [(&'static str, &'static str); 2] = [("image_url", "image"), ("strength", "prompt_strength")];
 
     /// Whether a caller's input says anything of a field, by its own name or another. What is absent, `null` or `""` does
     /// not: that is the default.
@@ -520,7 +519,8 @@ mod tests {
     #[test]
     fn a_seed_of_minus_one_is_a_random_one_where_that_is_usual() {
         let usual = FaceDefaults { has_seed_minus_one: true, ..DEFAULTS };
-        for (seed, expected) in [(json!(-1), Some(42)), (json!("-1"), Some(42)), (json!(-2), None), (json!(7), Some(7))] {
+        for (seed, expected) in [(json!(-1), Some(42)), (json!("-1"), Some(42)), (json!(-2), None), (json!(7), Some(7))]
+        {
             let read = Input::parse(&json!({"seed": seed}), &InputLimits::HOSTED, &usual, 42);
             assert_eq!(read.ok().map(|(input, _)| input.seed), expected, "{seed}");
         }

@@ -8,16 +8,16 @@ use std::any::Any;
 use axum::{
     body::Body,
     http::{
-        HeaderName, HeaderValue, StatusCode,
+        HeaderName, HeaderValue,
         header::{CONTENT_RANGE, RETRY_AFTER, WWW_AUTHENTICATE},
     },
     response::{IntoResponse, Response},
 };
 
 use crate::{
-    domain::{InvalidField, InvalidInput, PredictionId, Scope},
+    domain::{Failure, InvalidField, InvalidInput, PredictionId, Scope},
     service,
-    wire::{Refusal, json::MOST_VALUES},
+    wire::{Refusal, RefusalCode, json::MOST_VALUES},
 };
 
 /// Seconds after which an unavailable server is worth another try.
@@ -61,8 +61,10 @@ pub(super) enum Error {
     #[error("{0} are not supported yet")]
     NotBuilt(&'static str),
     /// Where a prediction is no data but an answer, which it did not come to.
-    #[error("{message}")]
-    Unsuccessful { code: &'static str, message: String },
+    #[error("{}", .0.message)]
+    Failed(Failure),
+    #[error("the prediction was canceled")]
+    Canceled,
     /// The same for one that goes on.
     #[error(
         "the prediction {0} takes longer than its answer could be waited for; it goes on, and \
@@ -74,78 +76,60 @@ pub(super) enum Error {
 }
 
 impl Error {
-    /// The status, a code for programs, and the fields at fault.
-    fn classify(&self) -> (StatusCode, &'static str, Vec<InvalidField>) {
+    /// A code for programs, and the fields at fault.
+    fn classify(&self) -> (RefusalCode, Vec<InvalidField>) {
         let one = |field: &str| vec![InvalidField { field: field.to_owned(), reason: self.to_string() }];
+        let none = |code| (code, Vec::new());
         match self {
             Self::Service(error) => match error {
-                service::Error::NotFound => (StatusCode::NOT_FOUND, "not_found", Vec::new()),
-                service::Error::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", one("Authorization")),
+                service::Error::NotFound => none(RefusalCode::NotFound),
+                service::Error::Unauthorized => (RefusalCode::Unauthorized, one("Authorization")),
                 service::Error::Forbidden(Scope::SafetyDisable) => {
-                    (StatusCode::FORBIDDEN, "forbidden", one("input.disable_safety_checker"))
+                    (RefusalCode::Forbidden, one("input.disable_safety_checker"))
                 }
-                service::Error::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden", Vec::new()),
-                service::Error::PaymentRequired(_) => (StatusCode::PAYMENT_REQUIRED, "payment_required", Vec::new()),
-                service::Error::TooManyRequests { .. } => {
-                    (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", Vec::new())
-                }
-                service::Error::TooManyHeld { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_many_held", Vec::new()),
-                service::Error::TooManyInFlight(_) => (StatusCode::TOO_MANY_REQUESTS, "too_many_in_flight", Vec::new()),
-                service::Error::Overloaded { .. } | service::Error::Crowded { .. } => {
-                    (StatusCode::SERVICE_UNAVAILABLE, "overloaded", Vec::new())
-                }
-                service::Error::InvalidInput(invalid) => {
-                    (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request", invalid.fields.clone())
-                }
-                service::Error::UnknownModel(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unknown_model", one("model")),
-                service::Error::UnknownVersion(_) => {
-                    (StatusCode::UNPROCESSABLE_ENTITY, "unknown_version", one("version"))
-                }
-                service::Error::NoFile => (StatusCode::NOT_FOUND, "file_not_found", Vec::new()),
-                service::Error::InvalidSignature => (StatusCode::FORBIDDEN, "invalid_signature", Vec::new()),
-                service::Error::LinkExpired => (StatusCode::FORBIDDEN, "link_expired", Vec::new()),
-                service::Error::StorageFull { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "storage_full", Vec::new()),
-                service::Error::BeingStored => (StatusCode::CONFLICT, "being_stored", Vec::new()),
-                service::Error::Conflict(_) => (StatusCode::CONFLICT, "conflict", one("id")),
-                service::Error::KeyReused => {
-                    (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", one("Idempotency-Key"))
-                }
-                service::Error::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", Vec::new()),
-                service::Error::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal", Vec::new()),
+                service::Error::Forbidden(_) => none(RefusalCode::Forbidden),
+                service::Error::PaymentRequired(_) => none(RefusalCode::PaymentRequired),
+                service::Error::TooManyRequests { .. } => none(RefusalCode::TooManyRequests),
+                service::Error::TooManyHeld { .. } => none(RefusalCode::TooManyHeld),
+                service::Error::TooManyInFlight(_) => none(RefusalCode::TooManyInFlight),
+                service::Error::Overloaded { .. } | service::Error::Crowded { .. } => none(RefusalCode::Overloaded),
+                service::Error::InvalidInput(invalid) => (RefusalCode::InvalidRequest, invalid.fields.clone()),
+                service::Error::UnknownModel(_) => (RefusalCode::UnknownModel, one("model")),
+                service::Error::UnknownVersion(_) => (RefusalCode::UnknownVersion, one("version")),
+                service::Error::NoFile => none(RefusalCode::FileNotFound),
+                service::Error::InvalidSignature => none(RefusalCode::InvalidSignature),
+                service::Error::LinkExpired => none(RefusalCode::LinkExpired),
+                service::Error::StorageFull { .. } => none(RefusalCode::StorageFull),
+                service::Error::BeingStored => none(RefusalCode::BeingStored),
+                service::Error::Conflict(_) => (RefusalCode::Conflict, one("id")),
+                service::Error::KeyReused => (RefusalCode::IdempotencyKeyReused, one("Idempotency-Key")),
+                service::Error::Unavailable(_) => none(RefusalCode::Unavailable),
+                service::Error::Internal(_) => none(RefusalCode::Internal),
             },
-            Self::InvalidRequest(invalid) => {
-                (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request", invalid.fields.clone())
-            }
+            Self::InvalidRequest(invalid) => (RefusalCode::InvalidRequest, invalid.fields.clone()),
             Self::MalformedBody(_) | Self::CrowdedBody | Self::MalformedForm(_) => {
-                (StatusCode::BAD_REQUEST, "malformed_body", one("body"))
+                (RefusalCode::MalformedBody, one("body"))
             }
-            Self::UnsupportedBody { header, .. } => {
-                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", one(header))
-            }
-            Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", one("body")),
-            Self::BodyTooSlow => (StatusCode::REQUEST_TIMEOUT, "body_too_slow", one("body")),
-            Self::BodyCutShort => (StatusCode::BAD_REQUEST, "body_cut_short", one("body")),
-            Self::RangeNotSatisfiable { .. } => {
-                (StatusCode::RANGE_NOT_SATISFIABLE, "range_not_satisfiable", one("Range"))
-            }
-            Self::NoWebhook => (StatusCode::NOT_FOUND, "webhook_not_found", Vec::new()),
-            Self::NoRoute => (StatusCode::NOT_FOUND, "unknown_url", Vec::new()),
-            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", Vec::new()),
-            Self::NotBuilt(_) => (StatusCode::NOT_IMPLEMENTED, "not_implemented", Vec::new()),
-            Self::Unsuccessful { code: code @ ("invalid_input" | "content_moderation"), .. } => {
-                (StatusCode::BAD_REQUEST, code, Vec::new())
-            }
-            Self::Unsuccessful { code: code @ "canceled", .. } => (StatusCode::CONFLICT, code, Vec::new()),
-            Self::Unsuccessful { code, .. } => (StatusCode::INTERNAL_SERVER_ERROR, code, Vec::new()),
-            Self::NotInTime(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_in_time", Vec::new()),
-            Self::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, "internal", Vec::new()),
+            Self::UnsupportedBody { header, .. } => (RefusalCode::UnsupportedMediaType, one(header)),
+            Self::BodyTooLarge { .. } => (RefusalCode::BodyTooLarge, one("body")),
+            Self::BodyTooSlow => (RefusalCode::BodyTooSlow, one("body")),
+            Self::BodyCutShort => (RefusalCode::BodyCutShort, one("body")),
+            Self::RangeNotSatisfiable { .. } => (RefusalCode::RangeNotSatisfiable, one("Range")),
+            Self::NoWebhook => none(RefusalCode::WebhookNotFound),
+            Self::NoRoute => none(RefusalCode::UnknownUrl),
+            Self::MethodNotAllowed => none(RefusalCode::MethodNotAllowed),
+            Self::NotBuilt(_) => none(RefusalCode::NotImplemented),
+            Self::Failed(failure) => none(RefusalCode::Failed(failure.code)),
+            Self::Canceled => none(RefusalCode::Canceled),
+            Self::NotInTime(_) => none(RefusalCode::NotInTime),
+            Self::Panicked => none(RefusalCode::Internal),
         }
     }
 
     /// What the faces make their error bodies of.
     pub(super) fn into_refusal(self) -> Refusal {
-        let (status, code, invalid_fields) = self.classify();
-        Refusal { status, code, detail: self.to_string(), invalid_fields }
+        let (code, invalid_fields) = self.classify();
+        Refusal { code, detail: self.to_string(), invalid_fields }
     }
 
     /// The header its status calls for.
@@ -188,7 +172,7 @@ impl IntoResponse for Error {
         let header = self.header();
         let refusal = self.into_refusal();
         let mut response = Response::new(Body::empty());
-        *response.status_mut() = refusal.status;
+        *response.status_mut() = refusal.code.status();
         response.headers_mut().extend(header);
         response.extensions_mut().insert(refusal);
         response

@@ -242,12 +242,8 @@ fn pictures_of(prediction: &Prediction) -> Result<&[crate::domain::Artifact], Er
         // A repetition, after retention has deleted them.
         (Status::Succeeded, None, _) => Err(service::Error::NotFound.into()),
         (Status::Queued | Status::Processing, ..) => Err(Error::NotInTime(prediction.id)),
-        (Status::Failed | Status::Canceled, _, Some(failure)) => {
-            Err(Error::Unsuccessful { code: failure.code.as_str(), message: failure.message.clone() })
-        }
-        (Status::Failed | Status::Canceled, _, None) => {
-            Err(Error::Unsuccessful { code: "canceled", message: "the prediction was canceled".to_owned() })
-        }
+        (Status::Failed | Status::Canceled, _, Some(failure)) => Err(Error::Failed(failure.clone())),
+        (Status::Failed | Status::Canceled, _, None) => Err(Error::Canceled),
     }
 }
 

@@ -22,4 +22,4 @@ pub mod webhook;
 pub use base_url::{BaseUrl, FaceUrl, MalformedBaseUrl};
 pub use form::Part;
 pub use input_schema::InputSchema;
-pub use refusal::Refusal;
+pub use refusal::{Refusal, RefusalCode};

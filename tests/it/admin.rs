@@ -98,11 +98,9 @@ async fn turning_the_safety_checker_off_takes_a_scope(pool: PgPool) {
     let sample = json!({"model": "sdxl-lightning-4step", "input": {"disable_safety_checker": "true"}});
     // A face that has it off unless asked does not count as asking.
     let plain = json!({"model": "sdxl-lightning-4step", "input": {}});
-    for (key, body, logs) in [
-        (key.expose(), &sample, json!(kept)),
-        (key.expose(), &plain, Value::Null),
-        (&app.key, &sample, Value::Null),
-    ] {
+    for (key, body, logs) in
+        [(key.expose(), &sample, json!(kept)), (key.expose(), &plain, Value::Null), (&app.key, &sample, Value::Null)]
+    {
         let (status, created) = create(key, path, body.clone()).await;
         assert_eq!(status, 200);
         app.run_one().await;

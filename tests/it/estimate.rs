@@ -40,7 +40,9 @@ async fn a_guess_comes_from_the_catalog_until_runs_have_been_measured(pool: PgPo
 
     // Three steps of four are taken of an image; an empty one is none.
     let image = "data:image/png;base64,aGk=";
-    for (field, image, time) in [("image", "", 2.0), ("image_url", "", 2.0), ("image", image, 1.6), ("image_url", image, 1.6)] {
+    for (field, image, time) in
+        [("image", "", 2.0), ("image_url", "", 2.0), ("image", image, 1.6), ("image_url", image, 1.6)]
+    {
         let guess = estimate(&app, json!({"width": 256, "height": 256, field: image})).await;
         assert_eq!(guess["predict_time"], json!(time), "{field}: {image:?}");
     }

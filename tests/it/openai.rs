@@ -145,7 +145,8 @@ async fn pictures_that_take_too_long_are_told_where_they_will_be(pool: PgPool) {
     assert!(!headers.contains_key("retry-after"), "another try would be another picture");
     let refused = json(response).await;
     assert_eq!(refused["error"]["code"], "not_in_time");
-    let (id, message) = (headers["fourstep-prediction-id"].to_str().unwrap(), refused["error"]["message"].as_str().unwrap());
+    let (id, message) =
+        (headers["fourstep-prediction-id"].to_str().unwrap(), refused["error"]["message"].as_str().unwrap());
     assert!(message.contains(&format!("GET /predictions/{id}?wait=60")), "{message}");
     app.run_one().await;
     let made = json(app.get(&format!("/predictions/{id}?wait=60")).send().await.unwrap()).await;

@@ -198,7 +198,11 @@ async fn a_webhook_that_leads_nowhere_good_is_refused_by_name(pool: PgPool) {
         for (path, field, body) in [
             ("/predictions", "webhook", json!({"webhook": url})),
             ("/v1/models/bytedance/sdxl-lightning-4step/predictions", "webhook", json!({"webhook": url})),
-            ("/v1/models/bytedance/sdxl-lightning-4step/predictions", "webhook_completed", json!({"webhook_completed": url})),
+            (
+                "/v1/models/bytedance/sdxl-lightning-4step/predictions",
+                "webhook_completed",
+                json!({"webhook_completed": url}),
+            ),
             ("/v1/prediction", "webhook_url", json!({"model": "sdxl-lightning-4step", "webhook_url": url})),
         ] {
             let response = create(path, body).send().await.unwrap();

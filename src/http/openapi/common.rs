@@ -62,7 +62,9 @@ struct Refusals {
 
 fn refusals(face: Dialect) -> Refusals {
     match face {
-        Dialect::Native => Refusals { media_type: "application/problem+json", schema: "native.Problem", invalid: "422" },
+        Dialect::Native => {
+            Refusals { media_type: "application/problem+json", schema: "native.Problem", invalid: "422" }
+        }
         Dialect::Replicate => {
             Refusals { media_type: "application/problem+json", schema: "replicate.Problem", invalid: "422" }
         }

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -14,7 +13,7 @@ use super::{
 use crate::{
     domain::{Catalog, Dialect, InvalidField, Model, WebhookEvent},
     service::Readiness,
-    wire::{FaceUrl, Refusal, admin, eachlabs, mounts, native, openai, replicate, usage, webhook},
+    wire::{FaceUrl, Refusal, RefusalCode, admin, eachlabs, mounts, native, openai, replicate, usage, webhook},
 };
 
 /// Puts an example beside every schema that has one, and into every body that is of that schema.
@@ -133,8 +132,7 @@ fn of_native(model: &Model, samples: &Samples) -> Value {
 
 fn of_replicate(model: &Model, samples: &Samples) -> Value {
     let face = samples.face(mounts::REPLICATE);
-    let prediction =
-        || replicate::Prediction::new(&samples.prediction, Some(model), Some(samples.urls.clone()), &face);
+    let prediction = || replicate::Prediction::new(&samples.prediction, Some(model), Some(samples.urls.clone()), &face);
     let (document, version) =
         (|| replicate::Model::new(model, &face), || replicate::Version::new(model, &model.version));
     let file = || replicate::File::new(&samples.upload, &face);
@@ -204,8 +202,7 @@ fn of_server(Samples { server, .. }: &Samples) -> Value {
 fn refusal() -> Refusal {
     let reason = "must be a multiple of 8";
     Refusal {
-        status: StatusCode::UNPROCESSABLE_ENTITY,
-        code: "invalid_request",
+        code: RefusalCode::InvalidRequest,
         detail: format!("invalid input: input.width: {reason}"),
         invalid_fields: vec![InvalidField { field: "input.width".to_owned(), reason: reason.to_owned() }],
     }

@@ -103,10 +103,7 @@ const HEADERS: [Header; 9] = [
         name: "Fourstep-Cost-USD",
         words: "What it cost, once it has ended; where `Fourstep-Prediction-Id` is.",
         kind: "number",
-        answers: &[
-            (NATIVE_CREATES, &["200", "201"], false),
-            (OPENAI, &["200", "400", "409", "500"], false),
-        ],
+        answers: &[(NATIVE_CREATES, &["200", "201"], false), (OPENAI, &["200", "400", "409", "500"], false)],
     },
 ];
 

@@ -50,11 +50,8 @@ impl Operation<'_> {
             "post" if !path.contains("{id}") => service::Error::UnknownModel("sdxl-lightning-2step".to_owned()).into(),
             _ => service::Error::NotFound.into(),
         };
-        let conflict = if path.contains("/images/") {
-            Error::Unsuccessful { code: "canceled", message: "the prediction was canceled".to_owned() }
-        } else {
-            service::Error::Conflict(self.id).into()
-        };
+        let conflict =
+            if path.contains("/images/") { Error::Canceled } else { service::Error::Conflict(self.id).into() };
         let forbidden: Error = if path.ends_with("/download") {
             service::Error::InvalidSignature.into()
         } else {
@@ -91,7 +88,7 @@ impl Operation<'_> {
     /// In the words of the face the operation belongs to.
     fn body(self, refusal: Refusal) -> (StatusCode, Value) {
         match mounts::named_by(self.path).unwrap_or(Dialect::Native) {
-            Dialect::Replicate => (refusal.status, json!(replicate::Problem::new(refusal))),
+            Dialect::Replicate => (refusal.code.status(), json!(replicate::Problem::new(refusal))),
             Dialect::Eachlabs => {
                 let of_a_poll = self.method == "get" && self.path.contains("/prediction/");
                 let (status, body) = eachlabs::Refused::new(refusal, of_a_poll);
@@ -101,7 +98,7 @@ impl Operation<'_> {
                 let (status, body) = openai::Refused::new(refusal);
                 (status, json!(body))
             }
-            Dialect::Native => (refusal.status, json!(native::Problem::new(refusal, "5f2b8c1e".to_owned()))),
+            Dialect::Native => (refusal.code.status(), json!(native::Problem::new(refusal, "5f2b8c1e".to_owned()))),
         }
     }
 }

@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::Refusal;
+use super::super::{Refusal, RefusalCode};
 use crate::domain::InvalidField;
 
 /// The body of a refusal. Clients look for its text under `error` or under `message`.
@@ -53,30 +53,52 @@ impl Refused {
     /// over: it compares the body's `status` with words that end its loop, and one that is there and is none of them, as
     /// a number is, keeps it asking for ever what it may never have. What passes by itself is worth asking again.
     pub fn new(refusal: Refusal, of_a_poll: bool) -> (StatusCode, Self) {
-        let Refusal { status, code, detail, invalid_fields } = refusal;
+        let Refusal { code, detail, invalid_fields } = refusal;
+        let status = code.status();
         let (status, error) = match code {
-            "unauthorized" => (status, "Invalid or missing API key".to_owned()),
-            "not_found" => (status, "Prediction not found".to_owned()),
-            "webhook_not_found" => (status, "webhook not found".to_owned()),
-            "file_not_found" => (status, "file not found".to_owned()),
-            "unknown_model" => (StatusCode::NOT_FOUND, "Failed to fetch model: model not found".to_owned()),
-            "malformed_body" => (StatusCode::UNPROCESSABLE_ENTITY, "invalid request body".to_owned()),
-            "invalid_request" => (StatusCode::BAD_REQUEST, error(&invalid_fields)),
-            "payment_required" => (status, "payment required".to_owned()),
-            "too_many_requests" | "too_many_held" | "too_many_in_flight" => (status, "too many requests".to_owned()),
+            RefusalCode::Unauthorized => (status, "Invalid or missing API key".to_owned()),
+            RefusalCode::NotFound => (status, "Prediction not found".to_owned()),
+            RefusalCode::WebhookNotFound => (status, "webhook not found".to_owned()),
+            RefusalCode::FileNotFound => (status, "file not found".to_owned()),
+            RefusalCode::UnknownModel => (StatusCode::NOT_FOUND, "Failed to fetch model: model not found".to_owned()),
+            RefusalCode::MalformedBody => (StatusCode::UNPROCESSABLE_ENTITY, "invalid request body".to_owned()),
+            RefusalCode::InvalidRequest => (StatusCode::BAD_REQUEST, error(&invalid_fields)),
+            RefusalCode::PaymentRequired => (status, "payment required".to_owned()),
+            RefusalCode::TooManyRequests | RefusalCode::TooManyHeld | RefusalCode::TooManyInFlight => {
+                (status, "too many requests".to_owned())
+            }
             // The vendor documents no 503, and its loop to try again knows 429 and 500 only.
-            "overloaded" => (StatusCode::TOO_MANY_REQUESTS, "too many requests".to_owned()),
-            "unavailable" | "not_in_time" => (StatusCode::TOO_MANY_REQUESTS, detail.clone()),
-            "internal" => (status, "Internal server error".to_owned()),
-            _ => (status, detail.clone()),
+            RefusalCode::Overloaded => (StatusCode::TOO_MANY_REQUESTS, "too many requests".to_owned()),
+            RefusalCode::Unavailable | RefusalCode::NotInTime => (StatusCode::TOO_MANY_REQUESTS, detail.clone()),
+            RefusalCode::Internal => (status, "Internal server error".to_owned()),
+            RefusalCode::BodyCutShort
+            | RefusalCode::BodyTooSlow
+            | RefusalCode::BodyTooLarge
+            | RefusalCode::UnsupportedMediaType
+            | RefusalCode::UnknownVersion
+            | RefusalCode::IdempotencyKeyReused
+            | RefusalCode::Conflict
+            | RefusalCode::Forbidden
+            | RefusalCode::InvalidSignature
+            | RefusalCode::LinkExpired
+            | RefusalCode::UnknownUrl
+            | RefusalCode::MethodNotAllowed
+            | RefusalCode::RangeNotSatisfiable
+            | RefusalCode::StorageFull
+            | RefusalCode::BeingStored
+            | RefusalCode::NotImplemented
+            | RefusalCode::Failed(_)
+            | RefusalCode::Canceled => (status, detail.clone()),
         };
         let is_final = of_a_poll && status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS;
         let field = |InvalidField { field, reason }| Detail { field, reason };
         let details = match code {
-            "invalid_request" => Details::Fields(invalid_fields.into_iter().map(field).collect()),
-            "payment_required" | "too_many_requests" | "too_many_held" | "too_many_in_flight" | "overloaded" => {
-                Details::Sentence(detail.clone())
-            }
+            RefusalCode::InvalidRequest => Details::Fields(invalid_fields.into_iter().map(field).collect()),
+            RefusalCode::PaymentRequired
+            | RefusalCode::TooManyRequests
+            | RefusalCode::TooManyHeld
+            | RefusalCode::TooManyInFlight
+            | RefusalCode::Overloaded => Details::Sentence(detail.clone()),
             _ => Details::None,
         };
         (status, Self { status: (!is_final).then_some(status.as_u16()), error, message: detail, details })

@@ -335,14 +335,15 @@ pub struct Problem {
 impl Problem {
     /// The problem a refusal is.
     pub fn new(refusal: Refusal, request_id: String) -> Self {
-        let Refusal { status, code, detail, invalid_fields } = refusal;
+        let Refusal { code, detail, invalid_fields } = refusal;
+        let status = code.status();
         Self {
             // RFC 9457: nothing is to be known about this kind of problem beyond its status.
             kind: "about:blank",
             title: status.canonical_reason().unwrap_or("Error"),
             status: status.as_u16(),
             detail,
-            code,
+            code: code.as_str(),
             invalid_fields,
             request_id,
         }

@@ -346,8 +346,7 @@ fn a_prediction_of_a_model_no_longer_in_the_catalog_keeps_its_slug() {
 #[test]
 fn a_problem() {
     let refusal = Refusal {
-        status: http::StatusCode::UNPROCESSABLE_ENTITY,
-        code: "invalid_request",
+        code: crate::wire::RefusalCode::InvalidRequest,
         detail: "input.width: must be a multiple of 8".into(),
         invalid_fields: InvalidInput::one("input.width", "must be a multiple of 8").fields,
     };

@@ -4,8 +4,8 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::Refusal;
-use crate::domain::InvalidField;
+use super::super::{Refusal, RefusalCode};
+use crate::domain::{FailureCode, InvalidField};
 
 /// What was drawn is not given out; its type is the vendor's as well.
 const MODERATION: &str = "moderation_blocked";
@@ -36,13 +36,43 @@ pub struct RefusedError {
 impl Refused {
     /// The status and the body of a refusal. Its clients make an exception of their own out of each status.
     pub fn new(refusal: Refusal) -> (StatusCode, Self) {
-        let Refusal { status, code, detail, invalid_fields } = refusal;
+        let Refusal { code, detail, invalid_fields } = refusal;
         let (status, code) = match code {
-            "invalid_request" => (StatusCode::BAD_REQUEST, None),
-            "unknown_model" => (StatusCode::NOT_FOUND, Some("model_not_found")),
-            "unauthorized" => (status, Some("invalid_api_key")),
-            "content_moderation" => (status, Some(MODERATION)),
-            _ => (status, Some(code)),
+            RefusalCode::InvalidRequest => (StatusCode::BAD_REQUEST, None),
+            RefusalCode::UnknownModel => (StatusCode::NOT_FOUND, Some("model_not_found")),
+            RefusalCode::Unauthorized => (code.status(), Some("invalid_api_key")),
+            RefusalCode::Failed(FailureCode::ContentModeration) => (code.status(), Some(MODERATION)),
+            // The vendor documents no codes for these.
+            RefusalCode::MalformedBody
+            | RefusalCode::BodyCutShort
+            | RefusalCode::BodyTooSlow
+            | RefusalCode::BodyTooLarge
+            | RefusalCode::UnsupportedMediaType
+            | RefusalCode::UnknownVersion
+            | RefusalCode::IdempotencyKeyReused
+            | RefusalCode::Conflict
+            | RefusalCode::Forbidden
+            | RefusalCode::InvalidSignature
+            | RefusalCode::LinkExpired
+            | RefusalCode::PaymentRequired
+            | RefusalCode::TooManyRequests
+            | RefusalCode::TooManyHeld
+            | RefusalCode::TooManyInFlight
+            | RefusalCode::Overloaded
+            | RefusalCode::Unavailable
+            | RefusalCode::NotFound
+            | RefusalCode::FileNotFound
+            | RefusalCode::WebhookNotFound
+            | RefusalCode::UnknownUrl
+            | RefusalCode::MethodNotAllowed
+            | RefusalCode::RangeNotSatisfiable
+            | RefusalCode::StorageFull
+            | RefusalCode::BeingStored
+            | RefusalCode::NotImplemented
+            | RefusalCode::Failed(_)
+            | RefusalCode::Canceled
+            | RefusalCode::NotInTime
+            | RefusalCode::Internal => (code.status(), Some(code.as_str())),
         };
         let kind = match status {
             _ if code == Some(MODERATION) => "image_generation_user_error",
@@ -81,8 +111,7 @@ mod tests {
         let fields = [("input.num_outputs", "must be less"), ("input.width", "must be more")];
         let invalid_fields =
             fields.map(|(field, reason)| InvalidField { field: field.to_owned(), reason: reason.to_owned() }).into();
-        let status = StatusCode::UNPROCESSABLE_ENTITY;
-        let refusal = Refusal { status, code: "invalid_request", detail: "no".to_owned(), invalid_fields };
+        let refusal = Refusal { code: RefusalCode::InvalidRequest, detail: "no".to_owned(), invalid_fields };
         let (status, refused) = Refused::new(refusal);
         assert_eq!(status, StatusCode::BAD_REQUEST);
         let expected = serde_json::json!({"error": {

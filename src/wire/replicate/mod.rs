@@ -17,7 +17,7 @@ use utoipa::{
 };
 
 use super::{
-    FaceUrl, Refusal,
+    FaceUrl, Refusal, RefusalCode,
     exact::{Dollars, Moment, Seconds},
 };
 use crate::domain::{self, FaceDefaults, InvalidField, PredictionId, Status, UnknownFields};
@@ -223,26 +223,51 @@ struct ProblemField {
 impl Problem {
     /// The problem a refusal is.
     pub fn new(refusal: Refusal) -> Self {
-        let Refusal { status, code, detail, invalid_fields } = refusal;
+        let Refusal { code, detail, invalid_fields } = refusal;
+        let status = code.status();
         let (title, detail) = match code {
-            "unauthorized" => ("Unauthenticated", "You did not pass a valid authentication token".to_owned()),
-            "not_found" | "file_not_found" | "unknown_url" => {
+            RefusalCode::Unauthorized => {
+                ("Unauthenticated", "You did not pass a valid authentication token".to_owned())
+            }
+            RefusalCode::NotFound | RefusalCode::FileNotFound | RefusalCode::UnknownUrl => {
                 ("Not Found", "The requested resource could not be found.".to_owned())
             }
-            "unknown_version" => (
+            RefusalCode::UnknownVersion => (
                 "Invalid version or not permitted",
                 "The specified version does not exist (or perhaps you don't have permission to use it?)".to_owned(),
             ),
-            "payment_required" => ("Insufficient credit", detail),
+            RefusalCode::PaymentRequired => ("Insufficient credit", detail),
             // The beginning of the sentence is the vendor's.
-            "too_many_requests" | "too_many_held" | "too_many_in_flight" => {
+            RefusalCode::TooManyRequests | RefusalCode::TooManyHeld | RefusalCode::TooManyInFlight => {
                 ("Too Many Requests", format!("Request was throttled. {}.", sentence(&detail)))
             }
-            "invalid_request" => ("Input validation failed", lines(&invalid_fields)),
-            _ => (status.canonical_reason().unwrap_or("Error"), detail),
+            RefusalCode::InvalidRequest => ("Input validation failed", lines(&invalid_fields)),
+            RefusalCode::MalformedBody
+            | RefusalCode::BodyCutShort
+            | RefusalCode::BodyTooSlow
+            | RefusalCode::BodyTooLarge
+            | RefusalCode::UnsupportedMediaType
+            | RefusalCode::UnknownModel
+            | RefusalCode::IdempotencyKeyReused
+            | RefusalCode::Conflict
+            | RefusalCode::Forbidden
+            | RefusalCode::InvalidSignature
+            | RefusalCode::LinkExpired
+            | RefusalCode::Overloaded
+            | RefusalCode::Unavailable
+            | RefusalCode::WebhookNotFound
+            | RefusalCode::MethodNotAllowed
+            | RefusalCode::RangeNotSatisfiable
+            | RefusalCode::StorageFull
+            | RefusalCode::BeingStored
+            | RefusalCode::NotImplemented
+            | RefusalCode::Failed(_)
+            | RefusalCode::Canceled
+            | RefusalCode::NotInTime
+            | RefusalCode::Internal => (status.canonical_reason().unwrap_or("Error"), detail),
         };
         // Only what is wrong inside the body or the query has a field; a missing key has none.
-        let named = if code == "invalid_request" { invalid_fields } else { Vec::new() };
+        let named = if code == RefusalCode::InvalidRequest { invalid_fields } else { Vec::new() };
         let field =
             |InvalidField { field, reason }| ProblemField { kind: create::kind(&reason), field, description: reason };
         let invalid_fields = named.into_iter().map(field).collect();
