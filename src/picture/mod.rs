@@ -4,6 +4,7 @@
 mod exif;
 mod made;
 mod read;
+mod webp;
 mod write;
 
 pub use made::Made;

@@ -1,10 +1,12 @@
 //! From a file somebody sent to upright, opaque pixels. The file may be hostile.
 
-use std::io::Cursor;
+use std::{borrow::Cow, io::Cursor};
 
 use image::{
     DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage, metadata::Orientation,
 };
+
+use super::webp;
 
 /// Greatest length of a file, in bytes.
 pub const MAX_BYTES: usize = 20_000_000;
@@ -13,16 +15,13 @@ pub const MAX_SIDE: u32 = 4096;
 
 /// What the PNG decoder may allocate beside the pixels: rows, and the profile and texts some tools put in front.
 const MAX_PNG_EXTRAS: u64 = 4 << 20;
-/// What the WebP decoder may allocate: the largest picture, in four bytes a pixel, and its frame.
-const MAX_WEBP_MEMORY: u64 = 2 * 4 * MAX_SIDE as u64 * MAX_SIDE as u64;
 /// Scans of a JPEG, each of which goes over the whole picture: progressive pictures have some ten. Decoding as many as this
 /// at the largest size takes about a second.
 const MAX_JPEG_SCANS: usize = 40;
 /// Segments of extended XMP in a JPEG: what else there is about a picture, 64 KB in each. Its decoder goes over all of them
-/// again at every marker that follows.
+/// again at every marker that follows. It is shown none, but for those that only it takes for such.
 const MAX_JPEG_XMP_SEGMENTS: usize = 1000;
-/// Of them, times the markers: some seconds at most. A photo with a depth map has a hundred, and 0xFF in a hundredth of its
-/// bytes.
+/// Of them, times the markers: some seconds at most.
 const MAX_JPEG_XMP_STEPS: usize = 200_000_000;
 const WHITE: u32 = 255;
 
@@ -77,18 +76,18 @@ pub fn read(bytes: &[u8]) -> Result<RgbImage, Unreadable> {
         return Err(Unreadable::TooLong);
     }
     let format = image::guess_format(bytes).map_err(|_| Unreadable::UnknownFormat)?;
-    if format == ImageFormat::Jpeg && jpeg_scans(bytes).nth(MAX_JPEG_SCANS).is_some() {
-        return Err(Unreadable::Broken(format!("it has more than {MAX_JPEG_SCANS} scans")));
-    }
-    if format == ImageFormat::Jpeg && has_too_much_xmp(bytes) {
-        return Err(Unreadable::Broken("it has too many segments of extended XMP".to_owned()));
-    }
     let mut limits = Limits::no_limits();
-    limits.max_alloc = match format {
-        ImageFormat::Png => Some(MAX_PNG_EXTRAS),
-        ImageFormat::WebP => Some(MAX_WEBP_MEMORY),
-        // Allocates by the size its header says, which is looked at first.
-        ImageFormat::Jpeg => None,
+    let bytes = match format {
+        ImageFormat::Png => {
+            limits.max_alloc = Some(MAX_PNG_EXTRAS);
+            Cow::Borrowed(bytes)
+        }
+        // These decoders heed no limit: they allocate by the size their header says, which is looked at first.
+        ImageFormat::WebP => {
+            webp::check(bytes).map_err(|reason| Unreadable::Broken(reason.to_owned()))?;
+            Cow::Borrowed(bytes)
+        }
+        ImageFormat::Jpeg => Cow::Owned(checked_jpeg(bytes)?),
         _ => return Err(Unreadable::UnknownFormat),
     };
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
@@ -108,27 +107,58 @@ pub fn read(bytes: &[u8]) -> Result<RgbImage, Unreadable> {
     Ok(if image.color().has_alpha() { on_white(&image) } else { image.into_rgb8() })
 }
 
-/// Where the scans of a JPEG begin. A segment says how long it is; in the data of a scan 0xFF is followed by 0, or is the
-/// marker of a restart.
-fn jpeg_scans(bytes: &[u8]) -> impl Iterator<Item = usize> {
-    const START_OF_SCAN: u8 = 0xDA;
+/// The picture in a JPEG, for its decoder, unless that would be busy with it for minutes.
+fn checked_jpeg(bytes: &[u8]) -> Result<Vec<u8>, Unreadable> {
+    let picture = jpeg_picture(bytes);
+    // Wherever they are: nothing depends on where the decoder thinks that a segment ends. In the data of a scan 0xFF is
+    // followed by 0, or is the marker of a restart.
+    if picture.windows(2).filter(|window| *window == [0xFF, 0xDA]).nth(MAX_JPEG_SCANS).is_some() {
+        return Err(Unreadable::Broken(format!("it has more than {MAX_JPEG_SCANS} scans")));
+    }
+    if has_too_much_xmp(&picture) {
+        return Err(Unreadable::Broken("it has too many segments of extended XMP".to_owned()));
+    }
+    Ok(picture)
+}
+
+/// A JPEG up to its end, without the segments that say nothing about how it is decoded or turned: profiles, XMP, thumbnails
+/// of applications, comments. These, and what is behind the end (the film of a photo, the pictures of a stereo camera), may be
+/// megabytes in which anything looks like a scan.
+fn jpeg_picture(bytes: &[u8]) -> Vec<u8> {
+    const END: u8 = 0xD9;
     let has_no_length = |marker: u8| matches!(marker, 0x00 | 0x01 | 0xD0..=0xD9 | 0xFF);
-    let mut position = 0;
-    std::iter::from_fn(move || {
-        loop {
-            position += bytes.get(position..)?.iter().position(|byte| *byte == 0xFF)?;
-            let marker = *bytes.get(position + 1)?;
-            if has_no_length(marker) {
-                position += 1;
-                continue;
-            }
-            let begin = position;
-            position += 2 + usize::from(u16::from_be_bytes([*bytes.get(position + 2)?, *bytes.get(position + 3)?]));
-            if marker == START_OF_SCAN {
-                return Some(begin);
-            }
+    let is_aside = |marker: u8, content: &[u8]| match marker {
+        // JFIF's, and Adobe's about the colors.
+        0xE0 | 0xEE => false,
+        0xE1 => !content.starts_with(b"Exif\0"),
+        0xE2..=0xEF | 0xFE => true,
+        _ => false,
+    };
+    let mut picture = Vec::with_capacity(bytes.len());
+    // What is kept and not yet copied begins at the one, and is looked at from the other.
+    let (mut begin, mut position) = (0, 0);
+    let rest = |position: usize| bytes.get(position..).unwrap_or_default();
+    while let Some(skipped) = rest(position).iter().position(|byte| *byte == 0xFF) {
+        position += skipped;
+        let Some(&marker) = bytes.get(position + 1) else { break };
+        if marker == END {
+            picture.extend_from_slice(&bytes[begin..position + 2]);
+            return picture;
         }
-    })
+        if has_no_length(marker) {
+            position += 1;
+            continue;
+        }
+        let Some(&[high, low]) = bytes.get(position + 2..position + 4) else { break };
+        let next = position + 2 + usize::from(u16::from_be_bytes([high, low]));
+        if is_aside(marker, rest(position + 4)) {
+            picture.extend_from_slice(&bytes[begin..position]);
+            begin = next;
+        }
+        position = next;
+    }
+    picture.extend_from_slice(rest(begin));
+    picture
 }
 
 /// Whether the decoder of a JPEG would be busy for minutes with what is not the picture. Counts what begins a segment
@@ -165,14 +195,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scans_are_counted_and_what_only_looks_like_one_is_not() {
-        let start = [0xFF, 0xDA, 0, 3, 0];
-        let looks_like_one = [0xFF, 0xE1, 0, 4, 0xFF, 0xDA];
-        let data = [7, 0xFF, 0, 0xDA, 0xFF, 0xD3, 0xFF, 0xFF];
-        let file = [&[0xFF, 0xD8][..], &looks_like_one, &start, &data, &start, &data, &[0xFF, 0xD9]].concat();
-        assert_eq!(jpeg_scans(&file).collect::<Vec<_>>(), [8, 21]);
+    fn of_a_jpeg_the_picture_is_kept_up_to_its_end() {
+        let head = [&[0xFF, 0xD8][..], &[0xFF, 0xE0, 0, 4, 7, 7], &[0xFF, 0xE1, 0, 8], b"Exif\0\0"].concat();
+        let asides = [&[0xFF, 0xE1, 0, 4, 0xFF, 0xDA][..], &[0xFF, 0xE5, 0, 3, 0xFF], &[0xFF, 0xFE, 0, 2]].concat();
+        let scan = [0xFF, 0xDA, 0, 3, 0, 7, 0xFF, 0, 0xDA, 0xFF, 0xD3, 0xFF, 0xFF];
+        let end = [0xFF, 0xD9];
+        let file = [&head[..], &asides, &scan, &asides, &scan, &end, &scan].concat();
+        assert_eq!(jpeg_picture(&file), [&head[..], &scan, &scan, &end].concat());
         for end in 0..file.len() {
-            jpeg_scans(&file[..end]).for_each(drop);
+            assert!(jpeg_picture(&file[..end]).len() <= end);
         }
     }
 
@@ -180,9 +211,10 @@ mod tests {
     fn a_jpeg_with_too_many_segments_of_extended_xmp_is_refused_before_it_is_decoded() {
         let content =
             [&b"http://ns.adobe.com/xmp/extension/\0"[..], &[b'0'; 32], &[0, 0, 3, 0xE8, 0, 0, 0, 5]].concat();
-        let segment = [&[0xFF, 0xE1, 0, content.len() as u8 + 2][..], &content].concat();
+        // In what is none, which a decoder may yet take for one.
+        let segment = [&[0xFF, 0xDB, 0, content.len() as u8 + 2][..], &content].concat();
         let file = |segments: usize, others: usize| {
-            [&[0xFF, 0xD8][..], &segment.repeat(segments), &[0xFF, 0xE2, 0, 2].repeat(others)].concat()
+            [&[0xFF, 0xD8][..], &segment.repeat(segments), &[0xFF, 0xDC, 0, 2].repeat(others)].concat()
         };
         let refused = Err(Unreadable::Broken("it has too many segments of extended XMP".to_owned()));
         assert_eq!(read(&file(1001, 0)), refused);

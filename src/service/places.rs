@@ -12,7 +12,7 @@ use tokio::{sync::oneshot, time::timeout};
 
 use super::{Error, Result};
 
-/// Of all places one in so many is kept, and an account's share is as many, or one.
+/// Of all places one in so many is kept, at least one where there are several, and an account's share is as many, or one.
 const SHARE: usize = 4;
 
 /// A number of places.
@@ -43,7 +43,8 @@ pub(super) struct Place {
 impl Places {
     /// So many, for which nobody waits longer than this.
     pub(super) fn new(all: usize, patience: Duration) -> Self {
-        let line = Line { free: all, kept: all / SHARE, taken: HashMap::new(), waiting: Vec::new() };
+        let kept = if all < 2 { 0 } else { (all / SHARE).max(1) };
+        let line = Line { free: all, kept, taken: HashMap::new(), waiting: Vec::new() };
         Self { line: Arc::new(Mutex::new(line)), patience }
     }
 
@@ -141,14 +142,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_two_places_an_account_alone_has_both() {
-        assert_eq!(all_of(&Places::new(2, Duration::ZERO), 1).await.len(), 2);
+    async fn of_two_places_one_is_kept_for_others_and_of_one_none() {
+        let places = Places::new(2, Duration::ZERO);
+        let first = all_of(&places, 1).await;
+        assert_eq!((first.len(), all_of(&places, 2).await.len()), (1, 1));
+        assert_eq!(all_of(&Places::new(1, Duration::ZERO), 1).await.len(), 1);
     }
 
     #[tokio::test]
     async fn whoever_has_the_fewest_is_next_and_who_has_gone_is_passed_by() {
-        let places = Places::new(2, Duration::from_secs(20));
+        let places = Places::new(3, Duration::from_secs(20));
         let mut first = vec![places.take(1).await.expect("free"), places.take(1).await.expect("free")];
+        let _kept = places.take(4).await.expect("kept");
         let own = places.take(1);
         let gone = places.take(2);
         let other = places.take(3);

@@ -26,7 +26,12 @@ pub(super) async fn load(artifacts: &Artifacts, input: &Input, held: &Held) -> R
         () = stop.cancelled() => return Err(PredictError::Canceled),
     };
     let (width, height) = (input.width, input.height);
-    let prepared = tokio::task::spawn_blocking(move || predictor::start_image(&bytes, width, height)).await;
+    let prepared = tokio::task::spawn_blocking(move || predictor::start_image(&bytes, width, height));
+    let prepared = tokio::select! {
+        prepared = prepared => prepared,
+        // It is decoded to its end for nobody.
+        () = stop.cancelled() => return Err(PredictError::Canceled),
+    };
     let image = prepared.map_err(|panic| unreadable(&panic))?.map_err(|reason| unreadable(&reason))?;
     Ok(Some(image))
 }

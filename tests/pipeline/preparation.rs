@@ -128,6 +128,184 @@ fn scanned_jpeg(scans: usize) -> Vec<u8> {
     [&head[..], &scan.repeat(scans), b"\xFF\xD9"].concat()
 }
 
+/// A JPEG of four components of which no scan has the last, so that its decoder goes on for as long as there are scans. All
+/// but the first are in a segment of this kind, which the decoder does not see as one: of the APP0 before it it reads a byte
+/// too many.
+fn hidden_scans(kind: u8, scans: usize) -> Vec<u8> {
+    let head = [
+        &b"\xFF\xD8\xFF\xDB\x00\x43\x00"[..],
+        &[1; 64],
+        b"\xFF\xC0\x00\x14\x08\x01\x00\x01\x00\x04\x01\x11\x00\x02\x11\x00\x03\x11\x00\x04\x11\x00",
+        // One code of one bit, for nothing and for the end of a block.
+        b"\xFF\xC4\x00\x14\x00\x01",
+        &[0; 16],
+        b"\xFF\xC4\x00\x14\x10\x01",
+        &[0; 16],
+    ]
+    .concat();
+    let scan = b"\xFF\xDA\x00\x0C\x03\x01\x00\x02\x00\x03\x00\x00\x3F\x00\x00";
+    let hidden = scan.repeat(scans);
+    let length = (hidden.len() as u16 + 2).to_be_bytes();
+    [&head[..], scan, b"\xFF\xE0\x00\x06abcd\xFF", &[kind], &length, &hidden, b"\xFF\xD9"].concat()
+}
+
+/// Puts bits together as WebP's lossless data has them.
+#[derive(Default)]
+struct Bits {
+    bytes: Vec<u8>,
+    bits: usize,
+}
+
+impl Bits {
+    /// So many bits, the least first.
+    fn put(&mut self, value: usize, bits: usize) {
+        for bit in 0..bits {
+            if self.bits % 8 == 0 {
+                self.bytes.push(0);
+            }
+            *self.bytes.last_mut().unwrap() |= ((value >> bit & 1) as u8) << (self.bits % 8);
+            self.bits += 1;
+        }
+    }
+
+    /// A prefix code of one symbol, which takes no bits.
+    fn put_one(&mut self, symbol: usize) {
+        self.put(0b101, 3);
+        self.put(symbol, 8);
+    }
+
+    /// A prefix code of lengths 1, 2, and so on to 9, and 10 twice: so long that its table is the largest.
+    fn put_long(&mut self) {
+        self.put(0, 1);
+        self.put(14 - 4, 4);
+        // The lengths of the codes of lengths 17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8, 9, 10.
+        [0, 0, 0, 3, 3, 3, 3, 3, 0, 3, 4, 4, 4, 4].map(|length| self.put(length, 3));
+        // Eleven of them, a number of four bits.
+        self.put(1, 1);
+        self.put(1, 3);
+        self.put(11 - 2, 4);
+        for length in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 10] {
+            let (code, bits): (usize, usize) = if length <= 6 { (length - 1, 3) } else { (12 + length - 7, 4) };
+            (0..bits).rev().for_each(|bit| self.put(code >> bit, 1));
+        }
+    }
+}
+
+/// A WebP whose lossless data has so many groups of prefix codes, each with the largest tables: in the picture itself, or in
+/// the transparency of a lossy one.
+fn webp_with_groups(groups: usize, side: u32, is_transparency: bool) -> Vec<u8> {
+    let mut data = Bits::default();
+    if is_transparency {
+        data.put(1, 8);
+    } else {
+        data.put(0x2F, 8);
+        data.put(side as usize - 1, 14);
+        data.put(side as usize - 1, 14);
+        data.put(0, 4);
+    }
+    // No transform, no color cache, groups by tiles of 512 pixels, and no color cache in the picture that says which.
+    data.put(0b0_111_1_0_0, 7);
+    let last = groups - 1;
+    for symbol in [last & 0xFF, last >> 8, 0, 0, 0] {
+        data.put_one(symbol);
+    }
+    (0..5 * groups).for_each(|_| data.put_long());
+    // The shortest code for everything.
+    data.bytes.resize(data.bytes.len() + (side * side / 2) as usize + 8, 0);
+    let chunk = |kind: &[u8], data: &[u8]| {
+        let padding = if data.len() % 2 == 0 { &[][..] } else { &[0] };
+        [kind, &(data.len() as u32).to_le_bytes(), data, padding].concat()
+    };
+    let chunks = if is_transparency {
+        let side = (side - 1).to_le_bytes();
+        let header = [&[0x10, 0, 0, 0][..], &side[..3], &side[..3]].concat();
+        [chunk(b"VP8X", &header), chunk(b"ALPH", &data.bytes), lossy_webp()].concat()
+    } else {
+        chunk(b"VP8L", &data.bytes)
+    };
+    chunk(b"RIFF", &[&b"WEBP"[..], &chunks].concat())
+}
+
+/// The chunk of two by two red pixels.
+fn lossy_webp() -> Vec<u8> {
+    let hex = "5650382030000000d00100 9d012a02000200 02003425a00274ba01f80003b000fef0c40bff20b96175c8d7ff203fe407fc80fff8f2000000";
+    let digits: Vec<_> = hex.chars().filter_map(|digit| digit.to_digit(16)).collect();
+    digits.chunks(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect()
+}
+
+#[test]
+fn of_a_jpeg_scans_count_wherever_its_decoder_finds_them() {
+    let scans = Unreadable::Broken("it has more than 40 scans".to_owned());
+    // What is no part of the picture is not shown to the decoder.
+    let (elapsed, result) = quickest(|| picture::read(&hidden_scans(0xE5, 4000)));
+    assert!(elapsed < Duration::from_millis(50), "{elapsed:?}, {:?}", result.map(|image| image.dimensions()));
+    let (elapsed, result) = quickest(|| picture::read(&hidden_scans(0xDB, 4000)));
+    assert!(elapsed < Duration::from_millis(50), "{elapsed:?}");
+    assert_eq!(result, Err(scans));
+}
+
+#[test]
+fn a_photo_may_have_a_film_behind_it_and_profiles_within() {
+    let plain = file("orientation-6.jpg");
+    let profile = [&b"\xFF\xE2\xFF\xFEICC_PROFILE\0"[..], &b"\xFF\xDA".repeat((0xFFFC - 12) / 2)].concat();
+    let whole = [&plain[..2], &profile, &plain[2..], &b"\xFF\xDA\x00\x02".repeat(1000)].concat();
+    assert_eq!(picture::read(&whole), picture::read(&plain));
+}
+
+#[test]
+fn a_webp_takes_no_more_memory_than_its_pixels_and_a_bound() {
+    let megabytes = |what: &str| {
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "preparation::reads_in_a_process_of_its_own", "--ignored", "--nocapture"])
+            .env(WEBP, what)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&child.stdout).into_owned();
+        let peak = said.lines().find_map(|line| line.split("peak ").nth(1)?.parse::<u64>().ok());
+        eprintln!("{what}: {}", said.lines().find(|line| line.contains("peak")).unwrap_or_default());
+        peak.unwrap_or_else(|| panic!("{said}")) / 1024
+    };
+    for what in ["a pixel", "transparency", "many pixels"] {
+        let peak = megabytes(what);
+        assert!(peak < 200, "{what} took {peak} MB");
+    }
+}
+
+const WEBP: &str = "FOURSTEP_TEST_WEBP";
+
+#[test]
+#[ignore = "is started by a_webp_takes_no_more_memory_than_its_pixels_and_a_bound, with its environment"]
+fn reads_in_a_process_of_its_own() {
+    let bytes = match std::env::var(WEBP).unwrap().as_str() {
+        "a pixel" => webp_with_groups(65_536, 1, false),
+        "transparency" => webp_with_groups(65_536, 2, true),
+        _ => webp_with_groups(65_536, 1024, false),
+    };
+    let result = picture::read(&bytes);
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")).unwrap();
+    writeln!(std::io::stdout(), "\npeak {peak}").unwrap();
+    assert_eq!(result, Err(Unreadable::Broken("its prefix codes take more than 128 MB".to_owned())));
+}
+
+#[test]
+fn a_webp_with_several_groups_of_prefix_codes_is_read() {
+    for (side, is_transparency) in [(1, false), (300, false), (2, true)] {
+        let read = picture::read(&webp_with_groups(3, side, is_transparency));
+        assert_eq!(read.map(|image| image.width()), Ok(side), "{side} {is_transparency}");
+    }
+}
+
+#[test]
+fn a_webp_whose_picture_is_larger_than_it_says_is_refused_before_it_is_decoded() {
+    let mut bytes = webp_with_groups(1, 2, true);
+    let sides = bytes.windows(3).position(|window| window == [0x9D, 0x01, 0x2A]).unwrap() + 3;
+    bytes[sides..sides + 4].copy_from_slice(&[0xFF, 0x3F, 0xFF, 0x3F]);
+    let (elapsed, result) = quickest(|| picture::read(&bytes));
+    assert!(elapsed < Duration::from_millis(50), "{elapsed:?}");
+    assert_eq!(result, Err(Unreadable::TooLarge { width: 16_383, height: 16_383 }));
+}
+
 #[test]
 fn bombs_are_refused_at_once() {
     let profile = [&b"bomb\0\0"[..], &deflated_zeros(200)].concat();
