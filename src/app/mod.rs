@@ -237,5 +237,6 @@ fn http_settings(config: &Config) -> anyhow::Result<http::Settings> {
         event_stream: config.server.event_stream,
         openai_hold: config.server.openai_hold,
         body_limit: config.server.body_limit_bytes,
+        bodies_limit: config.server.bodies_limit_bytes,
     })
 }

@@ -71,6 +71,7 @@ pub struct Server {
     #[serde(rename = "openai_hold_seconds", deserialize_with = "fields::seconds")]
     pub openai_hold: Duration,
     pub body_limit_bytes: usize,
+    pub bodies_limit_bytes: usize,
     #[serde(rename = "shutdown_seconds", deserialize_with = "fields::seconds")]
     pub shutdown: Duration,
 }
@@ -278,6 +279,11 @@ impl Config {
             self.server.body_limit_bytes >= 1024,
             "server.body_limit_bytes",
             "must be at least 1024, or no prompt would fit",
+        )?;
+        rule(
+            self.server.bodies_limit_bytes >= self.server.body_limit_bytes,
+            "server.bodies_limit_bytes",
+            "must be at least server.body_limit_bytes",
         )?;
         rule(
             self.database.url.as_ref().is_none_or(|url| is_postgres(url.expose())),

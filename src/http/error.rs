@@ -49,6 +49,8 @@ pub(super) enum Error {
     BodyTooSlow,
     #[error("the body did not arrive whole")]
     BodyCutShort,
+    #[error("the server is receiving as much as it can hold; try again in a second")]
+    TooManyBodies,
     #[error("nothing is told of this prediction to a webhook")]
     NoWebhook,
     #[error("the range lies beyond the file's {size} bytes")]
@@ -114,6 +116,7 @@ impl Error {
             Self::BodyTooLarge { .. } => (RefusalCode::BodyTooLarge, one("body")),
             Self::BodyTooSlow => (RefusalCode::BodyTooSlow, one("body")),
             Self::BodyCutShort => (RefusalCode::BodyCutShort, one("body")),
+            Self::TooManyBodies => none(RefusalCode::Overloaded),
             Self::RangeNotSatisfiable { .. } => (RefusalCode::RangeNotSatisfiable, one("Range")),
             Self::NoWebhook => none(RefusalCode::WebhookNotFound),
             Self::NoRoute => none(RefusalCode::UnknownUrl),
@@ -143,7 +146,8 @@ impl Error {
                 | service::Error::TooManyHeld { .. }
                 | service::Error::TooManyInFlight(_)
                 | service::Error::BeingStored,
-            ) => Some((RETRY_AFTER, RETRY_SECONDS)),
+            )
+            | Self::TooManyBodies => Some((RETRY_AFTER, RETRY_SECONDS)),
             Self::Service(
                 service::Error::TooManyRequests { retry_after }
                 | service::Error::Overloaded { retry_after }

@@ -1,9 +1,6 @@
 //! What handlers take from a request, checked: ids, the server's own URL, and a JSON body.
 
-use std::time::Duration;
-
 use axum::{
-    body::Body,
     extract::{FromRequest, FromRequestParts, Path, Request},
     http::{
         HeaderMap, HeaderName,
@@ -11,7 +8,6 @@ use axum::{
         request::Parts,
     },
 };
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -21,9 +17,6 @@ use crate::{
     service,
     wire::{self, BaseUrl, FaceUrl, json::Unreadable},
 };
-
-/// How long a body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The id in the URL of a prediction. What is no id is no prediction's.
 pub(super) struct KnownId(pub(super) PredictionId);
@@ -115,7 +108,7 @@ impl FromRequest<Api> for JsonBody {
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, Error> {
         check_headers(request.headers(), api.settings.body_limit)?;
-        let bytes = read(request.into_body(), api.settings.body_limit).await?;
+        let bytes = api.bodies.read(request.into_body(), api.settings.body_limit).await?;
         wire::json::parse(&bytes).map(Self).map_err(|unreadable| match unreadable {
             Unreadable::NotJson(reason) => Error::MalformedBody(reason),
             Unreadable::TooManyValues => Error::CrowdedBody,
@@ -146,16 +139,6 @@ pub(super) fn check_length(headers: &HeaderMap, limit: usize) -> Result<(), Erro
     }
     let length = text(headers, &CONTENT_LENGTH).and_then(|length| length.parse::<usize>().ok());
     if length.is_some_and(|length| length > limit) { Err(Error::BodyTooLarge { limit }) } else { Ok(()) }
-}
-
-/// A body, whole.
-pub(super) async fn read(body: Body, limit: usize) -> Result<axum::body::Bytes, Error> {
-    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await;
-    match collected.map_err(|_| Error::BodyTooSlow)? {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Error::BodyTooLarge { limit }),
-        Err(_) => Err(Error::BodyCutShort),
-    }
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {

@@ -33,8 +33,8 @@ impl FromRequest<Api> for Form {
             let reason = "must be multipart/form-data with a boundary".to_owned();
             Error::UnsupportedBody { header: "Content-Type", reason }
         })?;
-        let bytes = extract::read(request.into_body(), limit).await?;
-        let mut form = Multipart::new(stream::iter([Ok::<Bytes, Infallible>(bytes)]), boundary);
+        let bytes = api.bodies.read(request.into_body(), limit).await?;
+        let mut form = Multipart::new(stream::iter([Ok::<Bytes, Infallible>(bytes.into())]), boundary);
         let mut parts = Vec::new();
         while let Some(field) = form.next_field().await.map_err(malformed)? {
             if parts.len() == MOST_PARTS {

@@ -4,6 +4,7 @@
 //! the service, and has `wire` write the answer. Errors leave through `error`, every request passes `observe`.
 
 mod admin;
+mod body;
 mod caller;
 mod conditional;
 mod connection;
@@ -60,6 +61,7 @@ use crate::{
     wire::{BaseUrl, mounts},
 };
 use caller::X_API_KEY;
+use body::Bodies;
 use error::Error;
 use extract::Mount;
 use playground::site::File;
@@ -85,6 +87,8 @@ pub struct Settings {
     pub openai_hold: Duration,
     /// Longest request body, bytes.
     pub body_limit: usize,
+    /// The same of all that are under way together, but for short ones.
+    pub bodies_limit: usize,
 }
 
 /// What every handler has at hand.
@@ -92,12 +96,14 @@ pub struct Settings {
 struct Api {
     service: PredictionService,
     settings: Arc<Settings>,
+    bodies: Bodies,
     /// What the API says of itself, once it was asked for.
     openapi: Arc<OnceLock<File>>,
 }
 
 fn router(service: PredictionService, settings: Settings) -> Router {
-    around(routes()).with_state(Api { service, settings: Arc::new(settings), openapi: Arc::default() })
+    let bodies = Bodies::new(settings.bodies_limit);
+    around(routes()).with_state(Api { service, settings: Arc::new(settings), bodies, openapi: Arc::default() })
 }
 
 /// Every URL of the server.

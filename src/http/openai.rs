@@ -67,8 +67,8 @@ pub(super) async fn generate(
     key: IdempotencyKey,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Error> {
-    let model = body.get("model").and_then(|model| model.as_str());
-    let images = CreateImages::parse(body.clone(), &limits(&api, model))?;
+    let limits = limits(&api, body.get("model").and_then(|model| model.as_str()));
+    let images = CreateImages::parse(body, &limits)?;
     create(&api, caller, &base, &client, key, images, Event::Generation).await
 }
 

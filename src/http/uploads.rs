@@ -271,7 +271,7 @@ pub(super) async fn presign(
     request_body(content = native::body::Picture, content_type = "application/octet-stream"),
     responses(
         (status = 200, description = "It has arrived."),
-        (status = 409, description = "Another request is storing its bytes; `Retry-After` says when to come back."),
+        (status = 409, description = "Another request is sending its bytes; `Retry-After` says when to come back."),
     ),
 )]
 pub(super) async fn receive(
@@ -280,10 +280,10 @@ pub(super) async fn receive(
     request: Request,
 ) -> Result<StatusCode, Error> {
     let id = known(&id)?;
-    // Nothing is read for whoever has no ticket; what is sent until then may take a minute, and is looked up afresh.
-    api.service.find_announced(id, &ticket).await?;
+    // Nothing is read for whoever has no ticket, or while another has begun.
+    let turn = api.service.begin_receiving(id, &ticket).await?;
     let bytes = read(request, &api).await?;
-    api.service.receive_upload(id, &ticket, bytes).await?;
+    api.service.receive_upload(&turn, &ticket, bytes).await?;
     Ok(StatusCode::OK)
 }
 
@@ -336,7 +336,7 @@ impl FromRequest<Api> for NativeFile {
 async fn read(request: Request, api: &Api) -> Result<Vec<u8>, Error> {
     let limit = api.settings.body_limit;
     extract::check_length(request.headers(), limit)?;
-    Ok(extract::read(request.into_body(), limit).await?.into())
+    api.bodies.read(request.into_body(), limit).await
 }
 
 /// What is no id is no file's.

@@ -7,7 +7,8 @@ use sha2::{Digest, Sha256};
 use tracing::Span;
 
 use super::{
-    Error, PredictionService, Result, Shared, complete, current_request, internal, random_seed, start_image::NamedImage,
+    Error, PredictionService, Result, Shared, complete, current_request, internal, random_seed, request::body_is_done,
+    start_image::NamedImage,
 };
 use crate::{
     domain::{
@@ -74,6 +75,13 @@ impl PredictionService {
     /// With an id or a key of the client's, repeating the request returns the prediction made the first time, whatever has
     /// become of the image it started from, and however long the queue is by now.
     pub async fn create(&self, caller: Caller, request: CreateRequest) -> Result<Created> {
+        let created = self.accept(caller, request).await;
+        // It is in the row and the store, and whoever waits now waits without it.
+        body_is_done();
+        created
+    }
+
+    async fn accept(&self, caller: Caller, request: CreateRequest) -> Result<Created> {
         let Shared { store, catalog, admission, .. } = &*self.shared;
         let asked = self.model_for(&request)?;
         let model = catalog.answering(asked);

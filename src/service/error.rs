@@ -74,7 +74,7 @@ pub enum Error {
         /// Bytes.
         quota: u64,
     },
-    /// Another request is storing the bytes of this upload.
+    /// Another request is sending or storing the bytes of this upload.
     #[error("the bytes of this file are being stored already, by another request")]
     BeingStored,
     /// The id is taken by a different request.

@@ -3,7 +3,11 @@
 //! A picture is checked when it arrives and not when it is used, so that whoever sends it learns what is wrong with it. What
 //! names a file of ours is found here and never fetched: a caller's own upload or output, and nobody else's.
 
-use std::time::Duration;
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use md5::Md5;
 use serde_json::Map;
@@ -42,6 +46,30 @@ pub struct Announced {
     pub upload: Upload,
     /// To be kept secret; good for [`TICKET_VALID`].
     pub ticket: String,
+}
+
+/// Uploads whose bytes are being sent to this process.
+pub(super) type AllReceiving = Arc<Mutex<HashSet<UploadId>>>;
+
+/// The turn to send the bytes of an upload. Given up on drop.
+#[derive(Debug)]
+pub struct Receiving {
+    id: UploadId,
+    all: AllReceiving,
+}
+
+impl Receiving {
+    /// `None` while another has it.
+    fn begin(all: &AllReceiving, id: UploadId) -> Option<Self> {
+        let is_first = all.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+        is_first.then(|| Self { id, all: Arc::clone(all) })
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
 }
 
 impl PredictionService {
@@ -90,14 +118,21 @@ impl PredictionService {
     }
 
     /// The announced upload whose bytes the holder of this ticket may send.
-    pub async fn find_announced(&self, id: UploadId, ticket: &str) -> Result<Upload> {
+    async fn find_announced(&self, id: UploadId, ticket: &str) -> Result<Upload> {
         self.shared.store.find_announced(id, hash_of(ticket), TICKET_VALID).await?.ok_or(Error::NoFile)
+    }
+
+    /// Lets whoever holds this ticket send the bytes of an announced upload to this process, one at a time.
+    pub async fn begin_receiving(&self, id: UploadId, ticket: &str) -> Result<Receiving> {
+        self.find_announced(id, ticket).await?;
+        Receiving::begin(&self.shared.receiving, id).ok_or(Error::BeingStored)
     }
 
     /// Takes the bytes of an announced upload. A file of another kind than was announced is refused: its URL is known
     /// already, and what is read there is what it says.
-    pub async fn receive_upload(&self, id: UploadId, ticket: &str, bytes: Vec<u8>) -> Result<Upload> {
-        let upload = self.find_announced(id, ticket).await?;
+    pub async fn receive_upload(&self, turn: &Receiving, ticket: &str, bytes: Vec<u8>) -> Result<Upload> {
+        // Looked up afresh: sending them may have taken a minute.
+        let upload = self.find_announced(turn.id, ticket).await?;
         let refuse = |reason: String| InvalidInput::one("body", reason);
         let content_type = picture::media_type(&bytes).map_err(|reason| refuse(reason.to_string()))?;
         if content_type != upload.content_type {

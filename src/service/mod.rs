@@ -39,8 +39,15 @@ pub use self::error::Error;
 pub use self::estimate::{Basis, Estimate};
 pub use self::follow::{Follow, Sight};
 pub use self::held::Held;
-pub use self::request::{current_request, for_request};
-use self::{admission::Admission, cache::Cache, files::UploadLimits, held::Holding, places::Places, scrape::Scrape};
+pub use self::request::{current_request, for_request, keep_for_body};
+use self::{
+    admission::Admission,
+    cache::Cache,
+    files::{AllReceiving, UploadLimits},
+    held::Holding,
+    places::Places,
+    scrape::Scrape,
+};
 pub use crate::store::{Cursor, ListFilter};
 
 /// How long a looked-up key is believed; so long may a revoked one still work.
@@ -76,6 +83,7 @@ struct Shared {
     fetcher: Fetcher,
     scrape: Scrape,
     uploads: UploadLimits,
+    receiving: AllReceiving,
     draining: CancellationToken,
 }
 
@@ -134,6 +142,7 @@ impl PredictionService {
             fetcher,
             scrape,
             uploads,
+            receiving: AllReceiving::default(),
             draining,
         };
         Self { shared: Arc::new(shared) }

@@ -95,6 +95,7 @@ impl TestApp {
             event_stream: Duration::from_secs(600),
             openai_hold: Duration::from_secs(540),
             body_limit: 1 << 20,
+            bodies_limit: 64 << 20,
         };
         change(&mut settings);
         let listener = http::listen("127.0.0.1:0".parse().unwrap()).unwrap();
