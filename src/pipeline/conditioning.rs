@@ -6,7 +6,7 @@ use candle_core::{D, DType, Device, Tensor};
 use serde::Deserialize;
 
 use super::{
-    error::Error,
+    error::{Error, WeightsError},
     known_texts::{KnownTexts, TokenIds},
     params::Params,
     text_encoder::{TextEncoder, TextEncoderConfig, TextEncoding},
@@ -70,8 +70,8 @@ impl TextEncoders {
     fn holding(held: Held, weights: &Weights) -> Result<Self, Error> {
         let index = weights.folder("model_index.json");
         Ok(Self {
-            tokenizer: Tokenizer::load(&weights.folder("tokenizer"))?,
-            tokenizer_2: Tokenizer::load(&weights.folder("tokenizer_2"))?,
+            tokenizer: load_tokenizer(weights, "tokenizer", ENCODERS[0])?,
+            tokenizer_2: load_tokenizer(weights, "tokenizer_2", ENCODERS[1])?,
             held,
             known: KnownTexts::default(),
             force_zeros_for_empty_prompt: if index.is_file() {
@@ -157,6 +157,19 @@ impl TextEncoders {
         };
         first.into_iter().zip(second).map(both).collect()
     }
+}
+
+/// A tokenizer whose ids the encoder has. On a GPU one that it lacks would spoil the device for all that follows.
+fn load_tokenizer(weights: &Weights, name: &str, encoder: &'static str) -> Result<Tokenizer, Error> {
+    let tokenizer = Tokenizer::load(&weights.folder(name))?;
+    let (config, _) = weights.config::<TextEncoderConfig>(encoder)?;
+    let greatest = tokenizer.greatest_id();
+    if greatest as usize >= config.vocab_size {
+        let path = weights.folder(name).join("vocab.json");
+        let what = format!("it has a token {greatest}, and {encoder} knows those below {} alone", config.vocab_size);
+        return Err(WeightsError::Unsupported { path, what }.into());
+    }
+    Ok(tokenizer)
 }
 
 fn load_encoder(

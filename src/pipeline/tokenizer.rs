@@ -165,6 +165,11 @@ impl Tokenizer {
         Ok(Self { bpe, start, end, padding, length })
     }
 
+    /// The greatest id that a text may have in it.
+    pub(super) fn greatest_id(&self) -> u32 {
+        self.bpe.get_vocab(true).into_values().max().unwrap_or_default()
+    }
+
     /// Start, as much of the text as fits, end, padding.
     pub fn encode(&self, text: &str) -> Result<Tokens, Error> {
         let encoding = self.bpe.encode(text, false).map_err(|error| Error::Prompt(error.to_string()))?;

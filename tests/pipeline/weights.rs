@@ -49,6 +49,21 @@ fn a_missing_file_is_named() {
 }
 
 #[test]
+fn a_token_that_an_encoder_lacks_is_refused_with_its_file() {
+    for (name, encoder) in [("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")] {
+        let folder = Folder::with_tiny();
+        let path = folder.0.join(name).join("vocab.json");
+        let mut words: HashMap<String, u32> = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let greatest = words.values().copied().max().unwrap();
+        words.insert("one-too-many".to_owned(), greatest + 1);
+        fs::write(&path, serde_json::to_vec(&words).unwrap()).unwrap();
+        let message = refusal(&folder).to_string();
+        let words = [format!("{name}/vocab.json"), encoder.to_owned(), (greatest + 1).to_string()];
+        assert!(words.iter().all(|word| message.contains(word)), "{message}");
+    }
+}
+
+#[test]
 fn a_missing_tensor_is_named_with_its_file() {
     let folder = Folder::with_tiny();
     let mut tensors = tensors(&folder);
