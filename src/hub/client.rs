@@ -16,12 +16,14 @@ use http::{
 use reqwest::{Response, Url};
 
 use super::{
-    Error, Token, Transfer,
+    ByteSize, Error, Token, Transfer,
     digest::Digest,
     retry::{Failure, Patience, retry_after},
 };
 use crate::domain::WeightFile;
 
+/// Of a file. No disk has as many, and sums of it are still numbers.
+const MOST_BYTES: u64 = 1 << 60;
 const MOST_REDIRECTS: usize = 10;
 const COMMIT_DIGITS: usize = 40;
 const USER_AGENT: &str = concat!("fourstep/", env!("CARGO_PKG_VERSION"));
@@ -229,6 +231,9 @@ impl Description {
         let digest = Digest::parse(&etag)
             .ok_or_else(|| refused(&format!("its ETag {etag:?} is no hash to verify the file with")))?;
         let size = self.size.ok_or_else(|| refused("it does not say how large the file is"))?;
+        if size > MOST_BYTES {
+            return Err(refused(&format!("it says that the file has {}", ByteSize(size))));
+        }
         Ok(Metadata { commit, digest, size })
     }
 }

@@ -112,7 +112,11 @@ impl Hub {
     }
 
     fn check_space(&self, plan: &Plan) -> Result<(), Error> {
-        let (needed, free) = (plan.missing(), self.cache.free_space()?);
+        self.check_room(plan.missing())
+    }
+
+    fn check_room(&self, needed: u64) -> Result<(), Error> {
+        let free = self.cache.free_space()?;
         if needed > free {
             return Err(Error::DiskFull { folder: self.cache.root().display().to_string(), needed, free });
         }
@@ -199,6 +203,10 @@ impl FilePull<'_> {
     }
 
     async fn download(&self, metadata: &Metadata, blob: &Path, lock: &Arc<Lock>) -> Result<(), Error> {
+        // Also where the plan did not reckon with it, as it was in the cache and is damaged.
+        let extent = Extent { size: metadata.size, block: self.hub.client.transfer().block_bytes() };
+        let present = Partial::peek(&self.hub.cache.blobs(self.file), &metadata.digest, extent);
+        self.hub.check_room(metadata.size.saturating_sub(present))?;
         let mut found = self.download_once(metadata, blob, lock).await?;
         if found != metadata.digest {
             // Once more: bytes do get damaged on their way. Twice says that the server has others than it announces.

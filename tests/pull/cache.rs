@@ -133,6 +133,20 @@ async fn a_file_damaged_in_the_cache_is_noticed_and_fetched_again() {
 }
 
 #[tokio::test]
+async fn what_replaces_a_damaged_file_has_to_fit_on_the_disk() {
+    let (fake, home) = (FakeHub::start().await, Home::new());
+    let file = HubFile::large(1000);
+    fake.put("acme/weights", "weights.bin", file.clone());
+    pull(&hub(&home, &fake, &[]), &model()).await.unwrap();
+    let blob = home.repository("acme/weights").join("blobs").join(&file.etag);
+    fs::write(&blob, vec![0; 1000]).unwrap();
+    let size = 1 << 42;
+    fake.put("acme/weights", "weights.bin", HubFile { size, ..file });
+    let error = pull(&hub(&home, &fake, &[]), &model()).await.unwrap_err();
+    assert!(matches!(error, Error::DiskFull { needed, .. } if needed == size), "{error}");
+}
+
+#[tokio::test]
 async fn a_plan_lists_sizes_and_what_is_here_and_changes_nothing() {
     let (fake, home, model) = (FakeHub::start().await, Home::new(), two_repositories());
     put_all(&fake);

@@ -82,6 +82,14 @@ async fn a_wrong_size_never_counts() {
 }
 
 #[tokio::test]
+async fn a_size_beyond_reason_is_refused() {
+    for size in [(1 << 60) + 1, u64::MAX] {
+        let error = refused(HubFile { size, ..HubFile::large(1000) }).await;
+        assert!(matches!(error, Error::Answer { .. }), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn bytes_from_elsewhere_in_the_file_are_not_taken() {
     let (fake, home) = (FakeHub::start().await, Home::new());
     let file = HubFile::large(300_000).with_faults([Fault::OtherRange, Fault::OtherRange]);
