@@ -15,8 +15,9 @@ use nix::unistd::{Uid, User};
 
 use super::Error;
 
-/// Tried in order when the server is root and nothing else decides.
-const UNPRIVILEGED: [&str; 2] = ["postgres", "nobody"];
+/// The account when the server is root and nothing else decides. Packages of Postgres make it. Not `nobody`: what else runs
+/// as that could read the database and change it.
+const UNPRIVILEGED: &str = "postgres";
 
 /// All that Postgres gets to see of our environment, which may hold secrets: enough to find its libraries.
 const KEPT_VARIABLES: [&str; 2] = ["PATH", "LD_LIBRARY_PATH"];
@@ -31,7 +32,7 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// Decides: root takes the owner of an existing cluster, else the configured account, else a customary one;
+    /// Decides: root takes the owner of an existing cluster, else the configured account, else the customary one;
     /// everybody else is themselves.
     pub(super) fn choose(cluster: &Path, owner: Option<Uid>, configured: Option<&str>) -> Result<Self, Error> {
         let own_uid = Uid::effective();
@@ -142,9 +143,8 @@ fn existing_owner(cluster: &Path, owner: Uid) -> Result<User, Error> {
     let foreign =
         |fix| Error::ForeignOwner { cluster: cluster.to_owned(), owner: name_of(owner), user: "root".to_owned(), fix };
     if owner.is_root() {
-        let example = UNPRIVILEGED[0];
         let fix = format!(
-            "Postgres refuses to run as root: give it to another account (chown -R {example} {})",
+            "Postgres refuses to run as root: give it to another account (chown -R {UNPRIVILEGED} {})",
             cluster.display()
         );
         return Err(foreign(fix));
@@ -153,14 +153,9 @@ fn existing_owner(cluster: &Path, owner: Uid) -> Result<User, Error> {
 }
 
 fn unprivileged(configured: Option<&str>) -> Result<User, Error> {
-    let wanted = configured.map_or_else(|| UNPRIVILEGED.to_vec(), |name| vec![name]);
-    for name in &wanted {
-        let user = User::from_name(name).map_err(lookup_failed)?;
-        if let Some(user) = user.filter(|user| !user.uid.is_root()) {
-            return Ok(user);
-        }
-    }
-    Err(Error::NoAccount { wanted: wanted.join(" or ") })
+    let wanted = configured.unwrap_or(UNPRIVILEGED);
+    let user = User::from_name(wanted).map_err(lookup_failed)?.filter(|user| !user.uid.is_root());
+    user.ok_or_else(|| Error::NoAccount { wanted: wanted.to_owned() })
 }
 
 fn by_uid(uid: Uid) -> Result<Option<User>, Error> {
@@ -173,4 +168,21 @@ fn name_of(uid: Uid) -> String {
 
 fn lookup_failed(errno: Errno) -> Error {
     Error::io("look up accounts in", Path::new("/etc/passwd"))(io::Error::from(errno))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_takes_no_account_that_others_run_as() {
+        match unprivileged(None) {
+            Ok(user) => assert_eq!(user.name, "postgres"),
+            Err(error) => {
+                let said = error.to_string();
+                assert!(said.contains("no account named postgres on") && said.contains("useradd"), "{said}");
+            }
+        }
+        assert!(matches!(unprivileged(Some("root")), Err(Error::NoAccount { .. })));
+    }
 }

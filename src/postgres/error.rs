@@ -47,7 +47,7 @@ pub enum Error {
          make one (useradd --system --shell /usr/sbin/nologin postgres), or set DATABASE_URL"
     )]
     NoAccount {
-        /// The names that were tried.
+        /// The name that was tried.
         wanted: String,
     },
 

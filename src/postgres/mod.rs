@@ -44,7 +44,7 @@ use self::postmaster::Postmaster;
 pub struct Options {
     /// Folder with `initdb` and `postgres`; looked for in the usual places when absent.
     pub binaries: Option<PathBuf>,
-    /// Account the database runs under when the server is root; `postgres` or `nobody` when absent. An existing
+    /// Account the database runs under when the server is root; `postgres` when absent. An existing
     /// cluster keeps the account that owns it.
     pub account: Option<String>,
     /// Where a cluster is put when the server is root and its account cannot reach the data directory (`/root` is
