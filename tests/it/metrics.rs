@@ -83,7 +83,18 @@ async fn a_prediction_leaves_its_trace_in_the_metrics_of_the_processes_it_went_t
     let _worker = Program::worker_logging(&folder.0, &url, &variables, &log);
     let ended = client.terminal(&id).await;
     assert_eq!(ended["status"], "succeeded");
-    let text = read(&own_listener(&log).await).await;
+    let listener = own_listener(&log).await;
+    let text = read(&listener).await;
+    // A page whose name leads to this machine is not answered.
+    let ask = async |host: &str| reqwest::Client::new().get(&listener).header("Host", host).send().await.unwrap().status();
+    for (host, status) in [
+        ("rebound.example:9464", StatusCode::MISDIRECTED_REQUEST),
+        ("127.0.0.1.example", StatusCode::MISDIRECTED_REQUEST),
+        ("localhost:9464", StatusCode::OK),
+        ("[::1]:9464", StatusCode::OK),
+    ] {
+        assert_eq!(ask(host).await, status, "{host}");
+    }
     let worker = series(&text);
     for (name, value) in [
         ("fourstep_predictions_total{status=\"succeeded\",mode=\"text_to_image\"}", 1.0),
