@@ -7,7 +7,9 @@
 
 mod bucket;
 
-use std::{ops::Range, path::Path as FilePath, sync::Arc, time::Duration};
+use std::{
+    fs::DirBuilder, ops::Range, os::unix::fs::DirBuilderExt, path::Path as FilePath, sync::Arc, time::Duration,
+};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::Utc;
@@ -79,11 +81,10 @@ impl Error {
 }
 
 impl Artifacts {
-    /// Keeps outputs in a local folder, which is made if it is missing. With `fsync` a stored file survives a power
+    /// Keeps outputs in a local folder, which is made if it is missing, closed to other accounts. With `fsync` a stored file survives a power
     /// loss once `put` has returned, as the row that refers to it does.
     pub fn in_folder(folder: &FilePath, fsync: bool) -> Result<Self, Error> {
-        std::fs::create_dir_all(folder)
-            .map_err(|source| Error::Folder { path: folder.display().to_string(), source })?;
+        make_closed(folder).map_err(|source| Error::Folder { path: folder.display().to_string(), source })?;
         let store = LocalFileSystem::new_with_prefix(folder)?.with_automatic_cleanup(true).with_fsync(fsync);
         Ok(Self { store: Arc::new(store) })
     }
@@ -249,6 +250,14 @@ fn content_type(key: &str) -> &'static str {
         Some("webp") => "image/webp",
         _ => "application/octet-stream",
     }
+}
+
+/// Makes a folder that is missing. Those above it are others' to pass.
+fn make_closed(folder: &FilePath) -> std::io::Result<()> {
+    if let Some(above) = folder.parent() {
+        std::fs::create_dir_all(above)?;
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 #[cfg(test)]

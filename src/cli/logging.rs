@@ -3,6 +3,7 @@
 use std::{
     fs::{File, OpenOptions},
     io,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -110,7 +111,8 @@ impl LogFile {
 }
 
 fn append_to(path: &Path) -> Result<File> {
-    let opened = OpenOptions::new().create(true).append(true).open(path);
+    // One that is made: requests are in it, whose URLs and accounts are nobody else's business.
+    let opened = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
     opened.with_context(|| format!("could not open the log file {}", path.display()))
 }
 

@@ -1,6 +1,6 @@
 //! SIGHUP: a renamed log file is begun anew, what is logged changes, and a configuration that cannot be read changes nothing.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use nix::sys::signal::Signal;
 use sqlx::PgPool;
@@ -41,6 +41,9 @@ async fn a_hangup_begins_the_log_anew_and_reads_its_level_again(pool: PgPool) {
     fs::write(&config, "[log]\nlevel = \"fourstep=info\"\n").unwrap();
     server.signal(Signal::SIGHUP);
     eventually_says(&log, "Received SIGHUP").await;
+    for file in [&log, &rotated] {
+        assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600, "{}", file.display());
+    }
     let second = client.create().await.unwrap();
     assert_eq!(client.terminal(&second).await["status"], "succeeded");
     eventually_says(&log, &second).await;

@@ -1,10 +1,19 @@
 //! Output files over HTTP: whole, in part, and not again.
 
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
+
 use fourstep::{artifacts::Artifacts, domain::PredictionId};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use sqlx::PgPool;
 
-use crate::support::{TestApp, json};
+use crate::{
+    process::TestFolder,
+    support::{TestApp, json},
+};
 
 const BYTES: &[u8] = b"0123456789";
 
@@ -21,6 +30,20 @@ impl TestApp {
     fn anonymous(&self, method: Method, url: &str) -> RequestBuilder {
         self.client.request(method, url)
     }
+}
+
+#[test]
+fn a_folder_that_is_made_for_outputs_is_closed_to_other_accounts() {
+    let mode = |folder: &Path| fs::metadata(folder).unwrap().permissions().mode() & 0o777;
+    let scratch = TestFolder::new();
+    let made = scratch.0.join("above").join("artifacts");
+    Artifacts::in_folder(&made, false).unwrap();
+    assert_eq!(mode(&made), 0o700);
+    // It may be another's to pass, as the database's.
+    assert_ne!(mode(made.parent().unwrap()), 0o700);
+    fs::set_permissions(&made, Permissions::from_mode(0o750)).unwrap();
+    Artifacts::in_folder(&made, false).unwrap();
+    assert_eq!(mode(&made), 0o750, "what is there keeps its mode");
 }
 
 #[sqlx::test]
