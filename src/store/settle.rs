@@ -6,6 +6,9 @@ use uuid::Uuid;
 
 use super::{DueWebhook, Result, Store, durable::without_waiting, predictions::microseconds};
 
+/// Of a delivery so many attempts are kept, the last ones: it may be asked for again and again.
+pub(super) const KEPT_ATTEMPTS: i32 = 50;
+
 /// How an attempt went.
 #[derive(Clone, Debug, Default)]
 pub struct WebhookAttempt {
@@ -100,6 +103,10 @@ impl Store {
                  select id, told_attempt, told_took_us, told_state = 'delivered', told_status, told_response, told_error
                  from settled
              ),
+             forgotten as (
+                 delete from webhook_attempts as made using settled
+                 where made.delivery_id = settled.id and made.attempt <= told_attempt - $11
+             ),
              gone as (
                  update webhooks set gone_at = now() from settled
                  where told_gone and webhooks.prediction_id = settled.prediction_id
@@ -123,6 +130,7 @@ impl Store {
         .bind(attempts().map(|attempt| attempt.error.as_deref()).collect::<Vec<_>>())
         .bind(settlements.iter().map(|one| one.verdict == WebhookVerdict::Gone).collect::<Vec<_>>())
         .bind(settlements.len() as i64)
+        .bind(KEPT_ATTEMPTS)
         .fetch_all(&self.pool)
         .await?
         .into_iter()

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::{Error, Result, Store, predictions::microseconds};
+use super::{Error, Result, Store, predictions::microseconds, settle::KEPT_ATTEMPTS};
 use crate::domain::{MadeAttempt, NewWebhook, PredictionId, SigningSecret, WebhookDelivery, WebhookLog, WebhookSecret};
 
 /// How long a replaced secret signs beside its successor.
@@ -63,7 +63,10 @@ impl Store {
                     made_at, took_us, succeeded, status_code, response, error
              from listed
              left join webhook_deliveries as delivery on delivery.prediction_id = listed.prediction_id
-             left join webhook_attempts as made on delivery_id = delivery.id
+             -- Versions before this one kept all.
+             left join lateral (
+                 select * from webhook_attempts where delivery_id = delivery.id order by attempt desc limit $5
+             ) as made on true
              order by listed.created_at desc, listed.prediction_id, delivery.created_at, delivery.event desc, delivery.id,
                       made.attempt",
         )
@@ -71,6 +74,7 @@ impl Store {
         .bind(id.map(PredictionId::as_uuid))
         .bind(i64::from(limit))
         .bind(i64::from(offset))
+        .bind(KEPT_ATTEMPTS)
         .fetch_all(&self.pool)
         .await?;
         let mut log: Vec<WebhookLog> = Vec::new();
@@ -114,6 +118,22 @@ impl Store {
             }
         };
         kept.iter().map(|(kept, _)| self.open_signing_secret(kept)).collect()
+    }
+
+    /// The account of this name and the secrets that sign for it. None is made: whoever asks may be anybody.
+    pub async fn find_signing_secrets(&self, name: &str) -> Result<Option<(i64, Vec<SigningSecret>)>> {
+        let kept: Vec<(i64, Option<Vec<u8>>)> = sqlx::query_as(
+            "select accounts.id, secret
+             from accounts
+             left join webhook_secrets on account_id = accounts.id and (signs_until is null or signs_until > now())
+             where name = $1",
+        )
+        .bind(name)
+        .fetch_all(&self.pool)
+        .await?;
+        let Some((account_id, _)) = kept.first() else { return Ok(None) };
+        let secrets = kept.iter().filter_map(|(_, kept)| kept.as_ref());
+        Ok(Some((*account_id, secrets.map(|kept| self.open_signing_secret(kept)).collect::<Result<_>>()?)))
     }
 
     /// An account's secret as it signs.

@@ -74,6 +74,35 @@ async fn eachlabs_log_lists_what_was_sent_and_how_it_went(pool: PgPool) {
 }
 
 #[sqlx::test]
+async fn of_a_delivery_the_last_fifty_attempts_are_kept_and_shown(pool: PgPool) {
+    let app = TestApp::start(pool.clone()).await;
+    let mut receiver = Receiver::start().await;
+    let id = app.create_hooked(&receiver).await;
+    app.run_one().await;
+    let _delivering = app.deliver();
+    receiver.next().await;
+    eventually("it is noted", async || app.state(&id).await == "delivered").await;
+    // As if it had been asked for again and again before.
+    for statement in [
+        "insert into webhook_attempts (delivery_id, attempt, took_us, succeeded)
+         select id, attempt, 1, false from webhook_deliveries, generate_series(2, 100) as attempt",
+        "update webhook_deliveries set attempt = 100",
+    ] {
+        sqlx::query(statement).execute(&pool).await.unwrap();
+    }
+    let shown = json(app.get(&format!("/predictions/{id}/webhook")).send().await.unwrap()).await;
+    assert_eq!(shown["deliveries"][0]["attempts"].as_array().unwrap().len(), 50);
+    app.post(&format!("/predictions/{id}/webhook/redeliver")).send().await.unwrap();
+    receiver.next().await;
+    let kept = "select array_agg(attempt order by attempt) from webhook_attempts";
+    eventually("the others are forgotten", async || {
+        let kept: Vec<i32> = sqlx::query_scalar(kept).fetch_one(&pool).await.unwrap();
+        kept == (52..=101).collect::<Vec<_>>()
+    })
+    .await;
+}
+
+#[sqlx::test]
 async fn what_was_told_is_forgotten_after_a_while_and_what_is_to_be_told_is_not(pool: PgPool) {
     let app = TestApp::start(pool).await;
     let mut receiver = Receiver::start().await;
