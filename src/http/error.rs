@@ -94,7 +94,9 @@ impl Error {
                 service::Error::TooManyRequests { .. } => none(RefusalCode::TooManyRequests),
                 service::Error::TooManyHeld { .. } => none(RefusalCode::TooManyHeld),
                 service::Error::TooManyInFlight(_) => none(RefusalCode::TooManyInFlight),
-                service::Error::Overloaded { .. } | service::Error::Crowded { .. } => none(RefusalCode::Overloaded),
+                service::Error::Overloaded { .. }
+                | service::Error::Crowded { .. }
+                | service::Error::TooManyStrangers { .. } => none(RefusalCode::Overloaded),
                 service::Error::InvalidInput(invalid) => (RefusalCode::InvalidRequest, invalid.fields.clone()),
                 service::Error::UnknownModel(_) => (RefusalCode::UnknownModel, one("model")),
                 service::Error::UnknownVersion(_) => (RefusalCode::UnknownVersion, one("version")),
@@ -151,7 +153,8 @@ impl Error {
             Self::Service(
                 service::Error::TooManyRequests { retry_after }
                 | service::Error::Overloaded { retry_after }
-                | service::Error::Crowded { retry_after },
+                | service::Error::Crowded { retry_after }
+                | service::Error::TooManyStrangers { retry_after },
             ) => Some((RETRY_AFTER, HeaderValue::from(*retry_after))),
             Self::Service(service::Error::Conflict(_)) | Self::NotBuilt(_) => Some(NOT_AGAIN),
             Self::RangeNotSatisfiable { size } => {

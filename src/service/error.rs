@@ -48,6 +48,12 @@ pub enum Error {
         /// Seconds.
         retry_after: u64,
     },
+    /// Too many requests without a key wait already for the database.
+    #[error("too many requests without an API key are waiting; try again in {retry_after} seconds")]
+    TooManyStrangers {
+        /// Seconds.
+        retry_after: u64,
+    },
     /// The input cannot be run.
     #[error(transparent)]
     InvalidInput(#[from] InvalidInput),

@@ -124,7 +124,9 @@ impl PredictionService {
 
     /// Lets whoever holds this ticket send the bytes of an announced upload to this process, one at a time.
     pub async fn begin_receiving(&self, id: UploadId, ticket: &str) -> Result<Receiving> {
+        let place = self.shared.strangers.take().await?;
         self.find_announced(id, ticket).await?;
+        drop(place);
         Receiving::begin(&self.shared.receiving, id).ok_or(Error::BeingStored)
     }
 

@@ -17,13 +17,14 @@ mod request;
 pub mod scrape;
 pub mod shared_files;
 mod start_image;
+mod strangers;
 mod usage;
 mod webhooks;
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
 use futures_util::stream::BoxStream;
-use tokio::time::Instant;
+use tokio::{sync::Mutex, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -47,6 +48,7 @@ use self::{
     held::Holding,
     places::Places,
     scrape::Scrape,
+    strangers::Strangers,
 };
 pub use crate::store::{Cursor, ListFilter};
 
@@ -56,6 +58,8 @@ const KEY_CACHE: Duration = Duration::from_secs(4);
 const FULL_CACHE: Duration = Duration::from_secs(1);
 /// How long a measured run time is believed.
 const RUN_TIME_CACHE: Duration = Duration::from_secs(5);
+/// How long the readiness that was seen is shown: anybody may ask for it, as often as they like.
+const READINESS_CACHE: Duration = Duration::from_millis(250);
 /// Where counting ends: a list as long as this is paged through by nobody.
 const MOST_COUNTED: u32 = 10_000;
 
@@ -84,6 +88,9 @@ struct Shared {
     scrape: Scrape,
     uploads: UploadLimits,
     receiving: AllReceiving,
+    strangers: Strangers,
+    /// As it was a moment ago. Of those who ask at once one looks, and the others wait for what it sees.
+    readiness: Mutex<Option<(Instant, Readiness)>>,
     draining: CancellationToken,
 }
 
@@ -107,6 +114,12 @@ pub struct Readiness {
     pub percent: i16,
 }
 
+impl Readiness {
+    fn not_yet(phase: &str) -> Self {
+        Self { ready: false, phase: phase.to_owned(), percent: 0 }
+    }
+}
+
 type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl PredictionService {
@@ -127,6 +140,7 @@ impl PredictionService {
         let (admission, full) = (Admission::new(limits), Cache::new(FULL_CACHE));
         let holding = Holding::new(limits.max_held, draining.clone());
         let scrape = Scrape::new(store.clone());
+        let strangers = Strangers::new(store.connections());
         let shared = Shared {
             store,
             artifacts,
@@ -143,6 +157,8 @@ impl PredictionService {
             scrape,
             uploads,
             receiving: AllReceiving::default(),
+            strangers,
+            readiness: Mutex::default(),
             draining,
         };
         Self { shared: Arc::new(shared) }
@@ -348,18 +364,29 @@ impl PredictionService {
 
     /// Whether a prediction made now will be run, and if not, why.
     pub async fn readiness(&self) -> Readiness {
-        let not_ready = |phase: &str, percent| Readiness { ready: false, phase: phase.to_owned(), percent };
         if self.shared.draining.is_cancelled() {
-            return not_ready("draining", 0);
+            return Readiness::not_yet("draining");
         }
+        let mut seen = self.shared.readiness.lock().await;
+        if let Some((since, readiness)) = &*seen
+            && since.elapsed() < READINESS_CACHE
+        {
+            return readiness.clone();
+        }
+        let readiness = self.look_whether_ready().await;
+        *seen = Some((Instant::now(), readiness.clone()));
+        readiness
+    }
+
+    async fn look_whether_ready(&self) -> Readiness {
         let store = &self.shared.store;
         if !store.is_migrated() {
-            return not_ready(if store.ping().await.is_ok() { "migrating" } else { "database" }, 0);
+            return Readiness::not_yet(if store.ping().await.is_ok() { "migrating" } else { "database" });
         }
         match store.readiest_worker().await {
             Ok(Some((phase, percent))) => Readiness { ready: phase == store::Phase::Ready.as_str(), phase, percent },
-            Ok(None) => not_ready("no_worker", 0),
-            Err(_) => not_ready("database", 0),
+            Ok(None) => Readiness::not_yet("no_worker"),
+            Err(_) => Readiness::not_yet("database"),
         }
     }
 }

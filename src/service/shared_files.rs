@@ -10,6 +10,9 @@ use chrono::Utc;
 use super::{Error, PredictionService, Result};
 use crate::domain::{Upload, UploadId};
 
+/// As long as a secret.
+const NO_SECRET: [u8; 32] = [0; 32];
+
 /// A link to a file, as it came.
 #[derive(Clone, Debug)]
 pub struct SignedLink {
@@ -29,15 +32,20 @@ impl PredictionService {
     pub async fn find_shared_upload(&self, link: &SignedLink) -> Result<Upload> {
         let store = &self.shared.store;
         let signature = BASE64_STANDARD.decode(&link.signature).map_err(|_| Error::InvalidSignature)?;
-        let account_id = store.find_account(&link.owner).await?.ok_or(Error::InvalidSignature)?;
+        let _place = self.shared.strangers.take().await?;
+        let owner = store.find_signing_secrets(&link.owner).await?;
         let signed = format!("{} {} {}", link.owner, link.id, link.expiry);
-        let is_signed = store.signing_secrets(account_id).await?.iter().any(|secret| {
-            let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+        let is_signed = |secret: &[u8]| {
+            let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
             hmac::verify(&key, signed.as_bytes(), &signature).is_ok()
-        });
-        if !is_signed {
-            return Err(Error::InvalidSignature);
+        };
+        let secrets = owner.as_ref().map(|(_, secrets)| &secrets[..]).unwrap_or_default();
+        if secrets.is_empty() {
+            // As much work as where there is one, whose answer it is not to be told from.
+            std::hint::black_box(is_signed(&NO_SECRET));
         }
+        let account_id = owner.as_ref().filter(|_| secrets.iter().any(|secret| is_signed(secret.as_bytes())));
+        let &(account_id, _) = account_id.ok_or(Error::InvalidSignature)?;
         if link.expiry <= Utc::now().timestamp() {
             return Err(Error::LinkExpired);
         }

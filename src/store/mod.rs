@@ -337,6 +337,11 @@ impl Store {
         Self { pool, options, pulse, changes, turns, durability, key_finds, creates, ends, settlements, reads, seal }
     }
 
+    /// How many connections statements share.
+    pub fn connections(&self) -> u32 {
+        self.pool.pool().options().get_max_connections()
+    }
+
     /// Connects once, outside the pool. The pool repeats a refused connection until its patience ends and then tells
     /// only that; this tells why.
     pub async fn try_connection(&self) -> Result<()> {

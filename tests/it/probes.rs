@@ -6,9 +6,14 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::support::{TestApp, json};
+use crate::support::{TestApp, eventually, json};
 
 impl TestApp {
+    /// What it says of itself within the quarter of a second for which it may say what it saw before.
+    async fn until_readiness(&self, expected: (StatusCode, Value)) {
+        eventually(&expected.1.to_string(), async || self.readiness().await == expected).await;
+    }
+
     async fn readiness(&self) -> (StatusCode, Value) {
         let response = self.client.get(format!("{}/readyz", self.url)).send().await.unwrap();
         (response.status(), json(response).await)
@@ -21,13 +26,13 @@ async fn readiness_follows_the_best_worker(pool: PgPool) {
     let not_ready = |phase: &str, percent: i16| {
         (StatusCode::SERVICE_UNAVAILABLE, json!({"ready": false, "phase": phase, "percent": percent}))
     };
-    assert_eq!(app.readiness().await, not_ready("no_worker", 0));
+    app.until_readiness(not_ready("no_worker", 0)).await;
     app.report_worker(Phase::Loading, 40).await;
-    assert_eq!(app.readiness().await, not_ready("loading", 40));
+    app.until_readiness(not_ready("loading", 40)).await;
     app.report_worker(Phase::WarmingUp, 0).await;
-    assert_eq!(app.readiness().await, not_ready("warming_up", 0));
+    app.until_readiness(not_ready("warming_up", 0)).await;
     app.report_worker(Phase::Ready, 100).await;
-    assert_eq!(app.readiness().await, (StatusCode::OK, json!({"ready": true, "phase": "ready", "percent": 100})));
+    app.until_readiness((StatusCode::OK, json!({"ready": true, "phase": "ready", "percent": 100}))).await;
     for alias in ["/healthz", "/health"] {
         assert_eq!(app.get(alias).send().await.unwrap().status(), StatusCode::OK, "{alias}");
     }

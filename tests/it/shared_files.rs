@@ -4,9 +4,9 @@ use aws_lc_rs::hmac;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use fourstep::domain::ApiKey;
 use reqwest::{Method, Response, StatusCode};
-use sqlx::PgPool;
+use sqlx::{Connection, PgConnection, PgPool};
 
-use crate::support::{TestApp, black_png, id, json};
+use crate::support::{PATIENCE, TestApp, black_png, eventually, id, json, waiting_for_a_lock};
 
 /// A time that no test lives to see, in seconds since 1970.
 pub(crate) const FAR_AWAY: i64 = 4_102_444_800;
@@ -95,6 +95,45 @@ async fn a_link_is_good_only_as_its_owner_signed_it(pool: PgPool) {
         assert_eq!(response.status(), StatusCode::UNPROCESSABLE_ENTITY, "{query}");
         assert_eq!(json(response).await["invalid_fields"][0]["field"], field, "{query}");
     }
+}
+
+#[sqlx::test]
+async fn a_link_that_nobody_signed_makes_nothing(pool: PgPool) {
+    let app = TestApp::start(pool.clone()).await;
+    let file = app.upload_picture().await;
+    let somebodys = BASE64_STANDARD.encode([7; 32]);
+    for owner in ["owner", "nobody"] {
+        refused(app.follow(&file, owner, FAR_AWAY, &somebodys).await, StatusCode::FORBIDDEN, "not the owner's").await;
+    }
+    let secrets: i64 = sqlx::query_scalar("select count(*) from webhook_secrets").fetch_one(&pool).await.unwrap();
+    assert_eq!(secrets, 0);
+}
+
+#[sqlx::test]
+async fn whoever_has_no_key_leaves_connections_to_those_who_have_one(pool: PgPool) {
+    let app = TestApp::start(pool.clone()).await;
+    let file = app.upload_picture().await;
+    app.get("/predictions").send().await.unwrap();
+    let mut locking = PgConnection::connect_with(&pool.connect_options()).await.unwrap();
+    sqlx::query("begin").execute(&mut locking).await.unwrap();
+    sqlx::query("lock table webhook_secrets, workers").execute(&mut locking).await.unwrap();
+    let connections = pool.options().get_max_connections() as usize;
+    let signature = BASE64_STANDARD.encode([7; 32]);
+    let query = [("owner", "owner"), ("expiry", &FAR_AWAY.to_string()), ("signature", &signature)];
+    let download = format!("{}/v1/files/{file}/download", app.url);
+    let mut asking = Vec::new();
+    for _ in 0..2 * connections {
+        asking.push(tokio::spawn(app.client.get(&download).query(&query).send()));
+        asking.push(tokio::spawn(app.client.get(format!("{}/readyz", app.url)).send()));
+    }
+    for what in ["%webhook_secrets%", "%from workers%"] {
+        eventually("they wait for the lock", async || waiting_for_a_lock(&mut locking, what).await > 0).await;
+    }
+    let listed = tokio::time::timeout(PATIENCE, app.get("/predictions").send()).await.expect("in time").unwrap();
+    assert_eq!(listed.status(), StatusCode::OK);
+    // One looks how ready the server is, and all are told.
+    assert_eq!(waiting_for_a_lock(&mut locking, "%from workers%").await, 1);
+    asking.iter().for_each(|one| one.abort());
 }
 
 #[sqlx::test]
