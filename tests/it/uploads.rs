@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use fourstep::{
     artifacts::Artifacts,
     domain::{ApiKey, Failure, FailureCode, Outcome, PredictionId},
@@ -20,7 +21,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::support::{TestApp, UPLOADS, bucket_at, json};
+use crate::support::{TestApp, UPLOADS, bucket_at, eventually, json};
 
 fn encoded(width: u32, height: u32, format: ImageFormat) -> Vec<u8> {
     let mut file = std::io::Cursor::new(Vec::new());
@@ -499,6 +500,61 @@ async fn of_two_who_send_one_upload_at_once_one_is_told_to_wait(pool: PgPool) {
     let stored = json(app.get(&format!("/v1/files/{id}")).send().await.unwrap()).await;
     assert_eq!(stored["size"], large.len(), "{stored}");
     assert_eq!(send(png()).await.unwrap().unwrap().status(), StatusCode::NOT_FOUND, "its bytes never change");
+}
+
+/// A request whose body, of so many bytes, does not come to its end.
+async fn begin(app: &TestApp, head: &str, length: usize, sent: usize) -> TcpStream {
+    let mut stream = TcpStream::connect(app.address()).await.unwrap();
+    let head = format!("{head}\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&vec![b' '; sent]).await.unwrap();
+    stream
+}
+
+#[sqlx::test]
+async fn while_an_upload_is_sent_no_other_body_is_read_for_it(pool: PgPool) {
+    let app = TestApp::start(pool).await;
+    let body = json!({"content_type": "image/png"});
+    let presigned = json(app.post("/v1/upload/presign").json(&body).send().await.unwrap()).await;
+    let url = presigned["presigned_url"].as_str().unwrap();
+    let path = url.strip_prefix(&app.url).unwrap();
+    let send = async || app.client.put(url).body(b"<svg/>".to_vec()).send().await.unwrap().status();
+    let first = begin(&app, &format!("PUT {path} HTTP/1.1"), 1000, 10).await;
+    eventually("the first has begun", async || send().await == StatusCode::CONFLICT).await;
+    drop(first);
+    eventually("it is the next one's turn", async || send().await == StatusCode::BAD_REQUEST).await;
+    assert_eq!(app.client.put(url).body(png()).send().await.unwrap().status(), StatusCode::OK);
+}
+
+#[sqlx::test]
+async fn bodies_under_way_have_no_more_together_than_they_may(pool: PgPool) {
+    let app = TestApp::start_with(pool, |settings| settings.bodies_limit = 500_000).await;
+    let head = format!("POST /predictions HTTP/1.1\r\nContent-Type: application/json\r\nAuthorization: Bearer {}", app.key);
+    let first = begin(&app, &head, 600_000, 450_000).await;
+    let prompt = |length: usize| json!({"input": {"prompt": "a cat", "width": 256, "height": 256}, "filler": "x".repeat(length)});
+    let create = async |length: usize| app.post("/predictions").json(&prompt(length)).send().await.unwrap();
+    eventually("the first has come so far", async || create(100_000).await.status() == 503).await;
+    let refused = create(100_000).await;
+    assert_eq!(refused.headers()["retry-after"], "1");
+    assert_eq!(json(refused).await["code"], "overloaded");
+    // What is small is taken all the same.
+    app.create_small().await;
+    drop(first);
+    eventually("there is room again", async || create(100_000).await.status() != 503).await;
+}
+
+#[sqlx::test]
+async fn who_waits_for_a_result_no_longer_counts_the_body(pool: PgPool) {
+    let app = TestApp::start_with(pool, |settings| settings.bodies_limit = 500_000).await;
+    let image = format!("data:image/png;base64,{}", BASE64_STANDARD.encode(large_png(1)));
+    assert!((100_000..500_000).contains(&image.len()), "{}", image.len());
+    let body = json!({"input": {"prompt": "a cat", "width": 256, "height": 256, "image": image}});
+    let mut waiting = Vec::new();
+    for number in 1..=5 {
+        waiting.push(tokio::spawn(app.post("/predictions").header("Prefer", "wait=60").json(&body).send()));
+        app.until_watched(number).await;
+    }
+    waiting.iter().for_each(|one| one.abort());
 }
 
 #[sqlx::test]
