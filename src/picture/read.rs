@@ -84,7 +84,7 @@ pub fn read(bytes: &[u8]) -> Result<RgbImage, Unreadable> {
         }
         // These decoders heed no limit: they allocate by the size their header says, which is looked at first.
         ImageFormat::WebP => {
-            webp::check(bytes).map_err(|reason| Unreadable::Broken(reason.to_owned()))?;
+            webp::check(bytes)?;
             Cow::Borrowed(bytes)
         }
         ImageFormat::Jpeg => Cow::Owned(checked_jpeg(bytes)?),

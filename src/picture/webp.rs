@@ -36,7 +36,7 @@ struct Chunk<'a> {
 /// Refuses a file whose decoding takes more than its pixels and [`MAX_CODES`], or that cannot be decoded.
 pub(super) fn check(file: &[u8]) -> Result<(), Unreadable> {
     let all = || chunks(file.get(12..).unwrap_or_default());
-    let first = |kind| all().find(|chunk| chunk.kind == *kind);
+    let first = |kind: &[u8; 4]| all().find(|chunk| chunk.kind == *kind);
     let canvas = first(b"VP8X").and_then(|chunk| size_at(chunk.rest, 4));
     for chunk in [first(b"VP8L"), first(b"VP8 "), first(b"ALPH")].into_iter().flatten() {
         check_data(&chunk, canvas)?;

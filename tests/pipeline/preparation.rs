@@ -135,7 +135,7 @@ fn hidden_scans(kind: u8, scans: usize) -> Vec<u8> {
     let head = [
         &b"\xFF\xD8\xFF\xDB\x00\x43\x00"[..],
         &[1; 64],
-        b"\xFF\xC0\x00\x14\x08\x01\x00\x01\x00\x04\x01\x11\x00\x02\x11\x00\x03\x11\x00\x04\x11\x00",
+        b"\xFF\xC0\x00\x14\x08\x00\x40\x10\x00\x04\x01\x11\x00\x02\x11\x00\x03\x11\x00\x04\x11\x00",
         // One code of one bit, for nothing and for the end of a block.
         b"\xFF\xC4\x00\x14\x00\x01",
         &[0; 16],
@@ -179,7 +179,9 @@ impl Bits {
         self.put(0, 1);
         self.put(14 - 4, 4);
         // The lengths of the codes of lengths 17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8, 9, 10.
-        [0, 0, 0, 3, 3, 3, 3, 3, 0, 3, 4, 4, 4, 4].map(|length| self.put(length, 3));
+        for length in [0, 0, 0, 3, 3, 3, 3, 3, 0, 3, 4, 4, 4, 4] {
+            self.put(length, 3);
+        }
         // Eleven of them, a number of four bits.
         self.put(1, 1);
         self.put(1, 3);
@@ -240,8 +242,8 @@ fn of_a_jpeg_scans_count_wherever_its_decoder_finds_them() {
     let (elapsed, result) = quickest(|| picture::read(&hidden_scans(0xE5, 4000)));
     assert!(elapsed < Duration::from_millis(50), "{elapsed:?}, {:?}", result.map(|image| image.dimensions()));
     let (elapsed, result) = quickest(|| picture::read(&hidden_scans(0xDB, 4000)));
+    assert_eq!(result.map(|image| image.dimensions()), Err(scans), "{elapsed:?}");
     assert!(elapsed < Duration::from_millis(50), "{elapsed:?}");
-    assert_eq!(result, Err(scans));
 }
 
 #[test]
@@ -249,7 +251,7 @@ fn a_photo_may_have_a_film_behind_it_and_profiles_within() {
     let plain = file("orientation-6.jpg");
     let profile = [&b"\xFF\xE2\xFF\xFEICC_PROFILE\0"[..], &b"\xFF\xDA".repeat((0xFFFC - 12) / 2)].concat();
     let whole = [&plain[..2], &profile, &plain[2..], &b"\xFF\xDA\x00\x02".repeat(1000)].concat();
-    assert_eq!(picture::read(&whole), picture::read(&plain));
+    assert!(picture::read(&whole).unwrap() == picture::read(&plain).unwrap());
 }
 
 #[test]
@@ -285,7 +287,7 @@ fn reads_in_a_process_of_its_own() {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")).unwrap();
     writeln!(std::io::stdout(), "\npeak {peak}").unwrap();
-    assert_eq!(result, Err(Unreadable::Broken("its prefix codes take more than 128 MB".to_owned())));
+    assert_eq!(result.err(), Some(Unreadable::Broken("its prefix codes take more than 128 MB".to_owned())));
 }
 
 #[test]
@@ -303,7 +305,7 @@ fn a_webp_whose_picture_is_larger_than_it_says_is_refused_before_it_is_decoded()
     bytes[sides..sides + 4].copy_from_slice(&[0xFF, 0x3F, 0xFF, 0x3F]);
     let (elapsed, result) = quickest(|| picture::read(&bytes));
     assert!(elapsed < Duration::from_millis(50), "{elapsed:?}");
-    assert_eq!(result, Err(Unreadable::TooLarge { width: 16_383, height: 16_383 }));
+    assert_eq!(result.err(), Some(Unreadable::TooLarge { width: 16_383, height: 16_383 }));
 }
 
 #[test]
