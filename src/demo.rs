@@ -35,7 +35,7 @@ pub fn digest() -> &'static str {
             all.update(format!("{name}\n"));
             all.update(Files::get(&name).map(|file| file.metadata.sha256_hash()).unwrap_or_default());
         }
-        all.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(all.finalize())
     });
     &DIGEST
 }

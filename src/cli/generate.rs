@@ -273,10 +273,9 @@ fn write_images(args: &GenerateArgs, format: Format, params: &Params, generation
 fn provenance(args: &GenerateArgs, params: &Params, seed: u64) -> Provenance {
     let folder = args.weights.file_name().unwrap_or_default().to_string_lossy();
     let made = Made {
-        generator: concat!("fourstep ", env!("CARGO_PKG_VERSION")),
         model: &folder,
         prompt: &params.prompt,
-        negative_prompt: params.negative_prompt.as_deref().filter(|_| params.guidance_scale > 1.0),
+        negative_prompt: params.negative_prompt.as_deref(),
         width: params.width as u32,
         height: params.height as u32,
         scheduler: params.scheduler.as_str(),

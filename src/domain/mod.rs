@@ -12,6 +12,7 @@ mod model;
 mod prediction;
 mod progress;
 mod raw_input;
+mod retry;
 mod run_times;
 mod scope;
 mod shortage;
@@ -34,6 +35,7 @@ pub use prediction::{
 };
 pub use progress::Progress;
 pub use raw_input::check_raw_input;
+pub use retry::{chance, retry_after};
 pub use run_times::{median, queue_wait};
 pub use scope::{CHECKER_KEPT, Scope, Scopes};
 pub use shortage::{Period, Shortage};

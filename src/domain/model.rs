@@ -144,7 +144,7 @@ impl Model {
         for file in self.files.iter().filter(|file| !file.optional) {
             manifest.update(format!("\n{} {} {}", file.repository, file.revision, file.path));
         }
-        manifest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(manifest.finalize())
     }
 
     const fn default_time_limit_seconds() -> u32 {

@@ -72,7 +72,7 @@ impl<'a> ImageSource<'a> {
             Self::Remote(url) => return (*url).to_owned(),
         };
         let start: String = uri.chars().take(ECHOED).collect();
-        let digest: String = Sha256::digest(uri).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = hex::encode(Sha256::digest(uri));
         format!("{start}… ({} characters, SHA-256 {digest})", uri.len())
     }
 }

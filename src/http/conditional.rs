@@ -14,8 +14,7 @@ use sha2::{Digest, Sha256};
 
 /// An entity tag for these bytes.
 pub(super) fn etag(bytes: &[u8]) -> String {
-    let digest: String = Sha256::digest(bytes)[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("\"{digest}\"")
+    format!("\"{}\"", hex::encode(&Sha256::digest(bytes)[..16]))
 }
 
 /// Whether the client has what this tag stands for.

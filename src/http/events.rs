@@ -18,8 +18,9 @@ use axum::{
 use futures_util::{Stream, stream};
 use tokio::time::Instant;
 
-use super::{Api, Error, caller::Reader, extract::KnownId, native::model_of};
+use super::{Api, Error, caller::Reader, extract::KnownId, model_of};
 use crate::{
+    domain::chance,
     service::{self, Follow, Sight},
     wire::{
         BaseUrl,
@@ -84,8 +85,7 @@ struct Listener {
 
 /// How long a stream lasts: up to half as long again, so that those that began together do not come back together.
 fn lasts(least: Duration) -> Duration {
-    let part = f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX);
-    least.mul_f64(1.0 + part / 2.0)
+    least.mul_f64(1.0 + chance() / 2.0)
 }
 
 fn events(listener: Listener) -> impl Stream<Item = Result<Event, service::Error>> {

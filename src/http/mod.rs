@@ -57,6 +57,7 @@ use tower_http::{
 };
 
 use crate::{
+    domain::{Model, Prediction},
     service::PredictionService,
     wire::{BaseUrl, mounts},
 };
@@ -99,6 +100,11 @@ struct Api {
     bodies: Bodies,
     /// What the API says of itself, once it was asked for.
     openapi: Arc<OnceLock<File>>,
+}
+
+/// The model that runs a prediction; `None` if the catalog has it no longer.
+fn model_of<'a>(api: &'a Api, prediction: &Prediction) -> Option<&'a Model> {
+    api.service.catalog().by_slug(&prediction.model)
 }
 
 fn router(service: PredictionService, settings: Settings) -> Router {

@@ -25,6 +25,7 @@ use super::{
     files,
     form::CreateBody,
     idempotency::{IdempotencyKey, Replayed},
+    model_of,
     query::ListQuery,
     summary,
     timing::{CancelAfter, Wait},
@@ -346,8 +347,4 @@ async fn document<'a>(api: &Api, prediction: &'a Prediction, base: &BaseUrl) -> 
 fn model_header(api: &Api, prediction: &Prediction) -> [(HeaderName, String); 1] {
     let name = model_of(api, prediction).map_or_else(|| prediction.model.clone(), Model::full_name);
     [(FOURSTEP_MODEL, name)]
-}
-
-pub(super) fn model_of<'a>(api: &'a Api, prediction: &Prediction) -> Option<&'a Model> {
-    api.service.catalog().by_slug(&prediction.model)
 }

@@ -21,6 +21,7 @@ use super::{
     extract::{JsonBody, KnownId, Several},
     files,
     idempotency::{IdempotencyKey, Replayed},
+    model_of,
     query::Parameters,
     timing::{CancelAfter, Wait},
     webhooks,
@@ -433,8 +434,4 @@ async fn file_url(api: &Api, file: &Artifact, face: &FaceUrl) -> String {
             url
         }
     }
-}
-
-fn model_of<'a>(api: &'a Api, prediction: &Prediction) -> Option<&'a Model> {
-    api.service.catalog().by_slug(&prediction.model)
 }

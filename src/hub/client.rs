@@ -4,8 +4,9 @@
 //! itself, and because the token must go to no host but the one it is for. Every answer's status is looked at. Writes
 //! nothing to disk; `download` does.
 
-use std::{ops::Range, time::SystemTime};
+use std::ops::Range;
 
+use chrono::Utc;
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
     header::{
@@ -18,9 +19,9 @@ use reqwest::{Response, Url};
 use super::{
     ByteSize, Error, Token, Transfer,
     digest::Digest,
-    retry::{Failure, Patience, retry_after},
+    retry::{Failure, Patience},
 };
-use crate::domain::WeightFile;
+use crate::domain::{WeightFile, retry_after};
 
 /// Of a file. No disk has as many, and sums of it are still numbers.
 const MOST_BYTES: u64 = 1 << 60;
@@ -149,7 +150,7 @@ impl Client {
         let url = response.url().clone();
         let headers = response.headers();
         let message = text(headers, "x-error-message").unwrap_or_default().to_owned();
-        let wait = text(headers, RETRY_AFTER.as_str()).and_then(|value| retry_after(value, SystemTime::now()));
+        let wait = text(headers, RETRY_AFTER.as_str()).and_then(|value| retry_after(value, Utc::now()));
         let of_hub = url.origin() == self.endpoint.origin();
         let name = format!("{}/{}", file.repository, file.path);
         let repository = file.repository.clone();

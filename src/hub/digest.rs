@@ -48,11 +48,11 @@ impl Digest {
     /// Hashes a file from its beginning in the way of this digest.
     pub(super) fn of_file(&self, file: &mut File) -> io::Result<Self> {
         let hex = match self.kind {
-            Kind::Sha256 => hex(&hash(Sha256::new(), file)?),
+            Kind::Sha256 => hex::encode(hash(Sha256::new(), file)?),
             Kind::GitBlob => {
                 let mut hasher = Sha1::new();
                 hasher.update(format!("blob {}\0", file.metadata()?.len()));
-                hex(&hash(hasher, file)?)
+                hex::encode(hash(hasher, file)?)
             }
         };
         Ok(Self { kind: self.kind, hex })
@@ -79,10 +79,6 @@ fn hash<H: sha2::Digest>(mut hasher: H, file: &mut File) -> io::Result<Vec<u8>> 
             Err(error) => return Err(error),
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -1,13 +1,9 @@
 //! When to try again: which failures pass by themselves, and how long to wait for that.
 
-use std::{
-    future::Future,
-    time::{Duration, SystemTime},
-};
-
-use chrono::DateTime;
+use std::{future::Future, time::Duration};
 
 use super::{Error, Transfer};
+use crate::domain::chance;
 
 /// A server that asks for more than this is not waited for.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
@@ -65,7 +61,8 @@ impl Patience {
             return Err(error);
         }
         let backoff = self.first_backoff.saturating_mul(1 << (self.failures - 1).min(16)).min(LONGEST_BACKOFF);
-        Ok((wait.max(backoff).mul_f64(1.0 + jitter()), error))
+        // Up to a quarter longer, so that clients which failed together do not come back together.
+        Ok((wait.max(backoff).mul_f64(1.0 + chance() / 4.0), error))
     }
 
     /// Tries until it works or patience ends.
@@ -84,20 +81,6 @@ impl Patience {
             }
         }
     }
-}
-
-/// Between nothing and a quarter, so that clients which failed together do not come back together.
-fn jitter() -> f64 {
-    getrandom::u32().map_or(0.0, |random| f64::from(random) / f64::from(u32::MAX) / 4.0)
-}
-
-/// `Retry-After`: seconds, or a date.
-pub(super) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
-    if let Ok(seconds) = value.trim().parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let at = SystemTime::from(DateTime::parse_from_rfc2822(value.trim()).ok()?);
-    Some(at.duration_since(now).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -131,14 +114,5 @@ mod tests {
         assert!((40.0..=50.0).contains(&wait.as_secs_f64()), "{wait:?}");
         let gone = patience().after(unavailable(Some(Duration::from_secs(3600))));
         assert!(matches!(gone, Err(Error::Later { .. })), "{gone:?}");
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_700);
-        assert_eq!(retry_after("120", now), Some(Duration::from_secs(120)));
-        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:37 GMT", now), Some(Duration::from_secs(77)));
-        assert_eq!(retry_after("Sun, 06 Nov 1994 08:00:00 GMT", now), Some(Duration::ZERO));
-        assert_eq!(retry_after("soon", now), None);
     }
 }

@@ -50,7 +50,7 @@ impl Socket {
             Self { folder: beside, is_outside: false }
         } else {
             let digest = Sha256::digest(folder.home().as_os_str().as_bytes());
-            let name = digest.iter().take(8).fold("fourstep-".to_owned(), |name, byte| format!("{name}{byte:02x}"));
+            let name = format!("fourstep-{}", hex::encode(&digest[..8]));
             Self { folder: options.short_folder.join(name), is_outside: true }
         };
         match fs::symlink_metadata(&socket.folder) {

@@ -55,14 +55,16 @@ struct Row {
 
 impl From<Row> for Upload {
     fn from(row: Row) -> Self {
-        let hex = |bytes: Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         Self {
             id: row.id.into(),
             account_id: row.account_id,
             name: row.name,
             content_type: row.content_type,
             size: row.size.unsigned_abs(),
-            checksums: row.sha256.zip(row.md5).map(|(sha256, md5)| Checksums { sha256: hex(sha256), md5: hex(md5) }),
+            checksums: row
+                .sha256
+                .zip(row.md5)
+                .map(|(sha256, md5)| Checksums { sha256: hex::encode(sha256), md5: hex::encode(md5) }),
             metadata: row.metadata,
             key: row.artifact_key,
             created_at: row.created_at,

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-use http::{HeaderMap, header::RETRY_AFTER};
+use chrono::Utc;
+use http::header::RETRY_AFTER;
 use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::{Settings, sign};
 use crate::{
-    domain::{Catalog, WebhookSecret},
+    domain::{Catalog, WebhookSecret, chance, retry_after},
     fetch::{self, Answer, Fetcher},
     metrics, spans,
     store::{self, DueWebhook, Store, WebhookAttempt, WebhookVerdict},
@@ -105,14 +105,16 @@ impl Deliverer {
         let requested = match answer {
             Ok(Answer { status: 200..=299, .. }) => return WebhookVerdict::Delivered,
             Ok(Answer { status: 410, .. }) => return WebhookVerdict::Gone,
-            Ok(answer) => retry_after(&answer.headers, Utc::now()),
+            Ok(Answer { headers, .. }) => {
+                let value = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+                value.and_then(|value| retry_after(value, Utc::now()))
+            }
             Err(_) => None,
         };
         if !due.event.is_retried() {
             return WebhookVerdict::Failed;
         }
-        let chance = f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / f64::from(u32::MAX);
-        let pause = self.settings.schedule.pause(due.failures + 1, requested, chance);
+        let pause = self.settings.schedule.pause(due.failures + 1, requested, chance());
         pause.map_or(WebhookVerdict::Failed, WebhookVerdict::Again)
     }
 }
@@ -126,13 +128,6 @@ fn attempt(took: Duration, answer: &Result<Answer, Error>) -> WebhookAttempt {
         }
         Err(error) => WebhookAttempt { took, status_code: None, response: None, error: Some(error.to_string()) },
     }
-}
-
-/// `Retry-After`, in seconds or as a date.
-fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let seconds = text.parse().ok().map(Duration::from_secs);
-    seconds.or_else(|| (DateTime::parse_from_rfc2822(text).ok()?.to_utc() - now).to_std().ok())
 }
 
 /// For the metrics.
@@ -151,25 +146,5 @@ const fn in_words(verdict: WebhookVerdict) -> &'static str {
         WebhookVerdict::Again(_) => "A webhook was not received; it is tried again",
         WebhookVerdict::Failed => "A webhook was not received and is given up",
         WebhookVerdict::Gone => "The receiver of a webhook is gone",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn retry_after_is_read_in_both_its_forms() {
-        let now = DateTime::parse_from_rfc3339("2026-01-01T00:00:00Z").expect("a time").to_utc();
-        for (text, seconds) in [
-            ("120", Some(120)),
-            ("Thu, 01 Jan 2026 00:01:00 GMT", Some(60)),
-            ("Wed, 31 Dec 2025 00:00:00 GMT", None),
-            ("soon", None),
-            ("-1", None),
-        ] {
-            let headers = HeaderMap::from_iter([(RETRY_AFTER, text.parse().expect("a header"))]);
-            assert_eq!(retry_after(&headers, now), seconds.map(Duration::from_secs), "{text}");
-        }
     }
 }

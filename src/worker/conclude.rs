@@ -1,6 +1,6 @@
 //! What comes after the device: encode the images, store them, and end the prediction in its row.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context;
 use tracing::Instrument;
@@ -9,7 +9,7 @@ use super::{
     device::Run,
     encode,
     held::{Held, StopReason},
-    outage::waited_for,
+    outage::{GIVE_UP, TRY_AGAIN, waited_for},
     predictor::{Drawn, PredictError},
     progress::Logs,
 };
@@ -19,11 +19,6 @@ use crate::{
     metrics::{self, Stage},
     store::{self, Claim, Store},
 };
-
-/// Between attempts to write to a database that is away.
-const TRY_AGAIN: Duration = Duration::from_millis(500);
-/// A database that is away for longer than this has let the lease run out long ago.
-const GIVE_UP: Duration = Duration::from_secs(300);
 
 /// Brings a run's result to its row. Never fails: what cannot be written now is left to the sweep.
 pub(super) async fn conclude(

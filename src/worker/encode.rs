@@ -20,11 +20,9 @@ pub(super) fn encode(image: &RgbImage, model: &str, input: &Input, seed: u64) ->
 
 fn provenance(model: &str, input: &Input, seed: u64) -> Provenance {
     let made = Made {
-        generator: concat!("fourstep ", env!("CARGO_PKG_VERSION")),
         model,
         prompt: &input.prompt,
-        // What was not used did not make the picture.
-        negative_prompt: input.negative_prompt.as_deref().filter(|_| input.guidance_scale > 1.0),
+        negative_prompt: input.negative_prompt.as_deref(),
         width: input.width,
         height: input.height,
         scheduler: input.scheduler.as_str(),
@@ -56,7 +54,7 @@ mod tests {
 
     #[test]
     fn the_parameters_read_as_the_community_writes_them() {
-        let version = env!("CARGO_PKG_VERSION");
+        let version = crate::version();
         let Provenance { parameters, json } = provenance("tiny", &input(json!({"prompt": "a cat"})), 8);
         assert_eq!(
             parameters,

@@ -1,4 +1,4 @@
-//! An artifact store that is away is waited for: what a device has drawn, or is about to draw, is worth it.
+//! A database or an artifact store that is away is waited for: what a device has drawn, or is about to draw, is worth it.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use tokio::time::Instant;
 use crate::artifacts;
 
 /// Between two tries.
-const TRY_AGAIN: Duration = Duration::from_millis(500);
-/// A store that is away for longer than this may as well be given up.
-const GIVE_UP: Duration = Duration::from_secs(300);
+pub(super) const TRY_AGAIN: Duration = Duration::from_millis(500);
+/// What is away for longer than this is given up: without the database, the lease has run out long ago.
+pub(super) const GIVE_UP: Duration = Duration::from_secs(300);
 
-/// Does something with the store, again and again while it is away.
+/// Does something with the artifact store, again and again while it is away.
 pub(super) async fn waited_for<T, F>(work: impl Fn() -> F) -> Result<T, artifacts::Error>
 where
     F: Future<Output = Result<T, artifacts::Error>>,

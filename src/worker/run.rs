@@ -31,6 +31,7 @@ use super::{
 };
 use crate::{
     artifacts::Artifacts,
+    domain::chance,
     metrics, spans,
     store::{Claim, Mark, Phase, Store, WorkerRecord},
 };
@@ -323,6 +324,5 @@ impl Worker {
 
 /// A duration up to a fifth longer, so that many workers do not poll in step.
 pub(super) fn jittered(duration: Duration) -> Duration {
-    let share = f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX);
-    duration.mul_f64(1.0 + share / 5.0)
+    duration.mul_f64(1.0 + chance() / 5.0)
 }

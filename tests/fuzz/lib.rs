@@ -8,6 +8,8 @@ pub mod picture;
 #[path = "../../src/pipeline/mod.rs"]
 pub mod pipeline;
 pub mod targets;
+#[path = "../../src/version.rs"]
+mod version;
 
 use std::{fs, path::Path};
 

@@ -34,7 +34,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("fetch", &[]),
     ("hub", &["domain"]),
     ("metrics", &[]),
-    ("picture", &[]),
+    ("picture", &["version"]),
     ("pipeline", &[]),
     ("postgres", &[]),
     ("service", &["artifacts", "domain", "fetch", "metrics", "picture", "spans", "store", "version"]),

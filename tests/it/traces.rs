@@ -81,10 +81,6 @@ fn texts(attributes: &[KeyValue]) -> BTreeMap<String, String> {
     attributes.iter().filter_map(text).collect()
 }
 
-fn hex(id: &[u8]) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 async fn end(mut program: Program) {
     program.signal(Signal::SIGTERM);
     assert!(program.ended_within(Duration::from_secs(35)).await.success());
@@ -123,14 +119,14 @@ async fn a_trace_goes_from_the_request_to_the_device_and_the_webhook_through_eve
     end(worker).await;
 
     let spans = collector.spans();
-    let of_trace: Vec<_> = spans.iter().filter(|(_, span)| hex(&span.trace_id) == TRACE).collect();
+    let of_trace: Vec<_> = spans.iter().filter(|(_, span)| hex::encode(&span.trace_id) == TRACE).collect();
     let named = |name: &str| {
         let found: Vec<_> = of_trace.iter().filter(|(_, span)| span.name == name).map(|(_, span)| span).collect();
         assert_eq!(found.len(), 1, "{name} in {of_trace:#?}");
         found[0]
     };
     let request = named("request");
-    assert_eq!(hex(&request.parent_span_id), CALLER, "the caller's trace goes on");
+    assert_eq!(hex::encode(&request.parent_span_id), CALLER, "the caller's trace goes on");
     let prediction = named("prediction");
     for (name, parent) in [
         ("prediction", request),
@@ -139,7 +135,12 @@ async fn a_trace_goes_from_the_request_to_the_device_and_the_webhook_through_eve
         ("store", prediction),
         ("finish", prediction),
     ] {
-        assert_eq!(hex(&named(name).parent_span_id), hex(&parent.span_id), "{name} is a part of {}", parent.name);
+        assert_eq!(
+            hex::encode(&named(name).parent_span_id),
+            hex::encode(&parent.span_id),
+            "{name} is a part of {}",
+            parent.name
+        );
     }
     for span in [request, prediction] {
         assert_eq!(texts(&span.attributes)["request_id"], "abc-7", "{}", span.name);

@@ -69,7 +69,7 @@ impl HubFile {
         hasher.update(bytes);
         Self {
             bytes: Bytes::copy_from_slice(bytes),
-            etag: hex(&hasher.finalize()),
+            etag: hex::encode(hasher.finalize()),
             size: bytes.len() as u64,
             commit: Some(COMMIT),
             large: false,
@@ -292,9 +292,5 @@ fn plain(status: u16, headers: &[(&'static str, String)]) -> Response {
 }
 
 pub(crate) fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(bytes))
 }

@@ -54,7 +54,7 @@ impl Site {
             all.update(file.metadata.sha256_hash());
         }
         more.iter().for_each(|(_, text)| all.update(text));
-        let digest: String = all.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = hex::encode(&all.finalize()[..8]);
         let files = embedded.into_iter().map(|(file, path)| {
             let bytes = match path.as_ref() {
                 "index.html" => {
