@@ -95,10 +95,12 @@ pub fn size_from_image(
         (None, Some(height)) => (scaled(image_width, (height, image_height)), height),
         (None, None) => {
             let (shortest, longest) = (image_width.min(image_height), image_width.max(image_height));
-            let scale = match () {
-                () if longest > max => (max, longest),
-                () if shortest < min => (min, shortest),
-                () => (1, 1),
+            let scale = if longest > max {
+                (max, longest)
+            } else if shortest < min {
+                (min, shortest)
+            } else {
+                (1, 1)
             };
             (scaled(image_width, scale), scaled(image_height, scale))
         }

@@ -91,11 +91,14 @@ fn lister_of_models(uri: &Uri, headers: &HeaderMap) -> Dialect {
         query.split('&').any(|pair| ["name=", "limit=", "offset="].iter().any(|name| pair.starts_with(name)))
     });
     let agent = agent.to_ascii_lowercase();
-    match () {
-        () if is_paged || headers.contains_key(X_API_KEY) => Dialect::Eachlabs,
-        () if agent.starts_with("replicate") => Dialect::Replicate,
-        () if ["openai/", "asyncopenai/"].iter().any(|name| agent.starts_with(name)) => Dialect::OpenAi,
-        () => Dialect::Eachlabs,
+    if is_paged || headers.contains_key(X_API_KEY) {
+        Dialect::Eachlabs
+    } else if agent.starts_with("replicate") {
+        Dialect::Replicate
+    } else if agent.starts_with("openai/") || agent.starts_with("asyncopenai/") {
+        Dialect::OpenAi
+    } else {
+        Dialect::Eachlabs
     }
 }
 

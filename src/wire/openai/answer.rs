@@ -71,7 +71,7 @@ impl About {
     fn of(prediction: &domain::Prediction) -> Self {
         let input = &prediction.input;
         Self {
-            output_format: ImageFormat::word(input.output_format),
+            output_format: format_name(input.output_format),
             size: format!("{}x{}", input.width, input.height),
             background: "opaque",
             quality: "auto",
@@ -80,18 +80,11 @@ impl About {
 }
 
 /// What files are called here.
-#[derive(Clone, Copy, Debug)]
-pub struct ImageFormat;
-
-impl ImageFormat {
-    const JPEG: &'static str = "jpeg";
-
-    const fn word(format: domain::OutputFormat) -> &'static str {
-        match format {
-            domain::OutputFormat::Png => "png",
-            domain::OutputFormat::Jpg => Self::JPEG,
-            domain::OutputFormat::Webp => "webp",
-        }
+const fn format_name(format: domain::OutputFormat) -> &'static str {
+    match format {
+        domain::OutputFormat::Png => "png",
+        domain::OutputFormat::Jpg => "jpeg",
+        domain::OutputFormat::Webp => "webp",
     }
 }
 
@@ -180,7 +173,7 @@ impl Partial {
             partial_image_index: index,
             created_at: prediction.created_at.timestamp(),
             size,
-            output_format: ImageFormat::JPEG,
+            output_format: format_name(domain::OutputFormat::Jpg),
             background,
             quality,
         }

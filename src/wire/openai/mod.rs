@@ -12,7 +12,7 @@ mod refused;
 
 use crate::domain::{FaceDefaults, UnknownFields};
 
-pub use answer::{Completed, Event, Failed, Image, ImageFormat, Images, Partial, PartialPlan};
+pub use answer::{Completed, Event, Failed, Image, Images, Partial, PartialPlan};
 pub use create::{Answer, CreateImages, FormValue};
 pub use model::{Model, Models};
 pub use refused::{Refused, RefusedError};

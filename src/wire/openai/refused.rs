@@ -81,7 +81,7 @@ impl Refused {
             status if status.is_server_error() => "server_error",
             _ => "invalid_request_error",
         };
-        let of_content = [None, Some("model_not_found")].contains(&code);
+        let of_content = matches!(code, None | Some("model_not_found"));
         let named: Vec<InvalidField> = invalid_fields.into_iter().filter(|_| of_content).map(renamed).collect();
         let sentences: Vec<String> =
             named.iter().map(|InvalidField { field, reason }| format!("{field} {reason}")).collect();
