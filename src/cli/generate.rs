@@ -220,7 +220,7 @@ fn params(args: &GenerateArgs, start: Option<RgbImage>, native_size: usize) -> R
         height: height as usize,
         num_inference_steps: args.num_inference_steps,
         guidance_scale: args.guidance_scale,
-        num_images: args.num_outputs,
+        num_images_per_prompt: args.num_outputs,
         seed: match args.seed {
             Some(seed) => seed,
             None => u64::from(getrandom::u32().context("could not draw a seed")?),

@@ -2,7 +2,8 @@
 //! scheduler and its own way through the VAE, so that it is the one its request would get alone. A request alone is a
 //! batch of one.
 //!
-//! diffusers: `pipeline_stable_diffusion_xl.py`, `StableDiffusionXLPipeline.__call__`, whose steps are numbered here.
+//! diffusers: `pipeline_stable_diffusion_xl.py`, `StableDiffusionXLPipeline.__call__`, whose numbers the steps have here. Its
+//! step 7 is the same for all images of a request, and is taken with step 3.
 
 use std::{
     ops::ControlFlow,
@@ -56,40 +57,64 @@ impl Pipeline {
         if !batch.iter().all(|params| params.is_alike(&batch[0])) {
             return Err(Error::Params("requests of one batch must have the same size, steps and scheduler".into()));
         }
-        let mut results = Vec::with_capacity(batch.len());
+        let mut results: Vec<Option<Result<Generation, Error>>> = batch.iter().map(|_| None).collect();
         let mut members = Vec::with_capacity(batch.len());
         for (place, params) in batch.iter().enumerate() {
-            let member = self.admit(place, params);
-            results.push(member.map(|member| members.push(member)));
+            match self.admit(place, params) {
+                Ok(member) => members.push(member),
+                Err(error) => results[place] = Some(Err(error)),
+            }
         }
         // Not before the texts are encoded: each of them would be kept for good.
         let _kept = device::keep_small_uploads(&self.device);
-        for image_index in 0..batch.first().map_or(0, |params| params.num_images) {
+        for image_index in 0..batch.first().map_or(0, |params| params.num_images_per_prompt) {
             self.draw_image(&mut members, image_index, callback)?;
         }
-        let mut made = members.into_iter().map(Member::result);
-        // Whoever was admitted has a result.
-        Ok(results
-            .into_iter()
-            .filter_map(|admitted| admitted.map_or_else(|e| Some(Err(e)), |()| made.next()))
-            .collect())
+        for member in members {
+            let place = member.place;
+            results[place] = Some(member.result());
+        }
+        // Each was refused or became a member, so there is a result for each.
+        Ok(results.into_iter().flatten().collect())
     }
 
     /// What is done once for all images of a request.
     fn admit<'a>(&self, place: usize, params: &'a Params) -> Result<Member<'a>, Error> {
+        // 1. Check inputs.
         self.check(params)?;
-        // 1. Encode the prompt, and with guidance the negative prompt.
+        // 3. Encode the prompt, and with guidance the negative prompt.
         let started = Instant::now();
         let (texts, notes) = self.text_encoders.encode(params)?;
-        // Added time ids: original size, crop, target size. The hosted model passes the requested size for both.
-        let (h, w) = (params.height as f32, params.width as f32);
-        let conditioning = self.unet.condition(&texts.prompt_embeds, &texts.pooled, [h, w, 0.0, 0.0, h, w])?;
+        // 7. Added time ids: original size, crop, target size. The hosted model passes the requested size for both.
+        let (height, width) = (params.height as f32, params.width as f32);
+        let add_time_ids = [height, width, 0.0, 0.0, height, width];
+        let conditioning = self.unet.condition(&texts.prompt_embeds, &texts.pooled_prompt_embeds, add_time_ids)?;
         self.device.synchronize()?;
         let start = params.image.as_ref().map(|image| self.encode_image(image, params)).transpose()?;
         let timings = Timings { encode: started.elapsed(), ..Timings::default() };
         let safety = self.safety(params);
         let made = Generation { images: Vec::new(), seeds: Vec::new(), safety, timings, notes };
         Ok(Member { place, params, conditioning, start, made, ended: None })
+    }
+
+    /// An image of a member before the first call.
+    fn begin<'m, 'a>(&self, member: &'m mut Member<'a>, image_index: usize) -> Result<Drawing<'m, 'a>, Error> {
+        let params = member.params;
+        // 4. Timesteps.
+        let scheduler = scheduler::scheduler(params.scheduler, &self.scheduler_config, params.num_inference_steps)?;
+        // 5. Initial latents. Each image has a generator of its own, so that it does not depend on its neighbors. diffusers
+        // draws the sample of an image's latents before the noise, and the steps' noise after it.
+        let seed = params.seed.wrapping_add(image_index as u64);
+        let mut rng = TorchCudaRng::new(seed);
+        let factor = self.vae.scale_factor();
+        let (channels, height, width) = (self.unet.in_channels(), params.height / factor, params.width / factor);
+        let sample = member.start.as_ref().map(|start| start.sample(&mut rng));
+        let noise = rng.normal(channels * height * width);
+        let values = match sample {
+            Some(sample) => scheduler.add_noise(&sample, &noise, params.begin_index()?),
+            None => noise.into_iter().map(|value| value * scheduler.init_noise_sigma()).collect(),
+        };
+        Ok(Drawing { member, seed, scheduler, rng, latents: Latents { channels, height, width, values } })
     }
 
     /// The next image of everybody who is still there.
@@ -100,7 +125,7 @@ impl Pipeline {
         let clean = CleanSample::new(&self.scheduler_config)?;
         let mut conditioning = conditioning(&drawings)?;
 
-        // 4. Denoising loop.
+        // 8. Denoising loop.
         for index in params.begin_index()?..drawings[0].scheduler.timesteps().len() {
             let started = Instant::now();
             let timestep = drawings[0].scheduler.timesteps()[index];
@@ -129,25 +154,6 @@ impl Pipeline {
         Ok(())
     }
 
-    fn begin<'m, 'a>(&self, member: &'m mut Member<'a>, image_index: usize) -> Result<Drawing<'m, 'a>, Error> {
-        let params = member.params;
-        // 2. Timesteps.
-        let scheduler = scheduler::scheduler(params.scheduler, &self.scheduler_config, params.num_inference_steps)?;
-        // 3. Initial latents. Each image has a generator of its own, so that it does not depend on its neighbors. diffusers
-        // draws the sample of an image's latents before the noise, and the steps' noise after it.
-        let seed = params.seed.wrapping_add(image_index as u64);
-        let mut rng = TorchCudaRng::new(seed);
-        let factor = self.vae.scale_factor();
-        let (channels, height, width) = (self.unet.in_channels(), params.height / factor, params.width / factor);
-        let sample = member.start.as_ref().map(|start| start.sample(&mut rng));
-        let noise = rng.normal(channels * height * width);
-        let values = match sample {
-            Some(sample) => scheduler.add_noise(&sample, &noise, params.begin_index()?),
-            None => noise.into_iter().map(|value| value * scheduler.init_noise_sigma()).collect(),
-        };
-        Ok(Drawing { member, seed, scheduler, rng, latents: Latents { channels, height, width, values } })
-    }
-
     /// One UNet call for everybody, two predictions each where the conditioning has a negative half, brought together by
     /// guidance.
     fn predict(
@@ -167,9 +173,10 @@ impl Pipeline {
             return Ok(predictions.collect());
         }
         let guided = guidance_scales.iter().filter_map(|&scale| {
-            let (unconditional, text) = (predictions.next()?, predictions.next()?);
+            let (noise_pred_uncond, noise_pred_text) = (predictions.next()?, predictions.next()?);
             let scale = scale as f32;
-            Some(unconditional.into_iter().zip(text).map(|(u, t)| u + scale * (t - u)).collect())
+            let pairs = noise_pred_uncond.into_iter().zip(noise_pred_text);
+            Some(pairs.map(|(uncond, text)| uncond + scale * (text - uncond)).collect())
         });
         Ok(guided.collect())
     }
@@ -177,7 +184,7 @@ impl Pipeline {
     /// From latents to the picture among the member's.
     fn finish(&self, drawing: Drawing<'_, '_>, image_index: usize, callback: Callback<'_>) -> Result<(), Error> {
         let Drawing { member, seed, latents, .. } = drawing;
-        // 5. Decode. 6. To pixels. 7. Leave out what should not be shown, as the hosted model does.
+        // What should not be shown is left out, as the hosted model does.
         let started = Instant::now();
         let checked = self.decode(&latents).and_then(|image| {
             let is_flagged = self.flags(&image, member.params)?;

@@ -41,7 +41,7 @@ pub struct Conditioning {
     /// `(b, 77, channels of both encoders)`.
     pub prompt_embeds: Tensor,
     /// `(b, projection_dim)`.
-    pub pooled: Tensor,
+    pub pooled_prompt_embeds: Tensor,
 }
 
 /// `model_index.json`, of which one setting concerns the arithmetic.
@@ -100,12 +100,12 @@ impl TextEncoders {
             Some(negative) => negative,
             None => Conditioning {
                 prompt_embeds: positive.prompt_embeds.zeros_like()?,
-                pooled: positive.pooled.zeros_like()?,
+                pooled_prompt_embeds: positive.pooled_prompt_embeds.zeros_like()?,
             },
         };
         let conditioning = Conditioning {
             prompt_embeds: Tensor::cat(&[negative.prompt_embeds, positive.prompt_embeds], 0)?,
-            pooled: Tensor::cat(&[negative.pooled, positive.pooled], 0)?,
+            pooled_prompt_embeds: Tensor::cat(&[negative.pooled_prompt_embeds, positive.pooled_prompt_embeds], 0)?,
         };
         Ok((conditioning, notes))
     }
@@ -151,9 +151,10 @@ impl TextEncoders {
         };
         let (first, second) = (by(0)?, by(1)?);
         let both = |(first, second): (TextEncoding, TextEncoding)| {
-            let pooled = second.pooled.ok_or_else(|| Error::Params("text_encoder_2 has no text_projection".into()))?;
+            let missing = || Error::Params("text_encoder_2 has no text_projection".into());
+            let pooled_prompt_embeds = second.pooled.ok_or_else(missing)?;
             let prompt_embeds = Tensor::cat(&[first.penultimate, second.penultimate], D::Minus1)?; // (1, 77, 768 + 1280)
-            Ok(Conditioning { prompt_embeds, pooled })
+            Ok(Conditioning { prompt_embeds, pooled_prompt_embeds })
         };
         first.into_iter().zip(second).map(both).collect()
     }

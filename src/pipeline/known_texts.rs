@@ -52,7 +52,7 @@ mod tests {
     #[test]
     fn the_text_not_used_for_longest_makes_room() {
         let tensor = Tensor::zeros(1, DType::F32, &Device::Cpu).expect("a tensor");
-        let conditioning = Conditioning { prompt_embeds: tensor.clone(), pooled: tensor };
+        let conditioning = Conditioning { prompt_embeds: tensor.clone(), pooled_prompt_embeds: tensor };
         let text = |id: u32| [vec![id], vec![id]];
         let known = KnownTexts::default();
         (0..KNOWN as u32).for_each(|id| known.put(text(id), conditioning.clone()));

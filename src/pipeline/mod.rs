@@ -6,6 +6,8 @@
 //! operations on channels-last activations, which is where speed is won without touching the model.
 
 mod batch;
+#[cfg(any(test, feature = "cuda"))]
+mod captures;
 mod clip;
 pub mod conditioning;
 pub mod device;
@@ -19,8 +21,6 @@ pub mod ops;
 mod options;
 mod params;
 mod preview;
-#[cfg(any(test, feature = "cuda"))]
-mod recordings;
 mod resnet;
 pub mod safety_checker;
 pub mod scheduler;
@@ -94,11 +94,6 @@ impl Pipeline {
         &self.device
     }
 
-    /// How often the UNet will run for these parameters, over all images.
-    pub fn unet_calls(&self, params: &Params) -> usize {
-        params.unet_calls()
-    }
-
     /// Draws. The callback hears of every UNet call and every image as it ends, and cancels by returning `Break`.
     ///
     /// diffusers: `pipeline_stable_diffusion_xl.py`, `StableDiffusionXLPipeline.__call__`.
@@ -167,8 +162,8 @@ impl Pipeline {
                 return Err(Error::Params(format!("{name} must be a multiple of {factor}, not {value}")));
             }
         }
-        if params.num_images == 0 {
-            return Err(Error::Params("num_images must be at least 1".into()));
+        if params.num_images_per_prompt == 0 {
+            return Err(Error::Params("num_images_per_prompt must be at least 1".into()));
         }
         if !params.guidance_scale.is_finite() {
             return Err(Error::Params("guidance_scale must be a number".into()));

@@ -23,8 +23,8 @@ pub struct Params {
     pub num_inference_steps: usize,
     /// Classifier-free guidance; 1 and below switch it off and halve the work.
     pub guidance_scale: f64,
-    /// How many images. Image `i` is exactly what `seed + i` alone would draw.
-    pub num_images: usize,
+    /// Images of this prompt. Image `i` is exactly what `seed + i` alone would draw.
+    pub num_images_per_prompt: usize,
     /// The seed of the first image.
     pub seed: u64,
     /// The sampling algorithm.
@@ -48,7 +48,7 @@ impl Params {
             height: 1024,
             num_inference_steps: 4,
             guidance_scale: 0.0,
-            num_images: 1,
+            num_images_per_prompt: 1,
             seed: 0,
             scheduler: SchedulerName::default(),
             image: None,
@@ -61,7 +61,7 @@ impl Params {
     /// strength that leaves no step.
     pub fn unet_calls(&self) -> usize {
         let calls = self.scheduler.unet_calls(self.num_inference_steps);
-        self.begin_index().map_or(0, |begin| calls - begin) * self.num_images
+        self.begin_index().map_or(0, |begin| calls - begin) * self.num_images_per_prompt
     }
 
     /// The call of the scheduler that is made first.
@@ -83,7 +83,7 @@ impl Params {
                 params.do_classifier_free_guidance(),
             )
         };
-        let images = |params: &Self| (params.width, params.height, params.num_images);
+        let images = |params: &Self| (params.width, params.height, params.num_images_per_prompt);
         calls(self) == calls(other) && images(self) == images(other)
     }
 

@@ -79,7 +79,7 @@ fn guidance_of_one_ignores_the_negative_prompt() {
 #[test]
 fn image_i_is_what_seed_plus_i_alone_draws() {
     let pipeline = tiny_pipeline();
-    let several = Params { num_images: 3, seed: u64::MAX, ..params() };
+    let several = Params { num_images_per_prompt: 3, seed: u64::MAX, ..params() };
     let generation = pipeline.generate(&several, &mut |_| ControlFlow::Continue(())).unwrap();
     assert_eq!(generation.seeds, [u64::MAX, 0, 1], "seeds wrap around");
     for (image, seed) in generation.images.into_iter().zip(generation.seeds) {
@@ -90,7 +90,7 @@ fn image_i_is_what_seed_plus_i_alone_draws() {
 #[test]
 fn the_callback_hears_of_every_unet_call_of_every_image_and_of_the_images() {
     let pipeline = tiny_pipeline();
-    let params = Params { num_images: 2, num_inference_steps: 3, ..params() };
+    let params = Params { num_images_per_prompt: 2, num_inference_steps: 3, ..params() };
     let (mut heard, mut images) = (Vec::new(), Vec::new());
     let generation = pipeline
         .generate(&params, &mut |progress| {
@@ -104,7 +104,7 @@ fn the_callback_hears_of_every_unet_call_of_every_image_and_of_the_images() {
     let [first, second] = &generation.images[..] else { panic!("two images") };
     assert_eq!(images, [(3, 0, first.clone()), (6, 1, second.clone())]);
     assert_eq!(heard, [(0, 0, 6), (0, 1, 6), (0, 2, 6), (1, 3, 6), (1, 4, 6), (1, 5, 6)]);
-    assert_eq!(pipeline.unet_calls(&params), 6);
+    assert_eq!(params.unet_calls(), 6);
     assert_eq!(generation.timings.steps.len(), 6);
 }
 
@@ -136,13 +136,14 @@ fn alike() -> [Params; 4] {
 #[test]
 fn requests_drawn_side_by_side_are_each_what_it_is_alone() {
     let pipeline = tiny_pipeline();
-    let draw = |scheduler, image: Option<image::RgbImage>, num_images| {
-        let batch = alike().map(|params| Params { scheduler, image: image.clone(), num_images, ..params });
+    let draw = |scheduler, image: Option<image::RgbImage>, images| {
+        let batch =
+            alike().map(|params| Params { scheduler, image: image.clone(), num_images_per_prompt: images, ..params });
         let together = pipeline.generate_batch(&batch, &mut |_, _| ControlFlow::Continue(())).unwrap();
         assert_eq!(together.len(), 4);
         for (params, generation) in batch.iter().zip(together) {
             let (together, alone) = (generation.unwrap(), pixels(&pipeline, params));
-            assert_eq!(together.seeds, [params.seed, params.seed + 1][..num_images]);
+            assert_eq!(together.seeds, [params.seed, params.seed + 1][..images]);
             assert_eq!(together.timings.steps.len(), params.unet_calls());
             for (together, alone) in together.images.into_iter().zip(alone) {
                 let differences = together.iter().zip(&alone).map(|(a, b)| a.abs_diff(*b));
@@ -216,7 +217,7 @@ fn impossible_parameters_are_refused_by_name() {
     for (params, name) in [
         (Params { width: 0, ..params() }, "width"),
         (Params { height: 60, ..params() }, "height"),
-        (Params { num_images: 0, ..params() }, "num_images"),
+        (Params { num_images_per_prompt: 0, ..params() }, "num_images_per_prompt"),
         (Params { num_inference_steps: 0, ..params() }, "num_inference_steps"),
         (Params { num_inference_steps: 1001, ..params() }, "num_inference_steps"),
         (Params { guidance_scale: f64::NAN, ..params() }, "guidance_scale"),

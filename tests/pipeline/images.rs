@@ -71,7 +71,7 @@ fn the_number_of_unet_calls_is_known_beforehand_with_an_image_too() {
     let pipeline = tiny_pipeline();
     for scheduler in SchedulerName::ALL {
         for (num_inference_steps, strength) in [(5, 0.7), (4, 1.0), (2, 0.5)] {
-            let params = Params { scheduler, num_inference_steps, strength, num_images: 2, ..from_image() };
+            let params = Params { scheduler, num_inference_steps, strength, num_images_per_prompt: 2, ..from_image() };
             let mut heard = Vec::new();
             let generation = pipeline
                 .generate(&params, &mut |progress| {
@@ -92,9 +92,9 @@ fn the_number_of_unet_calls_is_known_beforehand_with_an_image_too() {
 #[test]
 fn image_i_from_an_image_is_what_seed_plus_i_alone_draws() {
     let pipeline = tiny_pipeline();
-    let several = Params { num_images: 2, scheduler: SchedulerName::EulerAncestral, ..from_image() };
+    let several = Params { num_images_per_prompt: 2, scheduler: SchedulerName::EulerAncestral, ..from_image() };
     let generation = pipeline.generate(&several, &mut |_| ControlFlow::Continue(())).unwrap();
-    let alone = draw(&pipeline, &Params { num_images: 1, seed: SEED + 1, ..several });
+    let alone = draw(&pipeline, &Params { num_images_per_prompt: 1, seed: SEED + 1, ..several });
     assert_eq!(generation.images[1], alone);
     assert_ne!(generation.images[0], alone);
 }

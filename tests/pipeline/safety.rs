@@ -18,7 +18,7 @@ fn checker(weights: &Weights) -> SafetyChecker {
 }
 
 fn params() -> Params {
-    Params { width: 64, height: 48, num_inference_steps: 1, num_images: 3, seed: 5, ..Params::new("a cat") }
+    Params { width: 64, height: 48, num_inference_steps: 1, num_images_per_prompt: 3, seed: 5, ..Params::new("a cat") }
 }
 
 fn draw(weights: &Weights, params: &Params) -> Result<Generation, Error> {

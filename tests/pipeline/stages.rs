@@ -25,7 +25,7 @@ fn hidden_states_and_pooled_text_are_those_of_encode_prompt() {
     };
     let (conditioning, notes) = encoders.encode(&params).unwrap();
     assert_close("prompt_embeds", &conditioning.prompt_embeds, golden.get("prompt_embeds"));
-    assert_close("pooled", &conditioning.pooled, golden.get("pooled"));
+    assert_close("pooled", &conditioning.pooled_prompt_embeds, golden.get("pooled"));
     assert!(notes.is_empty(), "{notes:?}");
 }
 

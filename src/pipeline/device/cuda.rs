@@ -50,7 +50,7 @@ fn keep_freed_memory(device: &CudaDevice) -> Result<()> {
     }
 }
 
-/// As [`super::keep_small_uploads`]. candle has this for its recordings of whole graphs.
+/// As [`super::keep_small_uploads`]. candle has this for its captures of whole graphs.
 pub(super) fn keep_small_uploads(device: &Device) -> Option<impl Sized + use<>> {
     Some(device.as_cuda_device().ok()?.enable_cuda_graph_htod_cache())
 }

@@ -1,7 +1,7 @@
-//! CUDA graphs: what a stream is given to do, recorded, and given to it again in one call.
+//! CUDA graphs: the work given to a stream, captured, and launched again in one call.
 //!
-//! A graph has the addresses of everything that was there when it was recorded, which must outlive it. What is allocated while
-//! it is recorded is its own, and has to be freed by then as well.
+//! A graph has the addresses of everything that was there when it was captured, which must outlive it. What is allocated
+//! during the capture is its own, and has to be freed by the end of it as well.
 
 use candle_core::{
     Device, Result,
@@ -14,7 +14,7 @@ use candle_core::{
     },
 };
 
-/// What a GPU was given to do.
+/// Captured work of a GPU.
 pub(in super::super) struct Graph {
     /// There until it is dropped.
     graph: Option<CudaGraph>,
@@ -22,14 +22,15 @@ pub(in super::super) struct Graph {
 }
 
 impl Graph {
-    /// Records what `work` does on the device's stream. It is not done. After a failure the stream is as it was.
-    pub(in super::super) fn record(device: &Device, work: impl FnOnce() -> Result<()>) -> Result<Self> {
+    /// Captures what `work` does on the device's stream, which does not run. After a failure the stream is as it was.
+    pub(in super::super) fn capture(device: &Device, work: impl FnOnce() -> Result<()>) -> Result<Self> {
         let stream = device.as_cuda_device()?.cuda_stream();
         let context = stream.context();
         // Only this thread may do nothing that a graph cannot have.
         stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).w()?;
         let worked = work();
-        // What went wrong when something was dropped would be told to whoever is next, and that is the end of the recording.
+        // What went wrong when something was dropped would be told to whoever is next, and that is the end of the
+        // capture.
         let dropped = context.check_err();
         let graph = stream.end_capture(CUgraphInstantiate_flags(0));
         let graph = match (worked, dropped, graph) {
@@ -41,7 +42,7 @@ impl Graph {
                 graph.w()?
             }
         };
-        let Some(graph) = graph else { candle_core::bail!("nothing was recorded") };
+        let Some(graph) = graph else { candle_core::bail!("nothing was captured") };
         let graph = Self { graph: Some(graph), device: context.cu_device() };
         if let Some(graph) = &graph.graph {
             graph.upload().w()?;
@@ -49,7 +50,7 @@ impl Graph {
         Ok(graph)
     }
 
-    /// Does it all.
+    /// Runs it all.
     pub(in super::super) fn launch(&self) -> Result<()> {
         match &self.graph {
             Some(graph) => graph.launch().w(),
@@ -62,7 +63,8 @@ impl Drop for Graph {
     fn drop(&mut self) {
         self.graph = None;
         // Else its memory is kept for other graphs. Where this fails, it is.
-        #[expect(unsafe_code, reason = "the device is open, and what is in use is not trimmed")]
+        // SAFETY: a graph was captured on this device, whose context the process keeps; memory in use is not trimmed.
+        #[expect(unsafe_code)]
         let _ = unsafe { sys::cuDeviceGraphMemTrim(self.device) };
     }
 }

@@ -11,7 +11,7 @@ use super::{super::error::Error, UNet, embedding::sinusoid, transformer::Attende
 #[derive(Clone)]
 pub struct UNetConditioning {
     /// What is added to the time embedding: `(b, time channels)`.
-    pub(super) added: Tensor,
+    pub(super) aug_emb: Tensor,
     /// Keys and values of the texts for each cross-attention, in the order in which the blocks come.
     pub(super) text: Vec<Attended>,
 }
@@ -19,7 +19,7 @@ pub struct UNetConditioning {
 impl UNetConditioning {
     /// Predictions that are made at once: two where guidance takes one with and one without the prompt.
     pub(in super::super) fn batch(&self) -> Result<usize, Error> {
-        Ok(self.added.dim(0)?)
+        Ok(self.aug_emb.dim(0)?)
     }
 
     /// The requests one after the other in one batch, for requests whose predictions are made in the same calls. There is
@@ -28,10 +28,10 @@ impl UNetConditioning {
         if let [alone] = requests {
             return Ok((*alone).clone());
         }
-        let added: Vec<&Tensor> = requests.iter().map(|request| &request.added).collect();
+        let aug_emb: Vec<&Tensor> = requests.iter().map(|request| &request.aug_emb).collect();
         let layers = 0..requests.first().map_or(0, |request| request.text.len());
         let text = layers.map(|layer| Attended::cat(requests.iter().map(|request| &request.text[layer])));
-        Ok(Self { added: Tensor::cat(&added, 0)?, text: text.collect::<Result<_, _>>()? })
+        Ok(Self { aug_emb: Tensor::cat(&aug_emb, 0)?, text: text.collect::<Result<_, _>>()? })
     }
 }
 
@@ -45,23 +45,23 @@ impl UNetConditioning {
     /// The same in a place of its own.
     pub(super) fn copy(&self) -> candle_core::Result<Self> {
         let text = self.text.iter().map(Attended::copy).collect::<candle_core::Result<_>>()?;
-        Ok(Self { added: graphs::copy(&self.added)?, text })
+        Ok(Self { aug_emb: graphs::copy(&self.aug_emb)?, text })
     }
 
     /// Writes another's numbers, as many, into this one's place.
     pub(super) fn set(&self, other: &Self) -> candle_core::Result<()> {
-        self.added.slice_set(&other.added.contiguous()?, 0, 0)?;
+        self.aug_emb.slice_set(&other.aug_emb.contiguous()?, 0, 0)?;
         self.text.iter().zip(&other.text).try_for_each(|(own, other)| own.set(other))
     }
 }
 
 impl UNet {
-    /// Prepares texts `(b, 77, c)`, their pooled form `(b, c)` and a picture's six sizes, the `add_time_ids` of diffusers.
+    /// Prepares texts `(b, 77, c)`, their pooled form `(b, c)` and a picture's six sizes.
     pub fn condition(
         &self,
         encoder_hidden_states: &Tensor,
-        pooled: &Tensor,
-        time_ids: [f32; 6],
+        text_embeds: &Tensor,
+        add_time_ids: [f32; 6],
     ) -> Result<UNetConditioning, Error> {
         let mut text = Vec::new();
         for block in &self.down_blocks {
@@ -71,18 +71,18 @@ impl UNet {
         for block in &self.up_blocks {
             block.attend_to(encoder_hidden_states, &mut text)?;
         }
-        Ok(UNetConditioning { added: self.added(pooled, time_ids)?, text })
+        Ok(UNetConditioning { aug_emb: self.aug_emb(text_embeds, add_time_ids)?, text })
     }
 
     /// The pooled text beside the sinusoids of six sizes, embedded.
     ///
     /// diffusers: `get_aug_embed` with `addition_embed_type="text_time"`.
-    fn added(&self, pooled: &Tensor, time_ids: [f32; 6]) -> Result<Tensor, Error> {
+    fn aug_emb(&self, text_embeds: &Tensor, add_time_ids: [f32; 6]) -> Result<Tensor, Error> {
         let width = self.config.addition_time_embed_dim;
-        let sizes: Vec<f32> = time_ids.iter().flat_map(|&size| sinusoid(size, width, &self.config)).collect();
-        let sizes = Tensor::from_vec(sizes, (1, 6 * width), &self.device)?.to_dtype(self.dtype)?;
-        let sizes = sizes.broadcast_as((pooled.dim(0)?, 6 * width))?.contiguous()?;
-        let added = Tensor::cat(&[pooled, &sizes], D::Minus1)?; // (b, 1280 + 6 * 256)
-        Ok(self.add_embedding.forward(&added)?)
+        let time_embeds: Vec<f32> = add_time_ids.iter().flat_map(|&id| sinusoid(id, width, &self.config)).collect();
+        let time_embeds = Tensor::from_vec(time_embeds, (1, 6 * width), &self.device)?.to_dtype(self.dtype)?;
+        let time_embeds = time_embeds.broadcast_as((text_embeds.dim(0)?, 6 * width))?.contiguous()?;
+        let add_embeds = Tensor::cat(&[text_embeds, &time_embeds], D::Minus1)?; // (b, 1280 + 6 * 256)
+        Ok(self.add_embedding.forward(&add_embeds)?)
     }
 }

@@ -1,5 +1,6 @@
-//! Calls of the UNet as CUDA graphs: its some three thousand operations given to the GPU in one, which candle would take longer
-//! to name than a fast GPU to do. A graph reads its inputs where they lay when it was recorded, so they are brought there.
+//! Calls of the UNet as CUDA graphs: its some three thousand kernels launched as one, since candle takes longer to launch them
+//! one by one than a fast GPU to run them. A graph reads its inputs where they lay when it was captured, so each replay first
+//! copies its own there.
 
 use std::{
     cell::RefCell,
@@ -10,30 +11,30 @@ use candle_core::{DType, Tensor, TensorId};
 
 use super::{
     super::{
+        captures::{Captures, Replayable},
         device::{self, Graph},
         error::Error,
-        recordings::{Call, Recordings},
     },
     UNet, UNetConditioning,
 };
 
-/// How far what a graph made may be from the same call without it, in the mean: operations of half precision may choose
-/// another order of sums.
+/// The largest relative difference, in the root mean square, between a replay and the same call run: operations of half
+/// precision may choose another order of sums.
 const TOLERANCE: f32 = 1e-2;
 
-/// Two pictures of four steps: of a size that is drawn once, recording takes longer than it saves.
-const CALLS: usize = 8;
+/// Two pictures of four steps: for a size that is drawn once, capturing takes longer than it saves.
+const WARMUP: usize = 8;
 
-/// A UNet, as long as it is there, and its calls.
-type OfUNet = (Weak<()>, Recordings<Vec<usize>, Recording>);
+/// A UNet, as long as it is there, and its captures.
+type OfUNet = (Weak<()>, Captures<Vec<usize>, Capture>);
 
 thread_local! {
     /// They belong to a thread, as do the small uploads they read, and cuDNN.
-    static RECORDINGS: RefCell<Vec<OfUNet>> = RefCell::default();
+    static CAPTURES: RefCell<Vec<OfUNet>> = RefCell::default();
 }
 
-/// A recorded call, and the places in memory that it reads and writes.
-pub(super) struct Recording {
+/// A captured call, and the places in memory that it reads and writes.
+pub(super) struct Capture {
     graph: Graph,
     sample: Tensor,
     time: Tensor,
@@ -52,33 +53,33 @@ pub(super) struct Prediction<'a> {
 }
 
 impl Prediction<'_> {
-    /// Its result, by a graph where there is one that can be believed. `unet` is there as long as the UNet is.
+    /// Its output, replayed where there is a capture that is trusted. `unet` is there as long as the UNet is.
     pub(super) fn call(&self, unet: &Arc<()>) -> Result<Tensor, Error> {
-        // What calls upload has to be there when they are recorded.
+        // What calls upload has to be there when they are captured.
         let _kept = device::keep_small_uploads(&self.unet.device);
         let unet = Arc::downgrade(unet);
-        RECORDINGS.with_borrow_mut(|all| {
+        CAPTURES.with_borrow_mut(|all| {
             all.retain(|(unet, _)| unet.strong_count() > 0);
-            let place = all.iter().position(|(known, _)| known.ptr_eq(&unet)).unwrap_or_else(|| {
-                all.push((unet, Recordings::of_call(CALLS)));
+            let index = all.iter().position(|(known, _)| known.ptr_eq(&unet)).unwrap_or_else(|| {
+                all.push((unet, Captures::at_call(WARMUP)));
                 all.len() - 1
             });
-            all[place].1.call(self)
+            all[index].1.call(self)
         })
     }
 }
 
-impl Call for Prediction<'_> {
-    /// The sizes of everything.
+impl Replayable for Prediction<'_> {
+    /// The shapes of everything.
     type Kind = Vec<usize>;
     type Output = Tensor;
-    type Recording = Recording;
+    type Capture = Capture;
 
     fn kind(&self) -> Vec<usize> {
         [self.sample.dims(), self.conditioning.text_dims()].concat()
     }
 
-    fn make(&self) -> Result<Tensor, Error> {
+    fn run(&self) -> Result<Tensor, Error> {
         Ok(self.unet.predict(self.sample, self.time, self.conditioning)?)
     }
 
@@ -87,34 +88,34 @@ impl Call for Prediction<'_> {
         device::is_mostly_free(&self.unet.device)
     }
 
-    fn record(&self, made: &Tensor) -> Result<Recording, Error> {
-        let (sample, time, output) = (copy(self.sample)?, copy(self.time)?, copy(made)?);
+    fn capture(&self, output: &Tensor) -> Result<Capture, Error> {
+        let (sample, time, output) = (copy(self.sample)?, copy(self.time)?, copy(output)?);
         let conditioning = self.conditioning.copy()?;
         self.unet.device.synchronize()?;
-        let graph = Graph::record(&self.unet.device, || {
+        let graph = Graph::capture(&self.unet.device, || {
             output.slice_set(&self.unet.predict(&sample, &time, &conditioning)?.contiguous()?, 0, 0)
         })?;
-        Ok(Recording { graph, sample, time, conditioning, conditioned_for: self.conditioning.added.id(), output })
+        Ok(Capture { graph, sample, time, conditioning, conditioned_for: self.conditioning.aug_emb.id(), output })
     }
 
-    fn play(&self, recording: &mut Recording) -> Result<Tensor, Error> {
-        recording.sample.slice_set(&self.sample.contiguous()?, 0, 0)?;
-        recording.time.slice_set(&self.time.contiguous()?, 0, 0)?;
+    fn replay(&self, capture: &mut Capture) -> Result<Tensor, Error> {
+        capture.sample.slice_set(&self.sample.contiguous()?, 0, 0)?;
+        capture.time.slice_set(&self.time.contiguous()?, 0, 0)?;
         // The same in all calls for a request.
-        let conditioned_for = self.conditioning.added.id();
-        if recording.conditioned_for != conditioned_for {
-            recording.conditioning.set(self.conditioning)?;
-            recording.conditioned_for = conditioned_for;
+        let conditioned_for = self.conditioning.aug_emb.id();
+        if capture.conditioned_for != conditioned_for {
+            capture.conditioning.set(self.conditioning)?;
+            capture.conditioned_for = conditioned_for;
         }
-        recording.graph.launch()?;
-        Ok(recording.output.copy()?)
+        capture.graph.launch()?;
+        Ok(capture.output.copy()?)
     }
 
-    fn is_same(&self, played: &Tensor, made: &Tensor) -> Result<bool, Error> {
-        let (played, made) = (played.to_dtype(DType::F32)?, made.to_dtype(DType::F32)?);
+    fn agree(&self, replayed: &Tensor, run: &Tensor) -> Result<bool, Error> {
+        let (replayed, run) = (replayed.to_dtype(DType::F32)?, run.to_dtype(DType::F32)?);
         let squares = |x: &Tensor| x.sqr()?.sum_all()?.to_scalar::<f32>();
-        // Not a number is not the same.
-        Ok(squares(&(played - &made)?)? <= TOLERANCE * TOLERANCE * squares(&made)?)
+        // Not a number agrees with nothing.
+        Ok(squares(&(replayed - &run)?)? <= TOLERANCE * TOLERANCE * squares(&run)?)
     }
 }
 

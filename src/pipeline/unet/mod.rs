@@ -40,9 +40,9 @@ pub struct UNet {
     config: UNetConfig,
     dtype: DType,
     device: Device,
-    /// Where its calls may be recorded: there as long as it is.
+    /// Where its calls may be captured: there as long as it is.
     #[cfg(feature = "cuda")]
-    recorded: Option<Arc<()>>,
+    captured: Option<Arc<()>>,
 }
 
 impl UNet {
@@ -55,8 +55,8 @@ impl UNet {
         let unet = Self::build(&if options.int8 { source.quantized() } else { source }, config, dtype)?;
         #[cfg(feature = "cuda")]
         let unet = {
-            let records = device.is_cuda() && !options.eager && !options.low_memory;
-            Self { recorded: records.then(Arc::default), ..unet }
+            let captures = device.is_cuda() && !options.eager && !options.low_memory;
+            Self { captured: captures.then(Arc::default), ..unet }
         };
         Ok(unet)
     }
@@ -98,7 +98,7 @@ impl UNet {
             dtype: activation_dtype(source.device(), dtype),
             device: source.device().clone(),
             #[cfg(feature = "cuda")]
-            recorded: None,
+            captured: None,
         })
     }
 
@@ -123,7 +123,7 @@ impl UNet {
         let time = Tensor::from_vec(sinusoid(timestep, width, &self.config), (1, width), &self.device)?;
         let time = time.to_dtype(self.dtype)?;
         #[cfg(feature = "cuda")]
-        if let Some(unet) = &self.recorded {
+        if let Some(unet) = &self.captured {
             return graphs::Prediction { unet: self, sample, time: &time, conditioning }.call(unet);
         }
         Ok(self.predict(sample, &time, conditioning)?)
@@ -133,7 +133,7 @@ impl UNet {
     fn predict(&self, sample: &Tensor, time: &Tensor, conditioning: &UNetConditioning) -> candle_core::Result<Tensor> {
         // 1. Time. Every residual block begins by taking the embedding's SiLU, so it is taken once here.
         let time = self.time_embedding.forward(time)?;
-        let time = Activation::Silu.forward(&time.broadcast_add(&conditioning.added)?)?; // (b, time channels)
+        let time = Activation::Silu.forward(&time.broadcast_add(&conditioning.aug_emb)?)?; // (b, time channels)
 
         let mut text = conditioning.text.iter();
 

@@ -147,7 +147,7 @@ impl Sdxl {
                     self.preview.as_ref().map(|preview| Preview::Latents(preview.project(step.predicted())))
                 }
                 // With the last one comes the result itself.
-                pipeline::Progress::Image { index, .. } if index + 1 == batch[place].num_images => {
+                pipeline::Progress::Image { index, .. } if index + 1 == batch[place].num_images_per_prompt => {
                     return ControlFlow::Continue(());
                 }
                 pipeline::Progress::Image { index, image } => {
@@ -212,7 +212,7 @@ fn params(&Request { input, image }: &Request<'_>) -> Result<Params, Failure> {
         height: input.height as usize,
         num_inference_steps: input.num_inference_steps as usize,
         guidance_scale: input.guidance_scale,
-        num_images: input.num_outputs as usize,
+        num_images_per_prompt: input.num_outputs as usize,
         seed: input.seed,
         scheduler: scheduler.parse().map_err(|_| Failure {
             code: FailureCode::InvalidInput,
