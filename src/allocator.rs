@@ -43,7 +43,8 @@ pub(crate) fn keep_for_the_next_picture() {
 #[cfg(target_os = "linux")]
 fn set_option<T>(name: &str, mut value: T) -> bool {
     let Ok(name) = CString::new(name) else { return false };
-    #[expect(unsafe_code, reason = "copies the value, after it has compared its size")]
+    // SAFETY: `name` ends with a zero, and jemalloc reads `size` bytes of `value`, or none if its option has another size.
+    #[expect(unsafe_code)]
     let refused = unsafe {
         let (value, size) = ((&raw mut value).cast(), size_of::<T>());
         tikv_jemalloc_sys::mallctl(name.as_ptr(), ptr::null_mut(), ptr::null_mut(), value, size)

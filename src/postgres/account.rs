@@ -127,9 +127,9 @@ impl Account {
 /// A server without workers keeps to small pages (`keep_to_small_pages`), which its children would inherit. How Postgres
 /// has its memory is its own business, and the system's.
 #[cfg(target_os = "linux")]
-#[expect(unsafe_code, reason = "between fork and exec: one system call, which allocates nothing")]
 fn in_pages_of_the_system(command: &mut Command) {
-    // SAFETY: see the reason.
+    // SAFETY: between fork and exec, the closure makes one system call, allocates nothing and takes no lock.
+    #[expect(unsafe_code)]
     unsafe {
         command.pre_exec(|| {
             // A kernel that does not know how has not kept to small pages either.

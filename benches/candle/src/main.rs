@@ -61,7 +61,8 @@ impl Model {
 
 /// An encoder of a file by transformers, which from version 5 on leaves the first part of the names away.
 fn text_encoder(file: String, config: &clip::Config) -> Result<ClipTextTransformer> {
-    #[expect(unsafe_code, reason = "nobody writes to the file meanwhile")]
+    // SAFETY: nobody writes to the file meanwhile.
+    #[expect(unsafe_code)]
     let weights = unsafe { VarBuilder::from_mmaped_safetensors(&[file], DTYPE, &Device::Cpu)? };
     let named = weights.contains_tensor("text_model.final_layer_norm.weight");
     let weights = if named {

@@ -15,7 +15,8 @@ use candle_core::{
 /// is none does not (`tools/cuda/late.py`).
 pub(super) fn has_driver() -> bool {
     let mut version = 0;
-    #[expect(unsafe_code, reason = "it asks for nothing but a place for a number")]
+    // SAFETY: it may be called at any time, and writes one number to the place that it is given.
+    #[expect(unsafe_code)]
     let result = unsafe { cuDriverGetVersion(&raw mut version) };
     result == CUresult::CUDA_SUCCESS
 }
@@ -24,10 +25,8 @@ pub(super) fn has_driver() -> bool {
 pub(super) fn prepare(device: &Device) -> Result<()> {
     let device = device.as_cuda_device()?;
     // Else every allocation makes two events, to be waited for by other streams.
-    #[expect(
-        unsafe_code,
-        reason = "all tensors of the device live on its one stream, which orders what is done with them"
-    )]
+    // SAFETY: there are no other streams: all tensors of the device live on its one, which orders what is done with them.
+    #[expect(unsafe_code)]
     unsafe {
         device.disable_event_tracking();
     }
@@ -39,10 +38,9 @@ pub(super) fn prepare(device: &Device) -> Result<()> {
 fn keep_freed_memory(device: &CudaDevice) -> Result<()> {
     let number = device.cuda_stream().context().cu_device();
     let mut threshold = u64::MAX;
-    #[expect(
-        unsafe_code,
-        reason = "the device is open, its default pool lives as long as it, and the attribute is a u64"
-    )]
+    // SAFETY: the device is open, its default pool lives as long as it, and the attribute is a u64, which is read before the call
+    // returns.
+    #[expect(unsafe_code)]
     unsafe {
         let pool = result::device::get_default_mem_pool(number).w()?;
         let threshold = (&raw mut threshold).cast();

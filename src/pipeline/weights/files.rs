@@ -141,7 +141,9 @@ impl MappedFile {
     fn open(path: PathBuf) -> Result<Self, Error> {
         let unreadable = |reason: String| WeightsError::Unreadable { path: path.clone(), reason };
         let file = File::open(&path).map_err(|error| file_error(&path, "weights", &error))?;
-        #[expect(unsafe_code, reason = "the file is only read; whoever truncates it under a running server kills it")]
+        // SAFETY: as long as nobody writes to the file: the hub's cache and this program replace files of weights and never
+        // change one in place. Whoever truncates one under a running server kills the server.
+        #[expect(unsafe_code)]
         let map = unsafe { Mmap::map(&file) }.map_err(|error| unreadable(error.to_string()))?;
         let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|error| unreadable(error.to_string()))?;
         // The header is preceded by its own length in eight bytes.
@@ -173,7 +175,9 @@ impl MappedFile {
     fn release(&self, range: &Range<usize>) {
         let (first, end) = (range.start.next_multiple_of(PAGE), range.end / PAGE * PAGE);
         if first < end {
-            #[expect(unsafe_code, reason = "the pages of a mapped file that nobody writes to come back from the file")]
+            // SAFETY: the map is of a file and only read, so pages that are dropped come back from the file with the same
+            // bytes, for other readers of the map as well.
+            #[expect(unsafe_code)]
             let _ = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, first, end - first) };
         }
     }

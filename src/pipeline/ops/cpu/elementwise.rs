@@ -70,7 +70,8 @@ pub(super) fn activation(activation: Activation, x: &[f32]) -> Vec<f32> {
 
 #[inline(always)]
 fn map(x: &[f32], function: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
-    #[expect(unsafe_code, reason = "every number is written")]
+    // SAFETY: x and y are equally long, so their chunks are as many and as long as each other, and every y has its x.
+    #[expect(unsafe_code)]
     unsafe {
         written(x.len(), |y| {
             y.par_chunks_mut(CHUNK)
@@ -82,7 +83,8 @@ fn map(x: &[f32], function: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
 
 pub(super) fn geglu(x: &[f32], inner: usize) -> Vec<f32> {
     assert!(x.len().is_multiple_of(2 * inner), "a row without halves");
-    #[expect(unsafe_code, reason = "every number is written")]
+    // SAFETY: x is whole rows of 2 * inner numbers, so y has as many rows, of inner numbers: as many as either half of x has.
+    #[expect(unsafe_code)]
     unsafe {
         written(x.len() / 2, |y| {
             y.par_chunks_mut(inner).zip(x.par_chunks(2 * inner)).with_min_len(8).for_each(|(y, x)| {
@@ -117,7 +119,9 @@ pub(super) fn upsample_nearest(
 pub(super) fn concat_channels(a: &[f32], b: &[f32], (first, second): (usize, usize)) -> Vec<f32> {
     let pixels = a.len() / first;
     assert!(a.len() == pixels * first && b.len() == pixels * second, "pictures of different sizes");
-    #[expect(unsafe_code, reason = "every pixel is written, its first part by the one and its last by the other")]
+    // SAFETY: y is `pixels` pixels of first + second numbers, as many as a and b have; the first ones of each are written from
+    // a's pixel, which has so many, and the last ones from b's.
+    #[expect(unsafe_code)]
     unsafe {
         written(a.len() + b.len(), |y| {
             let pixels = a.par_chunks(first).zip(b.par_chunks(second));
@@ -133,7 +137,9 @@ pub(super) fn add_channels(x: &[f32], channels: &[f32], batch: usize, count: usi
     let picture = x.len() / batch;
     let is_whole = x.len() == batch * picture && picture.is_multiple_of(count);
     assert!(is_whole && channels.len() == batch * count, "a number for each channel of each picture");
-    #[expect(unsafe_code, reason = "every pixel of every picture is written")]
+    // SAFETY: x and y are `batch` pictures of whole pixels of `count` numbers, and `channels` as many rows of `count`, so every y
+    // has its x and its channel.
+    #[expect(unsafe_code)]
     unsafe {
         written(x.len(), |y| {
             for ((y, x), channels) in y.chunks_mut(picture).zip(x.chunks(picture)).zip(channels.chunks(count)) {

@@ -55,7 +55,8 @@ pub(super) fn multiply(
     sizes: (usize, usize, usize),
     parallelism: Parallelism,
 ) {
-    #[expect(unsafe_code, reason = "the target is borrowed for this call alone")]
+    // SAFETY: the target is borrowed for this call alone, so nobody else touches any of its columns.
+    #[expect(unsafe_code)]
     unsafe {
         SharedTarget::of(target).multiply(0, left, right, sizes, parallelism);
     }
@@ -79,7 +80,7 @@ impl<'a> SharedTarget<'a> {
     ///
     /// # Safety
     /// Nobody else touches these columns meanwhile.
-    #[expect(unsafe_code, reason = "gemm takes pointers; the asserts keep every access within the three slices")]
+    #[expect(unsafe_code, reason = "gemm takes pointers")]
     unsafe fn multiply(
         &self,
         first: usize,
@@ -97,6 +98,9 @@ impl<'a> SharedTarget<'a> {
             first + n <= row_stride && (m - 1) * row_stride + first + n <= len,
             "the target is smaller than the product"
         );
+        // SAFETY: m, n and k are at least 1. The last number read of `left` is the one at row m - 1 and column k - 1, of `right`
+        // at row k - 1 and column n - 1, and both are within their slices (`holds`). The last one written is at
+        // (m - 1) * row_stride + first + n - 1, below `len`; all are in columns first..first + n, which are the caller's.
         unsafe {
             gemm::gemm(
                 m,
@@ -223,7 +227,9 @@ fn multiply_half<T: Copy + Sync>(
             }
         }
         let right = order.matrix(wide, (k, columns));
-        #[expect(unsafe_code, reason = "no two cores have the same columns")]
+        // SAFETY: the columns first..first + columns are this step's alone, since steps are `width` apart and no wider. The
+        // target is borrowed until all have ended.
+        #[expect(unsafe_code)]
         unsafe {
             shared.multiply(first, left, right, (m, k, columns), Parallelism::None);
         }

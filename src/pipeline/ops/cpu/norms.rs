@@ -27,7 +27,9 @@ impl Affine<'_> {
 pub(super) fn group_norm(x: &[f32], batch: usize, groups: usize, affine: &Affine<'_>, then_silu: bool) -> Vec<f32> {
     let channels = affine.channels();
     let picture = x.len() / batch;
-    #[expect(unsafe_code, reason = "every channel of every pixel is written")]
+    // SAFETY: x and y are equally long and divided alike. A pixel has no more than `channels` numbers, and there are at least so
+    // many of `scale` and `shift` (or making them panics), so every y has its x, its scale and its shift.
+    #[expect(unsafe_code)]
     unsafe {
         written(x.len(), |y| {
             for (x, y) in x.chunks(picture).zip(y.chunks_mut(picture)) {
@@ -95,7 +97,9 @@ fn scale_and_shift(x: &[f32], groups: usize, affine: &Affine<'_>) -> (Vec<f32>, 
 /// Normalizes each row.
 pub(super) fn layer_norm(x: &[f32], affine: &Affine<'_>) -> Vec<f32> {
     let channels = affine.channels();
-    #[expect(unsafe_code, reason = "every row is written")]
+    // SAFETY: x and y are equally long and divided alike, into rows no longer than the weight and the bias, so `normalize` writes
+    // every number of each.
+    #[expect(unsafe_code)]
     unsafe {
         written(x.len(), |y| {
             y.par_chunks_mut(channels).zip(x.par_chunks(channels)).with_min_len(32).for_each(|(y, x)| {
@@ -111,7 +115,9 @@ pub(super) fn residual_layer_norm(x: &[f32], residual: &[f32], affine: &Affine<'
     assert!(x.len() == residual.len(), "a residual of another size");
     let terms = x.par_chunks(channels).zip(residual.par_chunks(channels));
     let mut y = Vec::new();
-    #[expect(unsafe_code, reason = "every row is written")]
+    // SAFETY: all four are equally long and divided alike, into rows no longer than `row`, the weight and the bias. So every sum
+    // has its two terms, and `normalize`, which is given no fewer numbers than a row has, writes every y.
+    #[expect(unsafe_code)]
     let sums = unsafe {
         written(x.len(), |sums| {
             y = written(x.len(), |y| {

@@ -10,6 +10,8 @@ use std::arch::x86_64::{
 
 use half::{bf16, f16, slice::HalfFloatSliceExt};
 use pulp::Simd;
+#[cfg(target_arch = "x86_64")]
+use pulp::x86::V4;
 
 use super::lanes::{MOST_LANES, load};
 
@@ -47,16 +49,18 @@ impl Number for f32 {
     }
 
     #[cfg(target_arch = "x86_64")]
-    #[expect(unsafe_code, reason = "loads as many bytes as the array has")]
+    #[expect(unsafe_code, reason = "the trait's functions are unsafe")]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn widened(numbers: &[Self; MOST_LANES]) -> __m512 {
+        // SAFETY: the array is sixteen times four bytes, the 64 that are read.
         unsafe { _mm512_loadu_ps(numbers.as_ptr()) }
     }
 
     #[cfg(target_arch = "x86_64")]
-    #[expect(unsafe_code, reason = "loads as many bytes as the array has")]
+    #[expect(unsafe_code, reason = "the trait's functions are unsafe")]
     #[target_feature(enable = "avx2,f16c")]
     unsafe fn eight_widened(numbers: &[Self; 8]) -> __m256 {
+        // SAFETY: the array is eight times four bytes, the 32 that are read.
         unsafe { _mm256_loadu_ps(numbers.as_ptr()) }
     }
 }
@@ -70,16 +74,18 @@ impl Number for f16 {
     }
 
     #[cfg(target_arch = "x86_64")]
-    #[expect(unsafe_code, reason = "loads as many bytes as the array has")]
+    #[expect(unsafe_code, reason = "the trait's functions are unsafe")]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn widened(numbers: &[Self; MOST_LANES]) -> __m512 {
+        // SAFETY: the array is sixteen times two bytes, the 32 that are read.
         _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(numbers.as_ptr().cast()) })
     }
 
     #[cfg(target_arch = "x86_64")]
-    #[expect(unsafe_code, reason = "loads as many bytes as the array has")]
+    #[expect(unsafe_code, reason = "the trait's functions are unsafe")]
     #[target_feature(enable = "avx2,f16c")]
     unsafe fn eight_widened(numbers: &[Self; 8]) -> __m256 {
+        // SAFETY: the array is eight times two bytes, the 16 that are read.
         _mm256_cvtph_ps(unsafe { _mm_loadu_si128(numbers.as_ptr().cast()) })
     }
 }
@@ -93,17 +99,19 @@ impl Number for bf16 {
     }
 
     #[cfg(target_arch = "x86_64")]
-    #[expect(unsafe_code, reason = "loads as many bytes as the array has")]
+    #[expect(unsafe_code, reason = "the trait's functions are unsafe")]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn widened(numbers: &[Self; MOST_LANES]) -> __m512 {
+        // SAFETY: the array is sixteen times two bytes, the 32 that are read.
         let bits = _mm512_cvtepu16_epi32(unsafe { _mm256_loadu_si256(numbers.as_ptr().cast()) });
         _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
     }
 
     #[cfg(target_arch = "x86_64")]
-    #[expect(unsafe_code, reason = "loads as many bytes as the array has")]
+    #[expect(unsafe_code, reason = "the trait's functions are unsafe")]
     #[target_feature(enable = "avx2,f16c")]
     unsafe fn eight_widened(numbers: &[Self; 8]) -> __m256 {
+        // SAFETY: the array is eight times two bytes, the 16 that are read.
         let bits = _mm256_cvtepu16_epi32(unsafe { _mm_loadu_si128(numbers.as_ptr().cast()) });
         _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
     }
@@ -112,17 +120,28 @@ impl Number for bf16 {
 /// Whether [`widened`] has a vector's numbers from memory to registers at once: from f32 always, from others only with AVX-512.
 #[inline(always)]
 pub(super) fn widens_in_registers<S: Simd, T: Number>() -> bool {
-    TypeId::of::<T>() == TypeId::of::<f32>() || S::F32_LANES == MOST_LANES
+    TypeId::of::<T>() == TypeId::of::<f32>() || is_avx512::<S>()
+}
+
+/// Whether vectors are AVX-512's. Sixteen lanes do not say so: some of pulp's types put such vectors together of smaller ones.
+#[inline(always)]
+pub(super) fn is_avx512<S: Simd>() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return TypeId::of::<S>() == TypeId::of::<V4>();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }
 
 /// A vector of the first of these numbers, of a processor that has such vectors.
 #[inline(always)]
 pub(super) fn widened<S: Simd, T: Number>(_: S, numbers: &[T]) -> S::f32s {
     #[cfg(target_arch = "x86_64")]
-    if S::F32_LANES == MOST_LANES
+    if is_avx512::<S>()
         && let Some(numbers) = numbers.first_chunk()
     {
-        #[expect(unsafe_code, reason = "vectors of sixteen are AVX-512's, and this is one")]
+        // SAFETY: a value of V4 is there only where the processor has AVX-512's F, BW and VL. Its vectors of f32 are sixteen
+        // lanes of any bits, as `__m512` is.
+        #[expect(unsafe_code)]
         return unsafe { std::mem::transmute_copy(&T::widened(numbers)) };
     }
     let mut wide = [0.0; MOST_LANES];

@@ -13,9 +13,12 @@ pub(super) struct Shared {
     pub(super) row_stride: usize,
 }
 
-#[expect(unsafe_code, reason = "whoever hands it out sees to it that no two threads write to the same part")]
+// SAFETY: it is a place, and f32 may be written by any thread. What writes to it is unsafe, and demands that nobody else touches
+// the same numbers.
+#[expect(unsafe_code)]
 unsafe impl Send for Shared {}
-#[expect(unsafe_code, reason = "as above")]
+// SAFETY: as for Send.
+#[expect(unsafe_code)]
 unsafe impl Sync for Shared {}
 
 /// What sums begin with.
@@ -50,7 +53,8 @@ impl Shared {
     #[inline(always)]
     #[expect(unsafe_code, reason = "writes to numbers of the matrix that are the caller's")]
     pub(super) unsafe fn write<T: Pod>(&self, row: usize, column: usize, vector: T) {
-        let place = self.place(row, column, size_of::<T>() / size_of::<f32>());
+        let place = self.place(row, column, size_of::<T>().div_ceil(size_of::<f32>()));
+        // SAFETY: as many numbers as the vector's bytes take are within the matrix, which is still there, and the caller's.
         unsafe { place.cast::<T>().write_unaligned(vector) }
     }
 
@@ -62,6 +66,8 @@ impl Shared {
     #[expect(unsafe_code, reason = "writes to numbers of the matrix that are the caller's")]
     pub(super) unsafe fn copy(&self, row: usize, column: usize, numbers: &[f32]) {
         let place = self.place(row, column, numbers.len());
+        // SAFETY: `numbers.len()` numbers are within the matrix, which is still there. They are the caller's alone, so `numbers`,
+        // which others may read, are not among them.
         unsafe { place.copy_from_nonoverlapping(numbers.as_ptr(), numbers.len()) }
     }
 
@@ -73,7 +79,8 @@ impl Shared {
             end <= self.row_stride && row * self.row_stride + end <= self.len,
             "a matrix is smaller than what is written to it"
         );
-        #[expect(unsafe_code, reason = "they are within the matrix")]
+        // SAFETY: the offset is below `len`, or `len` itself for no numbers, and `values` are `len` numbers of one allocation.
+        #[expect(unsafe_code)]
         unsafe {
             self.values.add(row * self.row_stride + column)
         }
@@ -89,6 +96,7 @@ impl Shared {
 pub(super) unsafe fn written(len: usize, write: impl FnOnce(&mut [MaybeUninit<f32>])) -> Vec<f32> {
     let mut numbers = Vec::with_capacity(len);
     write(&mut numbers.spare_capacity_mut()[..len]);
+    // SAFETY: there is room for `len` numbers, and the caller says that `write` has written each.
     unsafe {
         numbers.set_len(len);
     }

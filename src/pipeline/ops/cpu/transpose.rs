@@ -64,7 +64,8 @@ pub(super) fn eight(rows: [__m256i; EIGHT]) -> [__m256i; EIGHT] {
 /// Asks for the cache line of this number. The rows of a square are more at once than a processor foresees by itself.
 #[inline(always)]
 pub(super) fn prefetch<T>(values: &[T], number: usize) {
-    #[expect(unsafe_code, reason = "a hint, which may name any address")]
+    // SAFETY: a hint reads nothing, and may name any address.
+    #[expect(unsafe_code)]
     unsafe {
         _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().wrapping_add(number).cast());
     }

@@ -107,7 +107,9 @@ impl ConvolutionOp {
         let mut workspace = room::<u8>(device, plan.workspace.max(1))?;
         let (x_view, filter) = (view::<T>(x)?, view::<T>(filter)?);
         let (call, factors) = (descriptors.convolution(), (T::from_f64(1.0), T::from_f64(0.0)));
-        #[expect(unsafe_code, reason = "the descriptors say how large the slices are, which were made or checked so")]
+        // SAFETY: `geometry` has the shapes of both operands, which are contiguous, and the result's, for which `y` has room; the
+        // descriptors repeat it. The workspace is as large as the plan asks for.
+        #[expect(unsafe_code)]
         unsafe {
             call.launch(plan.algorithm, Some(&mut workspace), factors, &x_view, &filter, &mut y)?;
         }
@@ -145,7 +147,9 @@ impl ConvolutionAndSumOp {
         };
         let (call, factors) = (descriptors.convolution_and_sum(), (T::from_f64(1.0), T::from_f64(factor)));
         let (workspace, mut place) = (Some(&mut workspace), Place(y.as_view()));
-        #[expect(unsafe_code, reason = "the descriptors say how large the slices are, which were made or checked so")]
+        // SAFETY: as without the sum. The bias has a number for each channel and the residual the result's shape; nobody else has
+        // `y`, which is written through its view.
+        #[expect(unsafe_code)]
         unsafe {
             call.launch(plan.algorithm, workspace, factors, &x_view, &filter, &residual, &bias, &mut place)?;
         }

@@ -88,7 +88,8 @@ macro_rules! launch {
         let kernel = $kernel;
         let mut arguments = kernel.builder();
         $(arguments.arg($argument);)+
-        #[expect(unsafe_code, reason = "the arguments are the kernel's, and as large as the sizes say")]
+        // SAFETY: whoever writes this has checked the arguments against the kernel's, and its accesses against the sizes.
+        #[expect(unsafe_code)]
         unsafe {
             arguments.launch($grid).w()?;
         }
@@ -112,9 +113,11 @@ pub(super) fn on_gpu(storage: &Storage) -> Result<&CudaStorage> {
     }
 }
 
-/// Room for so many numbers.
+/// Room for so many numbers, which a kernel has to write before they are read.
 pub(super) fn room<T: DeviceRepr>(device: &CudaDevice, count: usize) -> Result<CudaSlice<T>> {
-    #[expect(unsafe_code, reason = "whoever asks writes every number before anything is read")]
+    // SAFETY: the memory is the GPU's, where only kernels reach it, and any bits are a number of these types; whoever asks has a
+    // kernel write all of it first.
+    #[expect(unsafe_code)]
     unsafe {
         device.cuda_stream().alloc(count).w()
     }

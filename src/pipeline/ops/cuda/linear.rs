@@ -105,7 +105,9 @@ where
         batch_size: None,
     };
     let handle = handle(device)?;
-    #[expect(unsafe_code, reason = "the slices are as large as the sizes say, which were made or checked so")]
+    // SAFETY: the weight is (outputs, inputs) and contiguous, x is `rows` contiguous rows of `inputs`, the bias has `outputs`
+    // numbers, and `y` room for rows * outputs, all without gaps, as the leading dimensions say.
+    #[expect(unsafe_code)]
     unsafe {
         handle.matmul(product, &weight, &x_view, &mut y, bias.as_ref(), None).map_err(Error::wrap)?;
     }

@@ -53,7 +53,9 @@ pub(super) fn attend(query: Rows<'_>, key: Rows<'_>, value: Rows<'_>, geometry: 
             target,
         });
     });
-    #[expect(unsafe_code, reason = "the parts have written every channel of every query")]
+    // SAFETY: `Shared::after` has made room for so many. `parts` times `part` are no fewer than the queries, and a part has
+    // written all `head_dim` channels of its head of each of its queries.
+    #[expect(unsafe_code)]
     unsafe {
         y.set_len(batch * queries * channels);
     }
@@ -182,7 +184,8 @@ impl Part<'_> {
         let matrix = Shared::of(scores, stride);
         for (number, panel) in keys.chunks_exact(head_dim * columns).take(stride / columns).enumerate() {
             let place = Place { matrix, row: 0, column: number * columns };
-            #[expect(unsafe_code, reason = "the scores are borrowed for this call alone")]
+            // SAFETY: the scores are borrowed, and touched by nobody else until this returns.
+            #[expect(unsafe_code)]
             unsafe {
                 multiply(simd, count, left, panel, Start::Zero, place);
             }
@@ -207,7 +210,8 @@ impl Part<'_> {
         let matrix = Shared::of(sums, width);
         for (number, panel) in values.chunks_exact(block.len() * columns).take(width / columns).enumerate() {
             let place = Place { matrix, row: queries.start, column: number * columns };
-            #[expect(unsafe_code, reason = "the sums are borrowed for this call alone")]
+            // SAFETY: the sums are borrowed, and touched by nobody else until this returns. All are numbers from the beginning.
+            #[expect(unsafe_code)]
             unsafe {
                 multiply(simd, count, left, panel, start, place);
             }
@@ -224,7 +228,9 @@ impl Part<'_> {
         let sums = self.scratch.sums.chunks_exact(width);
         for ((query, sums), softmax) in self.queries.clone().zip(sums).zip(&self.scratch.softmax) {
             let (row, inverse) = (first + query, softmax.inverse());
-            #[expect(unsafe_code, reason = "this head of these queries is this part's alone")]
+            // SAFETY: whoever made the target keeps it until all parts are done, and this head of these queries is this part's
+            // alone.
+            #[expect(unsafe_code)]
             unsafe {
                 for channel in (0..in_vectors).step_by(S::F32_LANES) {
                     let attended = simd.mul_f32s(load::<S>(sums, channel), simd.splat_f32s(inverse));

@@ -39,6 +39,7 @@ impl Kernel for AvxVnni {
         let mut results = [[0.0; COLUMNS]; ROWS];
         for first in rows.clone().step_by(ROWS) {
             for half in 0..COLUMNS / LANES {
+                // SAFETY: the caller says that the processor has AVX-VNNI, and AVX2 with it.
                 unsafe { multiply(factors, first, (block, half), &mut results) };
             }
             write(first, &results[..ROWS.min(rows.end - first)]);
@@ -61,7 +62,9 @@ fn multiply(
     for (quad, lines) in lines.as_chunks::<2>().0.iter().enumerate() {
         let columns = load(&lines[half]);
         for (left, sums) in left.iter().zip(&mut sums) {
-            #[expect(unsafe_code, reason = "every row is `quads` times four bytes long, or longer")]
+            // SAFETY: a row's stride is the inputs rounded up to a multiple of sixteen, so no fewer than `quads` times four bytes,
+            // and quad < quads.
+            #[expect(unsafe_code)]
             let four = unsafe { left.as_ptr().cast::<i32>().add(quad).read_unaligned() };
             let four = _mm256_set1_epi32(four);
             sums[0] = _mm256_dpbusd_avx_epi32(sums[0], four, columns[0]);
@@ -85,7 +88,8 @@ fn multiply(
 #[target_feature(enable = "avx2")]
 fn load(line: &Line) -> [__m256i; 2] {
     let halves: *const __m256i = (&raw const *line).cast();
-    #[expect(unsafe_code, reason = "a line is as long as two vectors, and aligned as they are")]
+    // SAFETY: a line is 64 bytes, two times the 32 that are read, and aligned to 64.
+    #[expect(unsafe_code)]
     unsafe {
         [_mm256_load_si256(halves), _mm256_load_si256(halves.add(1))]
     }
@@ -94,7 +98,8 @@ fn load(line: &Line) -> [__m256i; 2] {
 #[target_feature(enable = "avx2")]
 fn integers(values: &[i32]) -> __m256i {
     let values = &values[..EIGHT];
-    #[expect(unsafe_code, reason = "the slice is as long as the vector")]
+    // SAFETY: the slice is eight times four bytes, the 32 that are read.
+    #[expect(unsafe_code)]
     unsafe {
         _mm256_loadu_si256(values.as_ptr().cast())
     }
@@ -103,7 +108,8 @@ fn integers(values: &[i32]) -> __m256i {
 #[target_feature(enable = "avx2")]
 fn store(values: __m256, target: &mut [f32]) {
     let target = &mut target[..EIGHT];
-    #[expect(unsafe_code, reason = "the slice is as long as the vector")]
+    // SAFETY: the slice is eight times four bytes, the 32 that are written.
+    #[expect(unsafe_code)]
     unsafe {
         _mm256_storeu_ps(target.as_mut_ptr(), values);
     }

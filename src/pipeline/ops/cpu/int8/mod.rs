@@ -146,7 +146,8 @@ impl Weight {
     /// `x W^T + b` for rows of `inputs` numbers.
     pub(super) fn multiply(&self, x: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
         assert!(available(), "the processor has not these instructions");
-        #[expect(unsafe_code, reason = "the processor has these instructions, as was asked")]
+        // SAFETY: the processor has the instructions of each kernel where this asks for it, and of the last by the assert.
+        #[expect(unsafe_code)]
         unsafe {
             if has_vnni() {
                 self.multiply_by::<vnni::Vnni>(x, bias)
@@ -162,6 +163,7 @@ impl Weight {
     /// The processor has the kernel's instructions.
     #[expect(unsafe_code, reason = "hands on what its caller has made sure of")]
     unsafe fn multiply_by<K: Kernel>(&self, x: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+        // SAFETY: the caller says that the processor has the kernel's instructions.
         let rows = unsafe { Rows::of::<K>(x, self.inputs) };
         let mut padded_bias = vec![0.0; self.scales.len()];
         if let Some(bias) = bias {
@@ -187,16 +189,22 @@ impl Weight {
                 let write = |first: usize, results: &[[f32; COLUMNS]]| {
                     for (number, results) in results.iter().enumerate() {
                         let row = first + number;
-                        if columns.len() == COLUMNS {
-                            unsafe { target.write(row, columns.start, *results) };
-                        } else {
-                            unsafe { target.copy(row, columns.start, &results[..columns.len()]) };
+                        // SAFETY: `y` is there until all pieces are done, and these columns of this row are this piece's alone.
+                        unsafe {
+                            if columns.len() == COLUMNS {
+                                target.write(row, columns.start, *results);
+                            } else {
+                                target.copy(row, columns.start, &results[..columns.len()]);
+                            }
                         }
                     }
                 };
+                // SAFETY: the caller says that the processor has the kernel's instructions.
                 unsafe { K::multiply(&factors, some.clone(), block, memory, write) };
             }
         });
+        // SAFETY: `Shared::after` has made room for so many. The pieces have all rows and all blocks of columns between them, and
+        // a kernel hands over every row of each.
         unsafe {
             y.set_len(rows.count * self.outputs);
         }
@@ -214,6 +222,7 @@ impl<T: Copy + Default + Send + Sync> Rows<T> {
         let (mut numbers, mut scales) = (vec![T::default(); padded * stride], vec![0.0; padded]);
         let groups = numbers.par_chunks_mut(K::ROWS * stride).zip(scales.par_chunks_mut(K::ROWS));
         let groups = groups.zip(x.par_chunks(K::ROWS * inputs)).with_min_len(2);
+        // SAFETY: the caller says that the processor has the kernel's instructions.
         groups.for_each(|((numbers, scales), x)| unsafe { K::quantize(x, inputs, numbers, scales) });
         Self { numbers, stride, scales, count }
     }
@@ -306,7 +315,8 @@ mod tests {
             for threads in [1, 2, 3, 5, 64] {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 let name = format!("{rows} rows, {inputs} to {outputs}, {threads} threads");
-                #[expect(unsafe_code, reason = "the processor has AVX2, and what else is asked of it")]
+                // SAFETY: the processor has AVX2, and of the other kernels' instructions those that it is asked for.
+                #[expect(unsafe_code)]
                 pool.install(|| unsafe {
                     assert_eq!(weight.multiply_by::<pairs::Pairs>(&x, Some(&bias)), expected, "{name}, AVX2");
                     if has_avx_vnni() {

@@ -35,6 +35,7 @@ impl Kernel for Pairs {
     unsafe fn quantize(x: &[f32], inputs: usize, numbers: &mut [i16], scales: &mut [f32]) {
         let numbers = numbers.as_chunks_mut::<QUAD>().0;
         for (row, (x, scale)) in x.chunks_exact(inputs).zip(scales).enumerate() {
+            // SAFETY: the caller says that the processor has AVX2.
             *scale = unsafe { quantize(x, &mut numbers[row..]) };
         }
     }
@@ -48,10 +49,12 @@ impl Kernel for Pairs {
     ) {
         let quads = factors.weight.inputs.div_ceil(QUAD);
         memory.resize(COLUMNS * QUAD * quads, 0);
+        // SAFETY: the caller says that the processor has AVX2, here and below.
         unsafe { widen(&factors.weight.lines[block * 2 * quads..][..2 * quads], memory) };
         let mut results = [[0.0; COLUMNS]; ROWS];
         for first in rows.clone().step_by(ROWS) {
             for (part, panel) in memory.chunks_exact(EIGHT * QUAD * quads).enumerate() {
+                // SAFETY: as above.
                 unsafe { multiply(factors, first, panel, (block, part), &mut results) };
             }
             write(first, &results[..ROWS.min(rows.end - first)]);
@@ -68,7 +71,8 @@ fn widen(lines: &[Line], panels: &mut [i16]) {
         for (lines, panel) in lines.as_chunks::<2>().0.iter().zip(panel.as_chunks_mut::<{ 2 * WIDE }>().0) {
             let bytes = &lines[half].0[first..][..2 * WIDE];
             for (bytes, numbers) in bytes.as_chunks::<WIDE>().0.iter().zip(panel.as_chunks_mut::<WIDE>().0) {
-                #[expect(unsafe_code, reason = "the arrays are as long as the vectors")]
+                // SAFETY: the arrays are sixteen bytes, which are read, and sixteen times two, the 32 that are written.
+                #[expect(unsafe_code)]
                 unsafe {
                     let wide = _mm256_cvtepi8_epi16(_mm_loadu_si128(bytes.as_ptr().cast()));
                     _mm256_storeu_si256(numbers.as_mut_ptr().cast(), wide);
@@ -105,7 +109,8 @@ fn multiply(
         let scale = _mm256_mul_ps(scales, _mm256_set1_ps(rows.scales[first + row]));
         let value = _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(exact), scale), bias);
         let target = &mut results[part * EIGHT..][..EIGHT];
-        #[expect(unsafe_code, reason = "the slice is as long as the vector")]
+        // SAFETY: the slice is eight times four bytes, the 32 that are written.
+        #[expect(unsafe_code)]
         unsafe {
             _mm256_storeu_ps(target.as_mut_ptr(), value);
         }
@@ -126,7 +131,8 @@ fn quantize(x: &[f32], numbers: &mut [[i16; QUAD]]) -> f32 {
             |half: usize| _mm256_cvtps_epi32(_mm256_mul_ps(vector(&lane[half * EIGHT..]), _mm256_set1_ps(inverse)));
         let narrow = _mm256_permute4x64_epi64::<INNER_SWAPPED>(_mm256_packs_epi32(scaled(0), scaled(1)));
         let mut sixteen = [[0; QUAD]; WIDE / QUAD];
-        #[expect(unsafe_code, reason = "the array is as long as the vector")]
+        // SAFETY: the array is sixteen times two bytes, the 32 that are written.
+        #[expect(unsafe_code)]
         unsafe {
             _mm256_storeu_si256(sixteen.as_mut_ptr().cast(), narrow);
         }
@@ -138,7 +144,8 @@ fn quantize(x: &[f32], numbers: &mut [[i16; QUAD]]) -> f32 {
 #[target_feature(enable = "avx2")]
 pub(super) fn vector(values: &[f32]) -> __m256 {
     let values = &values[..EIGHT];
-    #[expect(unsafe_code, reason = "the slice is as long as the vector")]
+    // SAFETY: the slice is eight times four bytes, the 32 that are read.
+    #[expect(unsafe_code)]
     unsafe {
         _mm256_loadu_ps(values.as_ptr())
     }
@@ -147,7 +154,8 @@ pub(super) fn vector(values: &[f32]) -> __m256 {
 #[target_feature(enable = "avx2")]
 fn integers(values: &[i16]) -> __m256i {
     let values = &values[..WIDE];
-    #[expect(unsafe_code, reason = "the slice is as long as the vector")]
+    // SAFETY: the slice is sixteen times two bytes, the 32 that are read.
+    #[expect(unsafe_code)]
     unsafe {
         _mm256_loadu_si256(values.as_ptr().cast())
     }

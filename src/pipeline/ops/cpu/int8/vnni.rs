@@ -37,6 +37,7 @@ impl Kernel for Vnni {
     ) {
         let mut results = [[0.0; COLUMNS]; ROWS];
         for first in rows.clone().step_by(ROWS) {
+            // SAFETY: the caller says that the processor has AVX512-VNNI, and AVX-512's F and BW with it.
             unsafe { multiply(factors, first, block, &mut results) };
             write(first, &results[..ROWS.min(rows.end - first)]);
         }
@@ -58,7 +59,9 @@ fn multiply(
     for (quad, lines) in lines.as_chunks::<2>().0.iter().enumerate() {
         let columns = [load(&lines[0]), load(&lines[1])];
         for (left, sums) in left.iter().zip(&mut sums) {
-            #[expect(unsafe_code, reason = "every row is `quads` times four bytes long, or longer")]
+            // SAFETY: a row's stride is the inputs rounded up to a multiple of sixteen, so no fewer than `quads` times four bytes,
+            // and quad < quads.
+            #[expect(unsafe_code)]
             let four = unsafe { left.as_ptr().cast::<i32>().add(quad).read_unaligned() };
             let four = _mm512_set1_epi32(four);
             sums[0] = _mm512_dpbusd_epi32(sums[0], four, columns[0]);
@@ -80,7 +83,8 @@ fn multiply(
 
 #[target_feature(enable = "avx512f")]
 fn load(line: &Line) -> __m512i {
-    #[expect(unsafe_code, reason = "a line is as long as the vector, and aligned as it")]
+    // SAFETY: a line is 64 bytes, which are read, and aligned to as many.
+    #[expect(unsafe_code)]
     unsafe {
         _mm512_load_si512((&raw const *line).cast())
     }
@@ -89,7 +93,8 @@ fn load(line: &Line) -> __m512i {
 #[target_feature(enable = "avx512f")]
 fn vector(values: &[f32]) -> __m512 {
     let Some(values) = values.first_chunk::<LANES>() else { return _mm512_setzero_ps() };
-    #[expect(unsafe_code, reason = "the array is as long as the vector")]
+    // SAFETY: the array is sixteen times four bytes, the 64 that are read.
+    #[expect(unsafe_code)]
     unsafe {
         _mm512_loadu_ps(values.as_ptr())
     }
@@ -98,7 +103,8 @@ fn vector(values: &[f32]) -> __m512 {
 #[target_feature(enable = "avx512f")]
 fn integers(values: &[i32]) -> __m512i {
     let Some(values) = values.first_chunk::<LANES>() else { return _mm512_setzero_si512() };
-    #[expect(unsafe_code, reason = "the array is as long as the vector")]
+    // SAFETY: the array is sixteen times four bytes, the 64 that are read.
+    #[expect(unsafe_code)]
     unsafe {
         _mm512_loadu_si512(values.as_ptr().cast())
     }
@@ -107,7 +113,8 @@ fn integers(values: &[i32]) -> __m512i {
 #[target_feature(enable = "avx512f")]
 fn store(values: __m512, target: &mut [f32]) {
     let Some(target) = target.first_chunk_mut::<LANES>() else { return };
-    #[expect(unsafe_code, reason = "the array is as long as the vector")]
+    // SAFETY: the array is sixteen times four bytes, the 64 that are written.
+    #[expect(unsafe_code)]
     unsafe {
         _mm512_storeu_ps(target.as_mut_ptr(), values);
     }

@@ -72,7 +72,10 @@ impl<T: Number> Linear<'_, T> {
                 target,
             });
         });
-        #[expect(unsafe_code, reason = "the parts have written every output of every row")]
+        // SAFETY: `Shared::after` has made room for so many. `parts` times `width` are no fewer than the outputs, `blocks` times
+        // `block` no fewer than the rows, and a part writes all of its outputs of all of its rows: its outputs are whole panels,
+        // since `width` and all outputs are multiples of COLUMNS.
+        #[expect(unsafe_code)]
         unsafe {
             y.set_len(count * outputs);
         }
@@ -103,9 +106,10 @@ impl<T: Number> WithSimd for Part<'_, T> {
             let part = first..(first + depth).min(inputs);
             let depth = part.len();
             panels.resize(depth * outputs.len(), 0.0);
-            #[expect(unsafe_code, reason = "what has these vectors and fits has F16C")]
+            // SAFETY: a layer that `fits` is on a processor with F16C.
+            #[expect(unsafe_code)]
             unsafe {
-                pack::<S, T>(layer.weight, inputs, outputs.clone(), part, panels);
+                pack(simd, layer.weight, inputs, outputs.clone(), part, panels);
             }
             // A few rows meet all columns while they are in the first cache.
             for row in some.clone().step_by(rows::<S>()) {
@@ -116,7 +120,9 @@ impl<T: Number> WithSimd for Part<'_, T> {
                         _ if first > 0 => Start::Target,
                         bias => bias.map_or(Start::Zero, Start::Bias),
                     };
-                    #[expect(unsafe_code, reason = "these outputs of these rows are this part's alone")]
+                    // SAFETY: `forward` keeps the target until all parts are done, and these outputs of these rows are this
+                    // part's alone. What comes before the last of the depth has written them.
+                    #[expect(unsafe_code)]
                     unsafe {
                         multiply(simd, count, left, panel, start, Place { matrix: target, row, column });
                     }

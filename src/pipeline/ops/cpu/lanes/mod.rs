@@ -77,6 +77,7 @@ pub(super) unsafe fn multiply<S: Simd>(
         let left = Rows { values: &left.values[first * left.stride..], ..left };
         let target = Place { row: target.row + first, ..target };
         // As many rows as there are registers for, and what is left of them in few sizes.
+        // SAFETY: the same is demanded of both, and none of these sizes is more than count - first rows.
         first += unsafe {
             match count - first {
                 14.. if rows::<S>() == 14 => block::<S, 14>(simd, left, right, start, target),
@@ -112,6 +113,7 @@ unsafe fn block<S: Simd, const ROWS: usize>(
             && (target.row + ROWS - 1) * row_stride + end <= len,
         "a matrix is smaller than its product needs"
     );
+    // SAFETY: the offset is less than that of the last number that was just asserted to be within the matrix.
     let sums = unsafe { values.add(target.row * row_stride + target.column) };
     let start = match start {
         Start::Zero => None,
@@ -152,7 +154,11 @@ impl<S: Simd, const ROWS: usize> NullaryFnOnce for Block<S, ROWS> {
     fn call(self) {
         let Self { simd, depth, mut left, left_stride, mut right, start, sums: target, sums_stride } = self;
         // Checks in these loops would cost more than what they check.
-        #[expect(unsafe_code, reason = "whoever made it has made sure of it")]
+        // SAFETY: `block`, which alone makes these, has asserted that ROWS rows of `depth` numbers, `left_stride` apart, are
+        // there on the left and ROWS rows of two vectors, `sums_stride` apart, in the target; the right is `depth` times two
+        // vectors by its length. `start` is two vectors of the bias in a row, or the target's own rows, which have been written
+        // to. `left` and `right` end one behind the last that is read.
+        #[expect(unsafe_code)]
         unsafe {
             let mut sums = [[simd.splat_f32s(0.0); 2]; ROWS];
             if let Some((start, stride)) = start {

@@ -1,6 +1,7 @@
 //! Weights whose inputs lie in a row, to panels whose outputs do.
 
 use std::{
+    any::TypeId,
     arch::x86_64::{
         _mm256_castps_si256, _mm256_setzero_si256, _mm256_storeu_si256, _mm512_castps_si512, _mm512_setzero_si512,
         _mm512_storeu_si512,
@@ -8,11 +9,11 @@ use std::{
     ops::Range,
 };
 
-use pulp::Simd;
+use pulp::{Simd, x86::V3};
 
 use super::{
     super::{
-        number::Number,
+        number::{Number, is_avx512},
         transpose::{self, prefetch},
     },
     EIGHT, MOST_LANES, columns,
@@ -27,8 +28,9 @@ const AHEAD: usize = 8 * MOST_LANES;
 /// # Safety
 /// The processor has F16C, too, if the vectors are AVX2's.
 #[inline(always)]
-#[expect(unsafe_code, reason = "the vectors' type says that the processor has AVX2 or AVX-512")]
+#[expect(unsafe_code, reason = "F16C is not among what the vectors' type says")]
 pub(super) unsafe fn pack<S: Simd, T: Number>(
+    _: S,
     weight: &[T],
     inputs_of_all: usize,
     outputs: Range<usize>,
@@ -41,10 +43,13 @@ pub(super) unsafe fn pack<S: Simd, T: Number>(
             for half in 0..2 {
                 let weight = &weight[(first + half * lanes) * inputs_of_all + input..];
                 let panel = &mut panel[half * lanes..];
-                match lanes {
-                    MOST_LANES => unsafe { turn_sixteen(weight, inputs_of_all, panel) },
-                    EIGHT => unsafe { turn_eight(weight, inputs_of_all, panel) },
-                    _ => unreachable!("neither AVX2 nor AVX-512"),
+                if is_avx512::<S>() {
+                    // SAFETY: a value of V4 is there only where the processor has AVX-512's F, BW and VL.
+                    unsafe { turn_sixteen(weight, inputs_of_all, panel) }
+                } else {
+                    assert!(TypeId::of::<S>() == TypeId::of::<V3>(), "neither AVX2 nor AVX-512");
+                    // SAFETY: a value of V3 is there only where the processor has AVX2, and the caller says that it has F16C.
+                    unsafe { turn_eight(weight, inputs_of_all, panel) }
                 }
             }
         }
@@ -60,14 +65,16 @@ fn turn_sixteen<T: Number>(weight: &[T], stride: usize, panel: &mut [f32]) {
         let start = number * stride;
         let Some(numbers) = weight[start..].first_chunk() else { unreachable!("a row ends here") };
         prefetch(weight, start + AHEAD);
-        #[expect(unsafe_code, reason = "this function needs the same instructions")]
+        // SAFETY: this function needs the same instructions, so whoever calls it has made sure of them.
+        #[expect(unsafe_code)]
         unsafe {
             *row = _mm512_castps_si512(T::widened(numbers));
         }
     }
     for (row, target) in transpose::sixteen(rows).into_iter().zip(panel.chunks_mut(2 * MOST_LANES)) {
         let target = &mut target[..MOST_LANES];
-        #[expect(unsafe_code, reason = "the slice is as long as the vector")]
+        // SAFETY: the slice is sixteen times four bytes, the 64 that are written.
+        #[expect(unsafe_code)]
         unsafe {
             _mm512_storeu_si512(target.as_mut_ptr().cast(), row);
         }
@@ -82,14 +89,16 @@ fn turn_eight<T: Number>(weight: &[T], stride: usize, panel: &mut [f32]) {
         let start = number * stride;
         let Some(numbers) = weight[start..].first_chunk() else { unreachable!("a row ends here") };
         prefetch(weight, start + AHEAD);
-        #[expect(unsafe_code, reason = "this function needs the same instructions")]
+        // SAFETY: this function needs the same instructions, so whoever calls it has made sure of them.
+        #[expect(unsafe_code)]
         unsafe {
             *row = _mm256_castps_si256(T::eight_widened(numbers));
         }
     }
     for (row, target) in transpose::eight(rows).into_iter().zip(panel.chunks_mut(2 * EIGHT)) {
         let target = &mut target[..EIGHT];
-        #[expect(unsafe_code, reason = "the slice is as long as the vector")]
+        // SAFETY: the slice is eight times four bytes, the 32 that are written.
+        #[expect(unsafe_code)]
         unsafe {
             _mm256_storeu_si256(target.as_mut_ptr().cast(), row);
         }

@@ -35,7 +35,9 @@ impl Tiles {
     /// Only where [`super::units`] says so.
     pub(super) fn configure() -> Self {
         assert!(super::units() == Some(Units::Tiles), "the processor has no tiles");
-        #[expect(unsafe_code, reason = "the instruction is there, and reads this constant only")]
+        // SAFETY: the processor has the instruction and the system lets this program use it (`units`). It reads the 64 bytes of
+        // the constant, and changes tiles only, which the compiler never uses.
+        #[expect(unsafe_code)]
         unsafe {
             asm!("ldtilecfg [{}]", in(reg) &EIGHT_TILES, options(nostack, readonly));
         }
@@ -45,7 +47,9 @@ impl Tiles {
 
 impl Drop for Tiles {
     fn drop(&mut self) {
-        #[expect(unsafe_code, reason = "the instruction is there: this thread's tiles were configured")]
+        // SAFETY: the instruction is there, since this thread's tiles were configured, and changes nothing but tiles. This is
+        // that thread: the type is not Send.
+        #[expect(unsafe_code)]
         unsafe {
             asm!("tilerelease", options(nostack, nomem));
         }
@@ -63,7 +67,7 @@ pub(super) struct Call {
     pub(super) left_skip: isize,
     /// Tiles of the right operand, one after another: for each step two of each piece.
     pub(super) right: *const u16,
-    /// Steps of depth in a segment, at least one.
+    /// Steps of depth in a segment, at least one: the loops count down to zero.
     pub(super) steps: usize,
     /// Segments, at least one. Counted down to zero.
     pub(super) segments: usize,
@@ -146,6 +150,9 @@ macro_rules! function {
         $(#[$doc])*
         #[expect(unsafe_code, reason = "instructions that Rust has no names for")]
         pub(super) unsafe fn $name(_tiles: &Tiles, call: &mut Call) {
+            // SAFETY: the tiles are configured as sixteen rows of 64 bytes. `steps` and `segments` are at least 1, so the loops
+            // end, and every row that they load and store is one of those that the caller vouches for. Only the registers named
+            // here are changed, and `segments`.
             unsafe {
                 asm!(
                     load_sums!(),
@@ -181,7 +188,8 @@ function!(
     /// smaller ones first.
     ///
     /// # Safety
-    /// The thread's tiles are configured, and every row that the call names may be read or written.
+    /// The thread's tiles are configured, the call has a segment and a step at least, and every row that it names may be read
+    /// or written: sixteen of each half, for each segment of 64 bytes a step.
     multiply_exact,
     "6144",
     [

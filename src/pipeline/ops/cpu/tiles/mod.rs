@@ -104,7 +104,8 @@ fn has_tiles() -> bool {
 fn may_use_tiles() -> bool {
     /// `ARCH_REQ_XCOMP_PERM`, and the number of the tiles' state (Linux: Documentation/arch/x86/xstate.rst).
     const REQUEST: (i64, i64) = (0x1023, 18);
-    #[expect(unsafe_code, reason = "asks for a permission and changes no memory")]
+    // SAFETY: the call asks for a permission, by two numbers, and neither reads nor writes memory of this program.
+    #[expect(unsafe_code)]
     let refused = unsafe { nix::libc::syscall(nix::libc::SYS_arch_prctl, REQUEST.0, REQUEST.1) };
     refused == 0
 }

@@ -90,7 +90,8 @@ impl Panel {
         assert!(super::units().is_some() && depth.end() <= right.depth && columns.end <= right.columns);
         (self.depth, self.columns) = (depth, columns);
         self.tiles.resize(self.columns.len().div_ceil(COLUMNS) * self.block_numbers());
-        #[expect(unsafe_code, reason = "the processor has these instructions, as was asked above")]
+        // SAFETY: where `units` finds any, the processor has AVX-512's F, BW, VL and BF16.
+        #[expect(unsafe_code)]
         unsafe {
             match self.precision {
                 Precision::Exact => self.pack_vectors::<T, 3>(right),
@@ -210,7 +211,8 @@ fn from_depths<T: Number, const N: usize>(right: &Right<'_, T>, place: &Place) -
             }
         }
     };
-    #[expect(unsafe_code, reason = "the array is as long as the vector")]
+    // SAFETY: the array is 32 times two bytes, the 64 that are read.
+    #[expect(unsafe_code)]
     let order = unsafe { _mm512_loadu_si512(INTERLEAVED.as_ptr().cast()) };
     if there > 0 {
         for number in 0..TILE {
@@ -225,7 +227,8 @@ fn from_depths<T: Number, const N: usize>(right: &Right<'_, T>, place: &Place) -
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn widened<T: Number>(numbers: &[T; TILE]) -> __m512 {
-    #[expect(unsafe_code, reason = "this function needs the same instructions")]
+    // SAFETY: this function needs the same instructions, so whoever calls it has made sure of them.
+    #[expect(unsafe_code)]
     unsafe {
         T::widened(numbers)
     }
@@ -234,7 +237,8 @@ fn widened<T: Number>(numbers: &[T; TILE]) -> __m512 {
 #[target_feature(enable = "avx512f")]
 fn store(rows: &Rows, tile: &mut [Bits]) {
     for (row, target) in rows.iter().zip(tile.chunks_exact_mut(STEP)) {
-        #[expect(unsafe_code, reason = "the chunk is as long as the vector")]
+        // SAFETY: the chunk is 32 times two bytes, the 64 that are written.
+        #[expect(unsafe_code)]
         unsafe {
             _mm512_storeu_si512(target.as_mut_ptr().cast(), *row);
         }

@@ -116,7 +116,8 @@ impl Pieces {
 /// Writes the pieces of `x` to the beginnings of the parts, as many as `precision` has.
 fn split(x: &[f32], parts: &mut Parts<'_>, precision: Precision) {
     assert!(super::units().is_some() && parts.iter().take(precision.pieces()).all(|part| part.len() >= x.len()));
-    #[expect(unsafe_code, reason = "the processor has these instructions, as was asked above")]
+    // SAFETY: where `units` finds any, the processor has AVX-512's F, BW, VL and BF16.
+    #[expect(unsafe_code)]
     unsafe {
         match precision {
             Precision::Exact => split_vectors::<3>(x, parts),
@@ -154,7 +155,8 @@ fn split_vectors<const N: usize>(x: &[f32], parts: &mut Parts<'_>) {
 
 #[target_feature(enable = "avx512f")]
 fn load(x: &[f32; STEP]) -> [__m512; 2] {
-    #[expect(unsafe_code, reason = "both halves are within the array")]
+    // SAFETY: the array is 32 times four bytes, two times the 64 that are read.
+    #[expect(unsafe_code)]
     unsafe {
         [_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(STEP / 2))]
     }
@@ -162,7 +164,8 @@ fn load(x: &[f32; STEP]) -> [__m512; 2] {
 
 #[target_feature(enable = "avx512f")]
 fn store(pieces: __m512i, to: &mut [Bits; STEP]) {
-    #[expect(unsafe_code, reason = "the array is as long as the vector")]
+    // SAFETY: the array is 32 times two bytes, the 64 that are written.
+    #[expect(unsafe_code)]
     unsafe {
         _mm512_storeu_si512(to.as_mut_ptr().cast(), pieces);
     }
@@ -187,7 +190,8 @@ pub(super) fn pieces_of<const N: usize>([mut first, mut second]: [__m512; 2]) ->
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn round(first: __m512, second: __m512) -> __m512i {
     let pieces: __m512bh = _mm512_cvtne2ps_pbh(second, first);
-    #[expect(unsafe_code, reason = "two names for 64 bytes")]
+    // SAFETY: both are 64 bytes, of any bits.
+    #[expect(unsafe_code)]
     unsafe {
         std::mem::transmute::<__m512bh, __m512i>(pieces)
     }

@@ -70,7 +70,10 @@ impl<T: Number> Product<'_, T> {
         assert!(!matches!(self.start, Start::Target), "there is nothing yet to start with");
         let columns = self.right.columns;
         self.write(Shared::after(target, count, columns));
-        #[expect(unsafe_code, reason = "every column of every row was written, before anything of it was read")]
+        // SAFETY: `Shared::after` has made room for so many. The rows are 0..count, each in one tile; every panel's part has
+        // all tiles between them, every column is in one panel, and each part is written from its first segment on, which does
+        // not read the target.
+        #[expect(unsafe_code)]
         unsafe {
             target.set_len(target.len() + count * columns);
         }
@@ -153,8 +156,9 @@ fn accumulate_shared(
     start: Start<'_>,
     target: Shared,
 ) {
-    let last = left + (panel.depth.segments - 1) * stride;
     assert!(pieces.precision() == panel.precision(), "operands of different precision");
+    assert!(panel.depth.len > 0 && panel.depth.segments > 0, "a product without depth");
+    let last = left + (panel.depth.segments - 1) * stride;
     for row in rows {
         assert!(
             (1..=TILE).contains(&row.rows)
@@ -168,7 +172,10 @@ fn accumulate_shared(
     assert!(tiles.is_some() || super::pay(panel.precision()), "vectors take single pieces only");
     for pair in rows.chunks(2) {
         for number in 0..panel.columns.len().div_ceil(COLUMNS) {
-            #[expect(unsafe_code, reason = "the asserts above keep every access within the operands")]
+            // SAFETY: the asserts above are what it demands of the operands. The target is there, and these rows of these
+            // columns are this thread's: `accumulate` has borrowed all of it, and of `write`'s parts no two have a number in
+            // common.
+            #[expect(unsafe_code)]
             unsafe {
                 multiply_block(tiles.as_ref(), pieces, (pair, left, stride), (panel, number), start, target);
             }
@@ -179,7 +186,10 @@ fn accumulate_shared(
 /// One or two tiles of rows times one block of columns.
 ///
 /// # Safety
-/// The rows and columns are within the operands.
+/// The panel has depth, and columns of this number. Of each row tile, `pieces` hold sixteen rows of the panel's depth in every
+/// segment ([`Pieces::holds`]), and `target` its rows up to the panel's last column, which nobody else touches meanwhile and
+/// which have been written to if the sums begin with them. Without tiles, the processor multiplies bf16 numbers in vectors, and
+/// the precision is that of single pieces.
 #[expect(unsafe_code, reason = "the innermost loop takes pointers")]
 unsafe fn multiply_block(
     tiles: Option<&Tiles>,
@@ -193,6 +203,7 @@ unsafe fn multiply_block(
     let column = panel.columns.start + number * COLUMNS;
     let width = COLUMNS.min(panel.columns.end - column);
     let (first, second) = (pair[0], pair[pair.len() - 1]);
+    // SAFETY: the row's number at `column`, which is less than the panel's last column, is within the target.
     let place = |row: RowTile| unsafe { target.values.add(row.target * target.row_stride + column) };
     let (upper_left, lower_left) = (pieces.from(first.left + left), pieces.from(second.left + left));
     let steps = panel.depth.steps();
@@ -208,6 +219,10 @@ unsafe fn multiply_block(
         sums: [place(first), place(second)],
         sums_stride: target.row_stride * size_of::<f32>(),
     };
+    // SAFETY: the call's `steps` and `segments` are at least 1. Its left rows are the sixteen of each tile that `pieces` hold,
+    // its right tiles all of the panel's block, whose steps and pieces are as many. What it begins with and writes to are, as set
+    // below, 32 rows of 32 numbers of the target or of `block`, or rows of 32 zeros or of the bias. Tiles are configured where
+    // they are given, and where not, the processor has the vectors' instructions.
     let multiply = |call: &mut Call| unsafe {
         match (tiles, panel.precision()) {
             (Some(tiles), Precision::Exact) => multiply_exact(tiles, call),
@@ -217,6 +232,7 @@ unsafe fn multiply_block(
         }
     };
     if pair.len() == 2 && first.rows == TILE && second.rows == TILE && width == COLUMNS {
+        // All 32 rows and columns are in the target.
         match start {
             Start::Zero => {}
             Start::Bias(bias) => call.start = [bias[column..][..COLUMNS].as_ptr(); 2],
@@ -237,6 +253,8 @@ unsafe fn multiply_block(
         match start {
             Start::Zero => {}
             Start::Bias(bias) => row.copy_from_slice(&bias[column..][..width]),
+            // SAFETY: `outer` is one of the tile's rows in the target, and column + width is not beyond the panel's last column.
+            // `row` is `width` numbers of `block`, which is no part of the target.
             Start::Target => unsafe {
                 let from = target.values.add(outer * target.row_stride + column);
                 from.copy_to_nonoverlapping(row.as_mut_ptr(), width);
@@ -244,14 +262,40 @@ unsafe fn multiply_block(
         }
     }
     let upper = block.as_mut_ptr().cast::<f32>();
+    // SAFETY: `block` is two times TILE rows of COLUMNS numbers.
     let halves = [upper, unsafe { upper.add(TILE * COLUMNS) }];
     (call.sums, call.sums_stride) = (halves, COLUMNS * size_of::<f32>());
     (call.start, call.start_stride) = (halves.map(<*mut f32>::cast_const), call.sums_stride);
     multiply(&mut call);
     for (inner, outer) in edge_rows() {
+        // SAFETY: as for what was copied from there.
         unsafe {
             let to = target.values.add(outer * target.row_stride + column);
             block[inner].as_ptr().copy_to_nonoverlapping(to, width);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::catch_unwind;
+
+    use super::{super::Order, *};
+
+    #[test]
+    fn a_product_without_depth_is_refused_since_the_innermost_loop_would_not_end() {
+        if !super::super::pay(Precision::Bf16) {
+            return;
+        }
+        let product = || {
+            let mut panel = Panel::new(Precision::Bf16);
+            let right =
+                Right { values: &[0.0_f32; 0], order: Order::Outputs, row_stride: 0, columns: COLUMNS, depth: 0 };
+            panel.pack(&right, Depth::whole(0..0), 0..COLUMNS);
+            let left = Pieces::of(&[1.0; TILE * STEP], STEP, Precision::Bf16);
+            let mut target = [0.0; TILE * COLUMNS];
+            accumulate(&left, &row_tiles(TILE, STEP), 0, &panel, Start::Zero, (&mut target, COLUMNS));
+        };
+        assert!(catch_unwind(product).is_err());
     }
 }

@@ -175,7 +175,9 @@ impl<F: Transforms<TILE, OUTPUTS>, const TILE: usize, const OUTPUTS: usize> Tile
                 let start = if part > 0 { Start::Target } else { Start::Zero };
                 for (number, right) in kernel.chunks_exact(depth * panel).enumerate() {
                     let target = Place { matrix, row: place * rows + first, column: number * panel };
-                    #[expect(unsafe_code, reason = "the products are borrowed for this call alone")]
+                    // SAFETY: the products are borrowed, and touched by nobody else until this returns. All are numbers from the
+                    // beginning.
+                    #[expect(unsafe_code)]
                     unsafe {
                         lanes::multiply(simd, count, left, right, start, target);
                     }
@@ -209,7 +211,9 @@ impl<F: Transforms<TILE, OUTPUTS>, const TILE: usize, const OUTPUTS: usize> Tile
                                 let residual = load::<S>(residual, pixel * target.row_stride + channel);
                                 sum = simd.add_f32s(sum, residual);
                             }
-                            #[expect(unsafe_code, reason = "these channels of this pixel are this block's alone")]
+                            // SAFETY: whoever made the target keeps it until all blocks are done, and these channels of this
+                            // pixel are this block's alone: tiles' outputs do not overlap.
+                            #[expect(unsafe_code)]
                             unsafe {
                                 target.write(pixel, channel, sum);
                             }

@@ -128,7 +128,9 @@ fn convolve_by<F: Transforms<TILE, OUTPUTS>, const TILE: usize, const OUTPUTS: u
         let (transforms, ahead) = (PhantomData::<F>, ahead.as_deref());
         with_lanes(block::Block { transforms, problem, layout, ahead, tiles, columns, scratch, target });
     });
-    #[expect(unsafe_code, reason = "the blocks and parts have written every channel of every pixel")]
+    // SAFETY: `Shared::after` has made room for so many. `blocks` times `block` are no fewer than the tiles, which cover every pixel
+    // of every picture, and `parts` times `part` no fewer than the channels, a multiple of whole vectors.
+    #[expect(unsafe_code)]
     unsafe {
         y.set_len(batch * pixels * out_channels);
     }
