@@ -10,9 +10,10 @@ use crate::{
     demo,
     domain::Catalog,
     hub,
+    pipeline::{Options, device},
     worker::{
         Load, Settings,
-        predictor::{self, Mock, Options, Sdxl, SdxlOptions, device},
+        predictor::{self, Mock, Sdxl, SdxlOptions},
     },
 };
 

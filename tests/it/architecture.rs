@@ -19,6 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "http",
             "hub",
             "metrics",
+            "pipeline",
             "postgres",
             "service",
             "store",

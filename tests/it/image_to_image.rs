@@ -10,9 +10,10 @@ use candle_core::{DType, Device};
 use fourstep::{
     artifacts::Artifacts,
     domain::{OutputFormat, Prediction, PredictionId, Scheduler, Status},
+    pipeline::Options,
     worker::{
         WorkerPool,
-        predictor::{Mock, Options, Predictor, Sdxl, SdxlOptions},
+        predictor::{Mock, Predictor, Sdxl, SdxlOptions},
         prune,
     },
 };

@@ -5,8 +5,8 @@ use std::{fs, ops::ControlFlow, path::Path, process::Command};
 use candle_core::{DType, Device, Tensor, safetensors};
 use fourstep::{
     domain::{self, FaceDefaults, Input, InputLimits, UnknownFields},
-    pipeline::{Error, Generation, Params, Pipeline, Safety, Weights, safety_checker::SafetyChecker},
-    worker::predictor::{Options, Predictor, Sdxl, SdxlOptions},
+    pipeline::{Error, Generation, Options, Params, Pipeline, Safety, Weights, safety_checker::SafetyChecker},
+    worker::predictor::{Predictor, Sdxl, SdxlOptions},
 };
 
 use crate::support::{Folder, assert_close, fixtures, image_fixture, tiny};

@@ -11,7 +11,6 @@ use image::RgbImage;
 pub use mock::Mock;
 pub use sdxl::{Sdxl, SdxlOptions, best_dtype};
 
-pub use crate::pipeline::{Options, device};
 pub(super) use start_image::start_image;
 
 use crate::domain::{Failure, Input, Safety};

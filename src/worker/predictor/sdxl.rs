@@ -1,5 +1,4 @@
-//! The model: turns a prediction's input into the pipeline's parameters, and the pipeline's words into ours. Besides
-//! `cli/generate` the only file that sees the pipeline.
+//! The model. Turns a prediction's input into the pipeline's parameters, and its results and errors into ours.
 
 use std::{
     ops::ControlFlow,
@@ -10,11 +9,11 @@ use std::{
 use candle_core::{DType, Device};
 use image::RgbImage;
 
-use super::{Drawn, PredictError, Predictor, Preview, Request, Step, device};
+use super::{Drawn, PredictError, Predictor, Preview, Request, Step};
 use crate::{
     domain::{Failure, FailureCode, Input, Safety},
     metrics::{self, Stage},
-    pipeline::{self, Generation, LatentPreview, LoraFile, Options, Params, Pipeline, Timings, Weights, ops},
+    pipeline::{self, Generation, LatentPreview, LoraFile, Options, Params, Pipeline, Timings, Weights, device, ops},
 };
 
 /// Which weights, and how to hold them.
