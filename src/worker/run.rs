@@ -69,7 +69,7 @@ struct Taken {
     held: Held,
     seat: Seat,
     at_device: Arc<AtDevice>,
-    place: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 }
 
 impl Worker {
@@ -116,12 +116,12 @@ impl Worker {
         self.report().await;
         self.ready.send_replace(true);
         let under_way = TaskTracker::new();
-        // Those at the device and those that are claimed early keep a place as well.
-        let places = Arc::new(Semaphore::new(CONCLUDING_AT_ONCE + 2 * (self.settings.max_batch - 1)));
+        // Those at the device and those that are claimed early hold a permit as well.
+        let permits = Arc::new(Semaphore::new(CONCLUDING_AT_ONCE + 2 * (self.settings.max_batch - 1)));
         let mut result = Ok(());
         while !self.stop_claiming.is_cancelled() {
             // The semaphore is never closed.
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
+            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { break };
             tokio::select! {
                 () = self.outlook.nearly_free() => {}
                 () = self.stop_claiming.cancelled() => break,
@@ -134,13 +134,14 @@ impl Worker {
             // What is said of the prediction before we know that it is ours is not lost.
             let before = self.store.changes().mark();
             let Some(first) = self.claim_or_wait().await else { continue };
-            let others = self.claim_others(&first, places.available_permits()).await;
+            let others = self.claim_others(&first, permits.available_permits()).await;
             let at_device = Arc::new(self.outlook.give(&first, 1 + others.len()));
             let mut seats = self.device.seats(1 + others.len()).into_iter();
-            let mut place = Some(place);
+            let mut permit = Some(permit);
             for claim in std::iter::once(first).chain(others) {
                 // There are as many as were asked for, and only this loop takes any.
-                let Some(place) = place.take().or_else(|| Arc::clone(&places).try_acquire_owned().ok()) else { break };
+                let more = || Arc::clone(&permits).try_acquire_owned().ok();
+                let Some(permit) = permit.take().or_else(more) else { break };
                 let Some(seat) = seats.next() else { break };
                 if claim.attempt == 1 {
                     metrics::prediction_started(&claim.model, claim.waited);
@@ -152,11 +153,11 @@ impl Worker {
                     // A server's lines of the request that made it have the same.
                     request_id = claim.request_id,
                 );
-                if let Some(place) = &claim.trace_parent {
-                    spans::go_on(&span, place);
+                if let Some(trace_parent) = &claim.trace_parent {
+                    spans::go_on(&span, trace_parent);
                 }
                 let held = self.held.hold(&claim);
-                let taken = Taken { held, seat, at_device: Arc::clone(&at_device), claim, before, place };
+                let taken = Taken { held, seat, at_device: Arc::clone(&at_device), claim, before, permit };
                 under_way.spawn(Arc::clone(self).run_and_conclude(taken).instrument(span));
             }
         }
@@ -167,7 +168,7 @@ impl Worker {
     }
 
     async fn run_and_conclude(self: Arc<Self>, taken: Taken) {
-        let Taken { claim, before, held, seat, at_device, place } = taken;
+        let Taken { claim, before, held, seat, at_device, permit } = taken;
         let mut logs = Logs::continuing(claim.logs.clone());
         let run = self.run_on_device(&claim, before, &held, seat, &mut logs).await;
         if run.result.is_ok() {
@@ -184,7 +185,7 @@ impl Worker {
         }
         conclude(&self.store, &self.artifacts, &claim, &held, logs, run).await;
         self.held.release(&held);
-        drop(place);
+        drop(permit);
     }
 
     /// The next prediction, or `None` after waiting for news, for the time between two polls, or for the stop.
