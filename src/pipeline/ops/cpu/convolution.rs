@@ -103,7 +103,7 @@ pub(super) fn goes_by_winograd(weight: &Weight<'_>, geometry: &Geometry, upsampl
     winograd::fits(geometry)
 }
 
-/// Convolves each picture of a batch. The weight is `(kernel, kernel, in, out)`.
+/// Convolves each picture of a batch, in whichever way is the fastest. The weight is `(kernel, kernel, in, out)`.
 pub(super) fn convolve(x: &[f32], weight: &Weight<'_>, added: Added<'_>, geometry: &Geometry) -> Vec<f32> {
     if goes_by_winograd(weight, geometry, false) {
         return winograd::convolve(x, weight, added, geometry, false);
@@ -117,6 +117,11 @@ pub(super) fn convolve(x: &[f32], weight: &Weight<'_>, added: Added<'_>, geometr
             Numbers::BF16(weight) => convolve_on_tiles(x, (weight, precision), added, geometry),
         };
     }
+    convolve_by_gemm(x, weight, added, geometry)
+}
+
+/// In f32: a picture is one product that all cores share, or bands of it are a core's each.
+fn convolve_by_gemm(x: &[f32], weight: &Weight<'_>, added: Added<'_>, geometry: &Geometry) -> Vec<f32> {
     let picture = geometry.height * geometry.width * geometry.in_channels;
     let row = geometry.out_width * geometry.out_channels;
     let of_result = geometry.out_height * row;
@@ -149,7 +154,7 @@ pub(super) fn convolve(x: &[f32], weight: &Weight<'_>, added: Added<'_>, geometr
     y
 }
 
-/// The same without padding in f32 and without outputs that are thrown away: rows of tiles begin where rows of the picture
+/// On matrix units, or in vectors of bf16 numbers: without padding in f32 and without outputs that are thrown away: rows of tiles begin where rows of the picture
 /// do.
 #[cfg(target_arch = "x86_64")]
 fn convolve_on_tiles<T: Number>(
