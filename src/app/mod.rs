@@ -84,7 +84,9 @@ pub async fn serve(config: &Config, hub: &hub::Environment, on_ready: impl FnOnc
         database::migrate(store).await?;
         first_key::ensure(config, store).await?;
         let pool = pool.insert(WorkerPool::start(store, &artifacts, &plan.settings, plan.loads)?);
-        let settings = webhook_settings(config);
+        let (settings, retention) = (webhook_settings(config), config.webhooks.retention);
+        let forgetting = webhook::keep_forgetting(store.clone(), retention);
+        tokio::spawn(draining.clone().run_until_cancelled_owned(forgetting));
         delivering = Some(tokio::spawn(webhook::deliver(store.clone(), fetcher, catalog, settings, draining.clone())));
         unless_failed(pool, until_ready(&service, has_workers)).await?;
         on_ready(&Ready {
@@ -223,7 +225,6 @@ fn webhook_settings(config: &Config) -> webhook::Settings {
         per_account: config.webhooks.per_account,
         poll: config.queue.poll,
         schedule: webhook::Schedule::default(),
-        retention: config.webhooks.retention,
     }
 }
 

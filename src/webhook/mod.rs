@@ -14,7 +14,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Notify, Semaphore},
-    time::{Instant, sleep},
+    time::{MissedTickBehavior, interval, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -28,7 +28,7 @@ const AT_ONCE: usize = 64;
 const PACE: Duration = Duration::from_millis(10);
 /// Beyond the longest attempt: to make the account's first secret and to note how it went.
 const SLACK: Duration = Duration::from_secs(20);
-/// How often old logs are looked for.
+/// How often old webhooks are looked for.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 /// How many are forgotten by one statement.
 const FORGET_CHUNK: u64 = 1000;
@@ -46,20 +46,36 @@ pub struct Settings {
     pub poll: Duration,
     /// When a failed delivery is tried again.
     pub schedule: Schedule,
-    /// How long what was told is remembered.
-    pub retention: Duration,
+}
+
+/// Forgets webhooks that are older than `retention` and all told, with what was told of them, until dropped.
+pub async fn keep_forgetting(store: Store, retention: Duration) {
+    let mut looks = interval(FORGET_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        loop {
+            match store.forget_webhooks(retention, FORGET_CHUNK).await {
+                Ok(FORGET_CHUNK..) => {}
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::debug!(%error, "Could not forget what was told to webhooks");
+                    break;
+                }
+            }
+        }
+    }
 }
 
 /// Delivers until told to stop, then finishes what is under way. What is not, another process or the next start delivers.
 pub async fn deliver(store: Store, fetcher: Fetcher, catalog: Catalog, settings: Settings, stop: CancellationToken) {
     let lease = settings.timeout + SLACK;
-    let (poll, retention) = (settings.poll, settings.retention);
+    let poll = settings.poll;
     let (per_receiver, per_account) = (settings.per_receiver, settings.per_account);
     let deliverer = Arc::new(Deliverer { store: store.clone(), fetcher, catalog, settings });
     let (under_way, places, done) = (TaskTracker::new(), Arc::new(Semaphore::new(AT_ONCE)), Arc::new(Notify::new()));
     // Subscribed before the first look: what is posted after it wakes us.
     let mut posted = store.changes().subscribe_posted();
-    let mut forgotten: Option<Instant> = None;
     while !stop.is_cancelled() {
         posted.mark_unchanged();
         let free = u32::try_from(places.available_permits()).unwrap_or(u32::MAX);
@@ -81,15 +97,6 @@ pub async fn deliver(store: Store, fetcher: Fetcher, catalog: Catalog, settings:
                 }
             }
             Err(error) => tracing::debug!(%error, "Could not look for webhooks to deliver"),
-        }
-        if forgotten.is_none_or(|at| at.elapsed() >= FORGET_EVERY) {
-            forgotten = Some(Instant::now());
-            match store.forget_webhooks(retention, FORGET_CHUNK).await {
-                // The rest with the next look, not before what is due.
-                Ok(FORGET_CHUNK..) => forgotten = None,
-                Ok(_) => {}
-                Err(error) => tracing::debug!(%error, "Could not forget what was told to webhooks"),
-            }
         }
         tokio::select! {
             // The sender lives in the store.

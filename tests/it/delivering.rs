@@ -35,7 +35,6 @@ pub(crate) fn impatient() -> webhook::Settings {
         per_account: 16,
         poll: Duration::from_millis(20),
         schedule: Schedule::new(vec![Duration::from_millis(1); 8]),
-        retention: Duration::from_secs(3600),
     }
 }
 
