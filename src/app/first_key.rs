@@ -50,7 +50,7 @@ fn read(path: &Path) -> anyhow::Result<Option<ApiKey>> {
 }
 
 fn write_new(path: &Path) -> anyhow::Result<ApiKey> {
-    let key = ApiKey::generate().map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?;
+    let key = ApiKey::generate().context("no random bytes")?;
     if let Some(folder) = path.parent() {
         postgres::make_passable(folder)?;
     }

@@ -65,12 +65,13 @@ pub enum WeightsError {
         wanted: &'static str,
     },
     /// A file is there and cannot be read.
-    #[error("could not read {}: {reason}", path.display())]
+    #[error("could not read {}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// The reader's own words.
-        reason: String,
+        /// Why.
+        #[source]
+        reason: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A configuration asks for something the pipeline does not build.
     #[error("{}: {what}", path.display())]

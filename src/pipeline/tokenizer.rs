@@ -120,7 +120,7 @@ impl Tokenizer {
     /// Loads a tokenizer's folder.
     pub fn load(folder: &Path) -> Result<Self, Error> {
         let config = Config::load(folder)?;
-        let unreadable = |reason: String| Error::from(WeightsError::Unreadable { path: folder.into(), reason });
+        let unreadable = |reason| Error::from(WeightsError::Unreadable { path: folder.into(), reason });
         let (vocabulary, merges) = (folder.join("vocab.json"), folder.join("merges.txt"));
         for path in [&vocabulary, &merges] {
             if !path.is_file() {
@@ -137,30 +137,29 @@ impl Tokenizer {
             .unk_token(unknown.content().into())
             .end_of_word_suffix("</w>".into())
             .build()
-            .map_err(|error| unreadable(error.to_string()))?;
+            .map_err(unreadable)?;
         let mut bpe = Bpe::new(model);
         let parts = || -> tokenizers::Result<(Replace, Split)> {
             let spaces = Replace::new(ReplacePattern::Regex(r"\s+".into()), " ")?;
             let words = SplitPattern::Regex(WORDS.into());
             Ok((spaces, Split::new(words, SplitDelimiterBehavior::Removed, true)?))
         };
-        let (spaces, words) = parts().map_err(|error| unreadable(error.to_string()))?;
+        let (spaces, words) = parts().map_err(unreadable)?;
         let normalizers: Vec<NormalizerWrapper> = vec![NFC.into(), spaces.into(), Lowercase.into()];
-        bpe.with_normalizer(Some(Normalizers::new(normalizers))).map_err(|error| unreadable(error.to_string()))?;
+        bpe.with_normalizer(Some(Normalizers::new(normalizers))).map_err(unreadable)?;
         let pre_tokenizers: Vec<PreTokenizerWrapper> = vec![words.into(), ByteLevel::new(false, true, true).into()];
         bpe.with_pre_tokenizer(Some(PreTokenizers::new(pre_tokenizers)));
-        bpe.add_special_tokens([&start, &end, &unknown, &padding].map(SpecialToken::added))
-            .map_err(|error| unreadable(error.to_string()))?;
+        bpe.add_special_tokens([&start, &end, &unknown, &padding].map(SpecialToken::added)).map_err(unreadable)?;
 
         let id = |token: &SpecialToken| {
-            let missing = || unreadable(format!("the vocabulary has no {}", token.content()));
+            let missing = || unreadable(format!("the vocabulary has no {}", token.content()).into());
             bpe.token_to_id(token.content()).ok_or_else(missing)
         };
         let (start, end, padding) = (id(&start)?, id(&end)?, id(&padding)?);
         // Some folders say "as long as you like" with a number beyond counting; CLIP's context is 77.
         let length = config.model_max_length.filter(|length| *length < 1e6).map_or(77, |length| length as usize);
         if length < 3 {
-            return Err(unreadable(format!("a model_max_length of {length} leaves no room for a text")));
+            return Err(unreadable(format!("a model_max_length of {length} leaves no room for a text").into()));
         }
         Ok(Self { bpe, start, end, padding, length })
     }

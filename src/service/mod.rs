@@ -397,7 +397,7 @@ async fn complete<T: Send + 'static>(work: impl Future<Output = Result<T>> + Sen
 }
 
 fn internal(error: getrandom::Error) -> Error {
-    Error::Internal(anyhow::Error::msg(error.to_string()))
+    Error::Internal(error.into())
 }
 
 fn random_seed() -> std::result::Result<u32, getrandom::Error> {

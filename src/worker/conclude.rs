@@ -55,7 +55,7 @@ pub(super) async fn conclude(
 }
 
 async fn store_images(artifacts: &Artifacts, claim: &Claim, drawn: Drawn) -> anyhow::Result<Vec<Artifact>> {
-    let folder = Artifacts::attempt_folder(claim.id, claim.attempt).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let folder = Artifacts::attempt_folder(claim.id, claim.attempt).context("no random bytes")?;
     let mut output = Vec::with_capacity(drawn.images.len());
     for (index, (image, seed)) in drawn.images.into_iter().zip(claim.input.seeds()).enumerate() {
         // The numbering keeps the gap.

@@ -139,13 +139,13 @@ fn shards(index: &Path) -> Result<Vec<PathBuf>, Error> {
 
 impl MappedFile {
     fn open(path: PathBuf) -> Result<Self, Error> {
-        let unreadable = |reason: String| WeightsError::Unreadable { path: path.clone(), reason };
-        let file = File::open(&path).map_err(|error| file_error(&path, "weights", &error))?;
+        let unreadable = |reason| WeightsError::Unreadable { path: path.clone(), reason };
+        let file = File::open(&path).map_err(|error| file_error(&path, "weights", error))?;
         // SAFETY: as long as nobody writes to the file: the hub's cache and this program replace files of weights and never
         // change one in place. Whoever truncates one under a running server kills the server.
         #[expect(unsafe_code)]
-        let map = unsafe { Mmap::map(&file) }.map_err(|error| unreadable(error.to_string()))?;
-        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|error| unreadable(error.to_string()))?;
+        let map = unsafe { Mmap::map(&file) }.map_err(|error| unreadable(error.into()))?;
+        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|error| unreadable(error.into()))?;
         // The header is preceded by its own length in eight bytes.
         let start = header + 8;
         if start + metadata.data_len() > map.len() {

@@ -109,19 +109,19 @@ impl Weights {
 pub(super) fn read_json<T: DeserializeOwned>(path: &Path, wanted: &'static str) -> Result<T, Error> {
     let text = read_text(path, wanted)?;
     serde_json::from_str(&text)
-        .map_err(|error| WeightsError::Unreadable { path: path.into(), reason: error.to_string() }.into())
+        .map_err(|error| WeightsError::Unreadable { path: path.into(), reason: error.into() }.into())
 }
 
 /// Reads a text file that must be there.
 pub(super) fn read_text(path: &Path, wanted: &'static str) -> Result<String, Error> {
-    fs::read_to_string(path).map_err(|error| file_error(path, wanted, &error).into())
+    fs::read_to_string(path).map_err(|error| file_error(path, wanted, error).into())
 }
 
-fn file_error(path: &Path, wanted: &'static str, error: &std::io::Error) -> WeightsError {
+fn file_error(path: &Path, wanted: &'static str, error: std::io::Error) -> WeightsError {
     if error.kind() == std::io::ErrorKind::NotFound {
         WeightsError::MissingFile { path: path.into(), wanted }
     } else {
-        WeightsError::Unreadable { path: path.into(), reason: error.to_string() }
+        WeightsError::Unreadable { path: path.into(), reason: error.into() }
     }
 }
 
