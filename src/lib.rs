@@ -44,16 +44,21 @@
 //! # Who may know whom
 //!
 //! ```text
-//! http → service → store → domain        worker → store, artifacts, domain
-//! http → wire → domain                   worker::predictor → pipeline
-//! service, worker → picture              service → fetch
-//! webhook → store, wire, fetch, domain
+//! http               → service, wire, domain
+//! service            → store, artifacts, fetch, picture, domain
+//! worker             → store, artifacts, picture, domain
+//! worker::predictor  → pipeline, picture, domain
+//! webhook            → store, wire, fetch, domain
+//! store, wire, artifacts, hub → domain
 //! ```
 //!
 //! [`domain`] and [`pipeline`] import nothing of ours: the first is pure values, the second a library that knows nothing
-//! of servers. [`config`], [`demo`], [`fetch`], [`postgres`] and [`picture`], which reads and writes image files, are
-//! leaves as well, and so are [`metrics`], which anybody may tell what happened, and [`spans`], which knows where a trace goes on. [`app`] puts everything together, and the command line (`src/cli`, part of the program and not of the
-//! library) calls it.
+//! of servers. [`config`], [`demo`], [`fetch`] and [`postgres`] are leaves as well, and so is [`picture`], which reads and
+//! writes image files, but for the version that it writes into them. [`metrics`], which is told what happened, and [`spans`],
+//! which knows where a trace goes on, are leaves that any room with work to do may use.
+//!
+//! [`app`] puts everything together, and the command line (`src/cli`, part of the program and not of the library) calls it.
+//! `tests/it/architecture.rs` has all of this as a table, and holds it.
 
 pub mod app;
 pub mod artifacts;
