@@ -25,7 +25,7 @@ pub fn check_raw_input(raw: &Value) -> Result<(), InvalidInput> {
     Err(InvalidInput::one("input", reason))
 }
 
-/// Remarks on fields that nobody knows: on a few of them, by no more of their names than one reads.
+/// Log lines about unknown fields: at most ten of them, each name cut to 64 characters, and one that counts the others.
 pub(super) fn notes_on(unknown: &[&String]) -> Vec<String> {
     let cut = |name: &str| match name.char_indices().nth(NAME_NOTED) {
         Some((end, _)) => format!("{}…", &name[..end]),

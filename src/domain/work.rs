@@ -23,8 +23,8 @@ impl Input {
         (u64::from(self.unet_calls()) * guided + 1) * pixels * u64::from(self.num_outputs)
     }
 
-    /// How often the UNet is called for one image: by schedulers of second order twice at all steps but the last, PNDM
-    /// repeats its second, and an image to start from spares the first.
+    /// UNet calls for one image. Second-order schedulers call it twice in every step but the last, PNDM makes one call more, and
+    /// image-to-image leaves out the steps that `prompt_strength` skips.
     pub fn unet_calls(&self) -> u32 {
         let steps = self.num_inference_steps;
         let taken = match self.image {

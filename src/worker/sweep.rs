@@ -37,10 +37,9 @@ pub(super) async fn keep_sweeping(store: Store, artifacts: Artifacts, settings: 
     }
 }
 
-/// Sweeps, unless a process has begun to a moment ago: one does it for all, since hundreds who look at every worker's lock each
-/// second would keep the database from its work. It is nobody's office, so that no death and no cut line leaves it undone.
-/// Each process comes twice in `sweep`, and so within that time of anything that happens somebody sweeps, whoever is gone.
-/// Returns whether nothing failed.
+/// Sweeps, unless another process began to a moment ago: one is enough, since hundreds that read every worker's lock each second
+/// would keep the database from its work. No process is in charge, so none can be missed. Each tries twice per `sweep`, so a
+/// sweep follows any event within that time, whichever process has died. Returns whether nothing failed.
 pub async fn sweep_in_turn(store: &Store, artifacts: &Artifacts, settings: &Settings) -> bool {
     let swept = match store.take_chore("sweep", settings.sweep * 2 / 5).await {
         Ok(true) => sweep(store, artifacts, settings).await,

@@ -23,7 +23,7 @@ impl<'a> Source<'a> {
         Self { store, path: String::new(), device, dtype, precision: dtype, in_int8: false }
     }
 
-    /// The same, of which no more is asked than this type has, though it is kept in another that has its range.
+    /// The same source, multiplied with only as many bits as `precision` has, although its weights are kept in a wider type.
     #[must_use]
     pub fn as_exact_as(self, precision: DType) -> Self {
         Self { precision, ..self }
