@@ -1,9 +1,9 @@
 //! The configuration: read once at the start, checked as a whole, and passed on as these structs.
 //!
 //! `config/default.toml` is the manual and the defaults; `layers` puts the file, the environment and the flags on top.
-//! No option of `config/default.toml` is read anywhere else. What the environment says to every program (`PATH`, `RUST_LOG`,
-//! `NO_COLOR`, `OTEL_…`) is read where it is used, and `FOURSTEP_MAX_CPU`, for tests, in `pipeline::ops`. Durations carry their
-//! unit in the key and are `Duration` here.
+//! No option of `config/default.toml` is read anywhere else. What the environment says to every program (`PATH`,
+//! `RUST_LOG`, `NO_COLOR`, `OTEL_…`) is read where it is used, and `FOURSTEP_MAX_CPU`, for tests, in `pipeline::ops`.
+//! Durations carry their unit in the key and are `Duration` here.
 
 mod fields;
 mod layers;

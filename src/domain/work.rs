@@ -23,8 +23,8 @@ impl Input {
         (u64::from(self.unet_calls()) * guided + 1) * pixels * u64::from(self.num_outputs)
     }
 
-    /// UNet calls for one image. Second-order schedulers call it twice in every step but the last, PNDM makes one call more, and
-    /// image-to-image leaves out the steps that `prompt_strength` skips.
+    /// UNet calls for one image. Second-order schedulers call it twice in every step but the last, PNDM makes one call
+    /// more, and image-to-image leaves out the steps that `prompt_strength` skips.
     pub fn unet_calls(&self) -> u32 {
         let steps = self.num_inference_steps;
         let taken = match self.image {
