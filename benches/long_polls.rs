@@ -1,5 +1,5 @@
-//! Ten thousand clients that wait at once, each on a connection of its own for a prediction of its own; and all of them for
-//! one. What they cost the server in memory and in connections to the database while they wait, and how soon each
+//! Ten thousand clients that wait at once, each on a connection of its own for a prediction of its own; and all of them
+//! for one. What they cost the server in memory and in connections to the database while they wait, and how soon each
 //! is told when its prediction has ended.
 //!
 //! `cargo bench --bench long_polls` prints the figures, and fails if one is over its target. `FOURSTEP_PROGRAM` names a
@@ -114,8 +114,8 @@ impl Place {
         Ok(created["id"].as_str().context("no id")?.to_owned())
     }
 
-    /// What the client of a prediction is told of its end, and when. Nobody reads it before all have been told: clients do
-    /// that elsewhere, and here it would take the server's time.
+    /// What the client of a prediction is told of its end, and when. Nobody reads it before all have been told: clients
+    /// do that elsewhere, and here it would take the server's time.
     async fn wait(&self, id: &str, sent: &AtomicUsize) -> anyhow::Result<Told> {
         let answer = self.ask("GET", &format!("/predictions/{id}?wait=60"), "", Some(sent)).await?;
         Ok(Told { at: Utc::now(), answer })

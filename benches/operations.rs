@@ -1,5 +1,6 @@
 //! The operations that decide how long a picture takes on the CPU, one by one, in the sizes they have at 512 x 512, and
-//! attention in those at 1024 x 1024, too: what each reaches. `cargo bench --bench operations` prints the table; `benches/README.md` keeps results.
+//! attention in those at 1024 x 1024, too: what each reaches. `cargo bench --bench operations` prints the table;
+//! `benches/README.md` keeps results.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 use std::{hint::black_box, time::Instant};

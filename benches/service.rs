@@ -1,12 +1,13 @@
 //! What the service itself costs: a real server with the mock predictor at 0 ms a step, driven over HTTP from this
 //! process on the same machine.
 //!
-//! Throughput is measured twice: for an account without limits, and with everything on that keeps books: a prepaid account,
-//! whose balance every prediction holds from and is settled with, a key with a daily budget, and a webhook each, delivered
-//! to a receiver in this process. The audit has the last word.
+//! Throughput is measured twice: for an account without limits, and with everything on that keeps books: a prepaid
+//! account, whose balance every prediction holds from and is settled with, a key with a daily budget, and a webhook
+//! each, delivered to a receiver in this process. The audit has the last word.
 //!
-//! `cargo bench --bench service` prints one table; `FOURSTEP_PROGRAM` names another program to measure. Times are taken from the rows' own timestamps, which are the start of
-//! the writing transaction, so each figure includes the commit before it. `benches/README.md` keeps results.
+//! `cargo bench --bench service` prints one table; `FOURSTEP_PROGRAM` names another program to measure. Times are taken
+//! from the rows' own timestamps, which are the start of the writing transaction, so each figure includes the commit
+//! before it. `benches/README.md` keeps results.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 use std::{

@@ -1,9 +1,9 @@
 //! Where the program's memory comes from.
 //!
 //! A picture on the CPU takes thousands of short-lived buffers of up to hundreds of megabytes. The system's allocator
-//! gives each back and has the kernel clear it again for the next; jemalloc keeps them for ten seconds, and for minutes where
-//! pictures are drawn. In pages of two megabytes matrix products are faster, since their operands are read at many places at
-//! once (`benches/README.md` has the figures).
+//! gives each back and has the kernel clear it again for the next; jemalloc keeps them for ten seconds, and for minutes
+//! where pictures are drawn. In pages of two megabytes matrix products are faster, since their operands are read at
+//! many places at once (`benches/README.md` has the figures).
 
 #[cfg(target_os = "linux")]
 use std::{
@@ -23,8 +23,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 #[used]
 static OPTIONS: &CStr = c"thp:always,oversize_threshold:0,background_thread:true";
 
-/// Has memory that was given back stay at hand for five minutes, where pictures are drawn and memory is not to be saved: a
-/// call of the UNet may take half a minute, and the largest buffers are needed once a picture.
+/// Has memory that was given back stay at hand for five minutes, where pictures are drawn and memory is not to be
+/// saved: a call of the UNet may take half a minute, and the largest buffers are needed once a picture.
 pub(crate) fn keep_for_the_next_picture() {
     #[cfg(target_os = "linux")]
     {
@@ -43,7 +43,8 @@ pub(crate) fn keep_for_the_next_picture() {
 #[cfg(target_os = "linux")]
 fn set_option<T>(name: &str, mut value: T) -> bool {
     let Ok(name) = CString::new(name) else { return false };
-    // SAFETY: `name` ends with a zero, and jemalloc reads `size` bytes of `value`, or none if its option has another size.
+    // SAFETY: `name` ends with a zero, and jemalloc reads `size` bytes of `value`, or none if its option has another
+    // size.
     #[expect(unsafe_code)]
     let refused = unsafe {
         let (value, size) = ((&raw mut value).cast(), size_of::<T>());
@@ -53,8 +54,8 @@ fn set_option<T>(name: &str, mut value: T) -> bool {
 }
 
 /// Keeps this process to pages of the usual size. A server without workers multiplies nothing, and where ten thousand
-/// clients wait most of their buffers are empty: in large pages those would be memory all the same. Where the kernel does
-/// not know how, it stays as it is.
+/// clients wait most of their buffers are empty: in large pages those would be memory all the same. Where the kernel
+/// does not know how, it stays as it is.
 pub(crate) fn keep_to_small_pages() {
     #[cfg(target_os = "linux")]
     let _ = nix::sys::prctl::set_thp_disable(true);

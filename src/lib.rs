@@ -1,7 +1,7 @@
 //! fourstep: a prediction API server for SDXL-Lightning, the text-to-image model that needs four steps.
 //!
-//! A client posts a prompt and gets an id; workers draw; the client waits for the picture. One Postgres is the queue, the
-//! ledger and the truth, so any number of servers and workers may share it.
+//! A client posts a prompt and gets an id; workers draw; the client waits for the picture. One Postgres is the queue,
+//! the ledger and the truth, so any number of servers and workers may share it.
 //!
 //! # The path of one request
 //!
@@ -23,11 +23,11 @@
 //! 12  wire/native            the row into JSON, and http sends it
 //! ```
 //!
-//! Where its owner wants to be told by a webhook, steps 6 and 10 also post that to an outbox, in the same statement, and
-//! [`webhook`] delivers it from there, in any server.
+//! Where its owner wants to be told by a webhook, steps 6 and 10 also post that to an outbox, in the same statement,
+//! and [`webhook`] delivers it from there, in any server.
 //!
-//! Steps 1–5 and 11–12 happen in a server, 6–10 in a worker. The two meet only in the row: [`http`] and [`worker`] never
-//! call each other, which is why a worker may as well run on another machine.
+//! Steps 1–5 and 11–12 happen in a server, 6–10 in a worker. The two meet only in the row: [`http`] and [`worker`]
+//! never call each other, which is why a worker may as well run on another machine.
 //!
 //! # What always holds
 //!
@@ -35,8 +35,8 @@
 //! - Subscribe, then read. The other way round a change falls in between.
 //! - No transaction is open while a device works, and no connection is held by a client that waits.
 //! - A worker finishes only the attempt it claimed; whatever comes later is dropped. Terminal states never change.
-//! - Nobody is told of a create or an end before it is on the disk, and nobody's row is locked while one waits for the disk
-//!   (`store/durable.rs`).
+//! - Nobody is told of a create or an end before it is on the disk, and nobody's row is locked while one waits for the
+//!   disk (`store/durable.rs`).
 //! - Money is whole nano-dollars and device time whole microseconds, never a float.
 //! - Whatever ends a prediction goes through `store/ended.rs`: it charges, gives back what was held, and adds up usage.
 //! - A bad request is an HTTP error that names the field; a failed prediction is data, with status 200.
@@ -52,13 +52,13 @@
 //! store, wire, artifacts, hub → domain
 //! ```
 //!
-//! [`domain`] and [`pipeline`] import nothing of ours: the first is pure values, the second a library that knows nothing
-//! of servers. [`config`], [`demo`], [`fetch`] and [`postgres`] are leaves as well, and so is [`picture`], which reads and
-//! writes image files, but for the version that it writes into them. [`metrics`], which is told what happened, and [`spans`],
-//! which knows where a trace goes on, are leaves that any room with work to do may use.
+//! [`domain`] and [`pipeline`] import nothing of ours: the first is pure values, the second a library that knows
+//! nothing of servers. [`config`], [`demo`], [`fetch`] and [`postgres`] are leaves as well, and so is [`picture`],
+//! which reads and writes image files, but for the version that it writes into them. [`metrics`], which is told what
+//! happened, and [`spans`], which knows where a trace goes on, are leaves that any room with work to do may use.
 //!
-//! [`app`] puts everything together, and the command line (`src/cli`, part of the program and not of the library) calls it.
-//! `tests/it/architecture.rs` has all of this as a table, and holds it.
+//! [`app`] puts everything together, and the command line (`src/cli`, part of the program and not of the library) calls
+//! it. `tests/it/architecture.rs` has all of this as a table, and holds it.
 
 pub mod app;
 pub mod artifacts;

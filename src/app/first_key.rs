@@ -1,5 +1,5 @@
-//! The first API key: made by a server whose database has none, and kept in a file that only its owner can read, so that
-//! a newcomer has a key without asking for one.
+//! The first API key: made by a server whose database has none, and kept in a file that only its owner can read, so
+//! that a newcomer has a key without asking for one.
 
 use std::{
     fs::{self, OpenOptions},

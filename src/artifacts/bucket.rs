@@ -1,7 +1,7 @@
 //! Files in a bucket of S3 or of anything that speaks like it.
 //!
-//! Clients read them through the server, as they read a folder's: there is one kind of URL, which is good for as long as the
-//! file is kept, and the bucket may be where only the servers reach it.
+//! Clients read them through the server, as they read a folder's: there is one kind of URL, which is good for as long
+//! as the file is kept, and the bucket may be where only the servers reach it.
 
 use std::time::Duration;
 

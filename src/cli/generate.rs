@@ -71,8 +71,8 @@ pub(crate) struct GenerateArgs {
     /// Pictures; the second of cat.png goes to cat-2.png, and so on
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     num_outputs: usize,
-    /// What the weights are kept in, and with how many bits they are multiplied where that is faster; sums are f32. On a CPU
-    /// weights that the files have in half precision stay so for f32, too: no bit is lost
+    /// What the weights are kept in, and with how many bits they are multiplied where that is faster; sums are f32. On
+    /// a CPU weights that the files have in half precision stay so for f32, too: no bit is lost
     #[arg(long, default_value = "f32")]
     dtype: Precision,
     /// `cpu`, `cuda:0` for the first GPU, or `auto` for that where it can be used
@@ -90,7 +90,8 @@ pub(crate) struct GenerateArgs {
     /// Decode pictures larger than so many pixels in tiles of that size, as 512
     #[arg(long, value_name = "PIXELS")]
     vae_tile: Option<usize>,
-    /// Hold the UNet's linear layers in eight-bit integers: smaller and faster, on an x86-64 CPU with AVX2; pictures change
+    /// Hold the UNet's linear layers in eight-bit integers: smaller and faster, on an x86-64 CPU with AVX2; pictures
+    /// change
     #[arg(long, value_name = "KIND")]
     quantize: Option<Quantization>,
     /// Write pictures without looking at them, where the model has a safety checker

@@ -1,4 +1,5 @@
-//! `fourstep health`: asks the server of this configuration whether it is ready, for supervisors that can only run a program.
+//! `fourstep health`: asks the server of this configuration whether it is ready, for supervisors that can only run a
+//! program.
 
 use std::{net::SocketAddr, process::ExitCode, time::Duration};
 

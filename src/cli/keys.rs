@@ -34,7 +34,8 @@ pub(crate) struct CreateArgs {
     /// Account whose predictions it makes and sees; made if it is new
     #[arg(long, value_name = "NAME", default_value = "default")]
     account: String,
-    /// What it may do, with commas between: predictions:write, predictions:read, usage:read, admin, safety:disable; or all
+    /// What it may do, with commas between: predictions:write, predictions:read, usage:read, admin, safety:disable; or
+    /// all
     #[arg(long, value_name = "LIST", default_value_t = Scopes::USUAL)]
     scopes: Scopes,
     /// What it may spend in a month (or --per day), US dollars as 5 or 0.25 [default: all its account has]

@@ -113,7 +113,8 @@ pub(crate) fn run() -> ExitCode {
     failure::exit_code(result.map(|()| ExitCode::SUCCESS))
 }
 
-/// How long a command that is done waits for what cannot be stopped: a picture that is decoded, a file on a disk that is gone.
+/// How long a command that is done waits for what cannot be stopped: a picture that is decoded, a file on a disk that
+/// is gone.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// Runs a command's asynchronous part to its end.

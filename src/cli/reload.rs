@@ -1,5 +1,5 @@
-//! SIGHUP: what can change while a program runs is read again. That is its log; all else is fixed at the start, since what
-//! was promised to a caller must not depend on the moment, and processes can be replaced one by one.
+//! SIGHUP: what can change while a program runs is read again. That is its log; all else is fixed at the start, since
+//! what was promised to a caller must not depend on the moment, and processes can be replaced one by one.
 
 use anyhow::Result;
 use fourstep::config::Config;
@@ -7,8 +7,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::logging::Log;
 
-/// Reads the configuration again at every SIGHUP, from now on. What cannot be read changes nothing. In a terminal it says
-/// that this was closed, and ends the program as ever.
+/// Reads the configuration again at every SIGHUP, from now on. What cannot be read changes nothing. In a terminal it
+/// says that this was closed, and ends the program as ever.
 pub(crate) fn at_hangups(log: Log, running: Config, read: impl Fn() -> Result<Config> + Send + 'static) -> Result<()> {
     if std::io::IsTerminal::is_terminal(&std::io::stdin()) {
         return Ok(());

@@ -89,8 +89,8 @@ impl PricePerSecond {
     }
 }
 
-/// Time that several shared, in a share for each of them: whole microseconds that differ by one at most, and together are
-/// all the whole microseconds there are.
+/// Time that several shared, in a share for each of them: whole microseconds that differ by one at most, and together
+/// are all the whole microseconds there are.
 pub fn split(time: Duration, parts: usize) -> impl Iterator<Item = Duration> {
     let (microseconds, count) = (time.as_micros(), parts as u128);
     (0..count).map(move |part| {

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-/// A number from 0 to 1 by chance. Where the system has no random numbers it is the middle: waits stay right on average.
+/// A number from 0 to 1 by chance. Where the system has no random numbers it is the middle: waits stay right on
+/// average.
 pub fn chance() -> f64 {
     f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / f64::from(u32::MAX)
 }
 
-/// The value of a `Retry-After` header, seconds or a date, as the time from now; a date that has passed is no time. `None`
-/// if it is neither.
+/// The value of a `Retry-After` header, seconds or a date, as the time from now; a date that has passed is no time.
+/// `None` if it is neither.
 pub fn retry_after(value: &str, now: DateTime<Utc>) -> Option<Duration> {
     let value = value.trim();
     if let Ok(seconds) = value.parse() {

@@ -20,8 +20,8 @@ pub struct Answer {
 }
 
 impl Fetcher {
-    /// Checks a URL that will be posted to, as far as it can be without asking for the addresses of its name. Returns its
-    /// host and port.
+    /// Checks a URL that will be posted to, as far as it can be without asking for the addresses of its name. Returns
+    /// its host and port.
     pub fn check_receiver(&self, url: &str) -> Result<String, Error> {
         let url = parse(url)?;
         self.guard.check(&url)?;

@@ -202,8 +202,8 @@ fn broken(url: &Url, reason: String) -> Failure {
 }
 
 impl Transfer {
-    /// Blocks so small that those under way on all connections, and what the network holds of the next, are no more than
-    /// one range: that is what a kill costs.
+    /// Blocks so small that those under way on all connections, and what the network holds of the next, are no more
+    /// than one range: that is what a kill costs.
     pub(super) fn block_bytes(&self) -> u64 {
         (self.range_bytes / (4 * self.connections as u64)).max(1)
     }

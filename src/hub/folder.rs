@@ -18,8 +18,8 @@ use crate::domain::{Model, WeightFile};
 
 const VERSION_DIGITS: usize = 12;
 
-/// The folder of a model whose files are here, pulled by this program or by Python's. Asks nobody. Optional files are in
-/// it where they are here.
+/// The folder of a model whose files are here, pulled by this program or by Python's. Asks nobody. Optional files are
+/// in it where they are here.
 ///
 /// Makes the folder's links where they are missing, which is why it can fail to find a model in a cache that can only
 /// be read; the log then says so.

@@ -27,8 +27,8 @@ pub fn watch_disk(of: &'static str, folder: &Path) {
     watched().insert(of, folder.to_owned());
 }
 
-/// The room on every disk that is watched and can be looked at. Blocks for as long as a file system takes, and one on the
-/// network may take long.
+/// The room on every disk that is watched and can be looked at. Blocks for as long as a file system takes, and one on
+/// the network may take long.
 pub fn look_at_disks() -> Vec<Disk> {
     let watched = watched().clone();
     let room = |(of, folder): (&'static str, PathBuf)| {

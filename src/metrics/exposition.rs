@@ -66,8 +66,8 @@ pub(super) fn is_installed() -> bool {
     RECORDED.get().is_some()
 }
 
-/// Puts what was recorded in its buckets, which otherwise happens when somebody asks. Call it now and then, in case that
-/// nobody does.
+/// Puts what was recorded in its buckets, which otherwise happens when somebody asks. Call it now and then, in case
+/// that nobody does.
 pub fn tidy_up() {
     if let Some(recorded) = RECORDED.get() {
         recorded.run_upkeep();

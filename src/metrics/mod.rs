@@ -1,8 +1,9 @@
 //! What the process counts and measures, for Prometheus. Every metric is named, described and recorded here and nowhere
 //! else; the rest of the program calls a function named for what happened.
 //!
-//! Labels are words of ours (a status, a stage, a model, a route of the URL table, the number of one of so many keys), never
-//! a prediction's id, a secret or a text of a caller's, so that the number of series stays small. Without [`install`] everything here does nothing.
+//! Labels are words of ours (a status, a stage, a model, a route of the URL table, the number of one of so many keys),
+//! never a prediction's id, a secret or a text of a caller's, so that the number of series stays small. Without
+//! [`install`] everything here does nothing.
 
 mod cost;
 mod device;

@@ -1,7 +1,7 @@
 //! A minimal EXIF block: a description and a user's comment.
 //!
-//! The layout is TIFF's: a header, and directories of entries of twelve bytes that say where their values are. Big-endian,
-//! because the comment is UTF-16 of that order where the community's tools write it.
+//! The layout is TIFF's: a header, and directories of entries of twelve bytes that say where their values are.
+//! Big-endian, because the comment is UTF-16 of that order where the community's tools write it.
 
 const HEADER: &[u8] = b"MM\0\x2A\0\0\0\x08";
 const IMAGE_DESCRIPTION: u16 = 0x010E;

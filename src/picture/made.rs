@@ -50,8 +50,8 @@ impl Made<'_> {
         Provenance { parameters: made.parameters(&generator), json: json.unwrap_or_default() }
     }
 
-    /// The text that AUTOMATIC1111's web UI introduced and other tools read: the prompt, the negative prompt, and a line
-    /// of names and values.
+    /// The text that AUTOMATIC1111's web UI introduced and other tools read: the prompt, the negative prompt, and a
+    /// line of names and values.
     fn parameters(&self, generator: &str) -> String {
         let (sampler, schedule) = sampler(self.scheduler);
         let negative = self.negative_prompt.map(|text| format!("\nNegative prompt: {text}")).unwrap_or_default();

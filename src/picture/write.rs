@@ -23,8 +23,8 @@ pub enum Format {
     WebP,
 }
 
-/// How a picture was made. PNG keeps both texts under their names; the other formats have EXIF, where the parameters are
-/// the user's comment, as the community's tools expect, and the JSON is the description.
+/// How a picture was made. PNG keeps both texts under their names; the other formats have EXIF, where the parameters
+/// are the user's comment, as the community's tools expect, and the JSON is the description.
 #[derive(Clone, Debug)]
 pub struct Provenance {
     /// The text that those tools call `parameters`.

@@ -1,9 +1,9 @@
-//! Requests drawn side by side: they share each call of the UNet and nothing else. Every image has its own noise, its own
-//! scheduler and its own way through the VAE, so that it is the one its request would get alone. A request alone is a
-//! batch of one.
+//! Requests drawn side by side: they share each call of the UNet and nothing else. Every image has its own noise, its
+//! own scheduler and its own way through the VAE, so that it is the one its request would get alone. A request alone is
+//! a batch of one.
 //!
-//! diffusers: `pipeline_stable_diffusion_xl.py`, `StableDiffusionXLPipeline.__call__`, whose numbers the steps have here. Its
-//! step 7 is the same for all images of a request, and is taken with step 3.
+//! diffusers: `pipeline_stable_diffusion_xl.py`, `StableDiffusionXLPipeline.__call__`, whose numbers the steps have
+//! here. Its step 7 is the same for all images of a request, and is taken with step 3.
 
 use std::{
     ops::ControlFlow,
@@ -46,9 +46,9 @@ struct Drawing<'m, 'a> {
 }
 
 impl Pipeline {
-    /// Draws requests side by side, which must be [alike](Params::is_alike). Each is told of with its place in the batch, and
-    /// has a result of its own; one that is canceled leaves the others. What goes wrong in a call that they share goes wrong
-    /// for all.
+    /// Draws requests side by side, which must be [alike](Params::is_alike). Each is told of with its place in the
+    /// batch, and has a result of its own; one that is canceled leaves the others. What goes wrong in a call that they
+    /// share goes wrong for all.
     pub fn generate_batch(
         &self,
         batch: &[Params],
@@ -102,7 +102,8 @@ impl Pipeline {
         let params = member.params;
         // 4. Timesteps.
         let scheduler = scheduler::scheduler(params.scheduler, &self.scheduler_config, params.num_inference_steps)?;
-        // 5. Initial latents. Each image has a generator of its own, so that it does not depend on its neighbors. diffusers
+        // 5. Initial latents. Each image has a generator of its own, so that it does not depend on its neighbors.
+        //    diffusers
         // draws the sample of an image's latents before the noise, and the steps' noise after it.
         let seed = params.seed.wrapping_add(image_index as u64);
         let mut rng = TorchCudaRng::new(seed);
@@ -154,8 +155,8 @@ impl Pipeline {
         Ok(())
     }
 
-    /// One UNet call for everybody, two predictions each where the conditioning has a negative half, brought together by
-    /// guidance.
+    /// One UNet call for everybody, two predictions each where the conditioning has a negative half, brought together
+    /// by guidance.
     fn predict(
         &self,
         inputs: &[Latents],

@@ -1,6 +1,7 @@
-//! Repeated calls of the same shapes, captured once and replayed. The first calls of a kind run normally, because a capture
-//! pays only if many follow; then one is run and captured. The next is run and also replayed: the replay is trusted only if
-//! both agree on inputs it was not captured with. Any failure or difference ends capturing for good, and calls run normally.
+//! Repeated calls of the same shapes, captured once and replayed. The first calls of a kind run normally, because a
+//! capture pays only if many follow; then one is run and captured. The next is run and also replayed: the replay is
+//! trusted only if both agree on inputs it was not captured with. Any failure or difference ends capturing for good,
+//! and calls run normally.
 
 use std::fmt;
 
@@ -195,8 +196,8 @@ mod tests {
         }
     }
 
-    /// Calls of these kinds, each with a number of its own; what was done for them, and each call's result. Before the call
-    /// `from`, counted from 0, `fails` begins to.
+    /// Calls of these kinds, each with a number of its own; what was done for them, and each call's result. Before the
+    /// call `from`, counted from 0, `fails` begins to.
     fn calls(kinds: &[usize], from: usize, fails: &'static str) -> (Vec<&'static str>, Vec<Option<i32>>) {
         let (diary, failing) = (RefCell::new(Vec::new()), Cell::new(""));
         let mut captures = Captures::at_call(2);

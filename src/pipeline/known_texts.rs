@@ -1,4 +1,5 @@
-//! What the text encoders said of the latest texts, so that a prompt drawn again with another seed is not encoded again.
+//! What the text encoders said of the latest texts, so that a prompt drawn again with another seed is not encoded
+//! again.
 
 use std::{
     collections::VecDeque,

@@ -1,9 +1,9 @@
 //! LoRA: small changes to a model's weights, merged into them as they are loaded, so that a run costs nothing more.
 //!
-//! A layer's change is `scale · alpha / rank · up · down`. Files name layers in several ways, all of which are read: peft's
-//! and diffusers' (`unet.….to_q.lora_A.weight`), kohya's with diffusers' block names (`lora_unet_down_blocks_….lora_down.
-//! weight`), and kohya's with the original block names (`lora_unet_input_blocks_…`). They are compared with underscores for
-//! dots, the only form all of them have.
+//! A layer's change is `scale · alpha / rank · up · down`. Files name layers in several ways, all of which are read:
+//! peft's and diffusers' (`unet.….to_q.lora_A.weight`), kohya's with diffusers' block names
+//! (`lora_unet_down_blocks_….lora_down. weight`), and kohya's with the original block names
+//! (`lora_unet_input_blocks_…`). They are compared with underscores for dots, the only form all of them have.
 //!
 //! diffusers: `loaders/lora_conversion_utils.py`, `_convert_non_diffusers_lora_to_diffusers`,
 //! `_maybe_map_sgm_blocks_to_diffusers`.

@@ -1,9 +1,11 @@
-//! SDXL as a library: text and perhaps an image in, pixels out. It knows nothing of servers and imports nothing of this crate but itself.
+//! SDXL as a library: text and perhaps an image in, pixels out. It knows nothing of servers and imports nothing of this
+//! crate but itself.
 //!
 //! diffusers is the reference: names are diffusers', ported formulas name their file and function, and `tests/pipeline`
 //! compares every stage with numbers diffusers produced. The way of a prompt: `tokenizer` → `text_encoder` →
-//! `conditioning` → `noise` → `unet` under a `scheduler` → `vae` → `image`; `batch` takes it, for one prompt or several. The networks are written in terms of [`ops`],
-//! operations on channels-last activations, which is where speed is won without touching the model.
+//! `conditioning` → `noise` → `unet` under a `scheduler` → `vae` → `image`; `batch` takes it, for one prompt or
+//! several. The networks are written in terms of [`ops`], operations on channels-last activations, which is where speed
+//! is won without touching the model.
 
 mod batch;
 #[cfg(any(test, feature = "cuda"))]
@@ -65,8 +67,8 @@ const _: () = {
 };
 
 impl Pipeline {
-    /// Loads a model. `dtype` is what the weights are kept in. On the CPU the arithmetic is f32 whatever they are kept in, and
-    /// `f32` keeps them in the type that their file has, but for those that a LoRA changes.
+    /// Loads a model. `dtype` is what the weights are kept in. On the CPU the arithmetic is f32 whatever they are kept
+    /// in, and `f32` keeps them in the type that their file has, but for those that a LoRA changes.
     pub fn load(weights: &Weights, device: &Device, dtype: DType) -> Result<Self, Error> {
         Self::load_with(weights, device, dtype, Options::default())
     }

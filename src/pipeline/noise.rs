@@ -4,8 +4,8 @@
 //! through ten keyed rounds. torch's `randn` on CUDA (`aten/src/ATen/native/cuda/DistributionTemplates.h`) starts one
 //! curand state a thread with the seed as key, the thread's number as the upper half of the counter and the generator's
 //! offset as the lower half, and gives element `i` the first of the four normals that thread `i` draws. A GPU of 132
-//! multiprocessors has 270 336 resident threads and one image at most 4 * 160 * 160 elements, so "element i is thread i's
-//! first normal" always holds here. Each call advances the offset by one block.
+//! multiprocessors has 270 336 resident threads and one image at most 4 * 160 * 160 elements, so "element i is thread
+//! i's first normal" always holds here. Each call advances the offset by one block.
 
 use std::f32::consts::PI;
 
@@ -59,8 +59,8 @@ impl TorchCudaRng {
 
 /// The first of the two normals of `_curand_box_muller` (`curand_normal.h`).
 ///
-/// Uniforms are f32 as there. The logarithm and the sine are taken in f64 and rounded, so that every machine agrees; the
-/// GPU's own fast sine differs from them by at most 2^-21.
+/// Uniforms are f32 as there. The logarithm and the sine are taken in f64 and rounded, so that every machine agrees;
+/// the GPU's own fast sine differs from them by at most 2^-21.
 fn box_muller(x: u32, y: u32) -> f32 {
     let u = (x as f32).mul_add(TWO_POW_MINUS_32, TWO_POW_MINUS_32 / 2.0);
     let v = (y as f32).mul_add(TWO_POW_MINUS_32 * 2.0 * PI, TWO_POW_MINUS_32 * PI);

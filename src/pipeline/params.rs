@@ -31,8 +31,8 @@ pub struct Params {
     pub scheduler: SchedulerName,
     /// The image to start from instead of pure noise, of any size: it is resized to `width` and `height`.
     pub image: Option<RgbImage>,
-    /// How much of `image` is given up to noise, 0 to 1. Only the last `num_inference_steps * strength` steps are taken,
-    /// rounded down; there must be one.
+    /// How much of `image` is given up to noise, 0 to 1. Only the last `num_inference_steps * strength` steps are
+    /// taken, rounded down; there must be one.
     pub strength: f64,
     /// Draws without looking at the images afterwards. A model without a safety checker never does.
     pub disable_safety_checker: bool,
@@ -72,8 +72,8 @@ impl Params {
         }
     }
 
-    /// Whether the UNet can be called for both in one batch, call by call: of the same size, images, scheduler, steps and
-    /// kind of guidance. Prompts, seeds and how much guidance are each one's own.
+    /// Whether the UNet can be called for both in one batch, call by call: of the same size, images, scheduler, steps
+    /// and kind of guidance. Prompts, seeds and how much guidance are each one's own.
     pub fn is_alike(&self, other: &Self) -> bool {
         let calls = |params: &Self| {
             (

@@ -2,7 +2,8 @@
 //!
 //! There is no password to keep or leak. Postgres asks the kernel who is at the other end of the socket (`peer`) and
 //! admits the server's own account and the one Postgres runs under, nobody else; the folder of the socket is closed
-//! to others besides. The application's role owns its database and is no superuser: SQL that slips in cannot run programs.
+//! to others besides. The application's role owns its database and is no superuser: SQL that slips in cannot run
+//! programs.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;

@@ -122,8 +122,8 @@ pub(super) fn cluster_of(data_dir: &Path) -> Option<PathBuf> {
     Some(data_dir.join(HOME).canonicalize().ok()?.join(CLUSTER))
 }
 
-/// Makes a folder that no other account of the machine looks into, if it is missing. Only root's Postgres runs under another
-/// account, which has to get through.
+/// Makes a folder that no other account of the machine looks into, if it is missing. Only root's Postgres runs under
+/// another account, which has to get through.
 pub fn make_passable(folder: &Path) -> Result<(), Error> {
     let mode = if Uid::effective().is_root() { PASSABLE } else { 0o700 };
     DirBuilder::new().recursive(true).mode(mode).create(folder).map_err(Error::io("make", folder))
@@ -185,8 +185,8 @@ fn reachable(home: PathBuf, account: &Account) -> Result<PathBuf, Error> {
     }
 }
 
-/// A lock that this process has given up lives on for a moment in a child that is being started, until the child's program
-/// begins.
+/// A lock that this process has given up lives on for a moment in a child that is being started, until the child's
+/// program begins.
 const OWN_LOCK_LINGERS: Duration = Duration::from_secs(1);
 
 /// Takes the lock of a folder and writes our process id into it, for whoever comes second.

@@ -48,7 +48,8 @@ impl Log {
         Ok(Stdio::from(self.file.try_clone().map_err(Error::io("open", &self.path))?))
     }
 
-    /// Moves a log that has grown too long to `postgres.log.1`. Lines written in between are lost, which a log can bear.
+    /// Moves a log that has grown too long to `postgres.log.1`. Lines written in between are lost, which a log can
+    /// bear.
     pub(super) fn trim(&self) -> io::Result<()> {
         if self.file.metadata()?.len() > MAXIMUM_LENGTH {
             let aside = self.path.with_extension("log.1");

@@ -53,7 +53,8 @@ impl PidFile {
         Ok(Self::parse(&text))
     }
 
-    /// The lines are: process id, data directory, start time, port, socket folder, listen address, shared memory, status.
+    /// The lines are: process id, data directory, start time, port, socket folder, listen address, shared memory,
+    /// status.
     fn parse(text: &str) -> Option<Self> {
         let mut lines = text.lines();
         // Negative when a single-user Postgres wrote it.

@@ -1,7 +1,7 @@
 //! Requests that are held: how many a key may have at a time, and when a shutdown lets them go.
 //!
-//! Each takes a connection of the server for as long as it is held, a minute for a wait and longer for a stream, so one key
-//! must not have them all. Counted in this process; whoever hangs up makes room.
+//! Each takes a connection of the server for as long as it is held, a minute for a wait and longer for a stream, so one
+//! key must not have them all. Counted in this process; whoever hangs up makes room.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -115,8 +115,8 @@ impl PredictionService {
         Ok(Held::new(caller, &holding.draining, holding.place(caller)?, None))
     }
 
-    /// Holds a request whose answer has to have the result, which its client would make again: a shutdown waits for it. To be
-    /// asked before anything is made; a server that shuts down begins with none.
+    /// Holds a request whose answer has to have the result, which its client would make again: a shutdown waits for it.
+    /// To be asked before anything is made; a server that shuts down begins with none.
     pub fn hold_for_result(&self, caller: Caller) -> Result<Held> {
         let holding = &self.shared.holding;
         let place = holding.place(caller)?;
@@ -127,8 +127,8 @@ impl PredictionService {
         Ok(Held::new(caller, &holding.given_up, place, Some(token)))
     }
 
-    /// Answers everybody who waits: at once those who can come back, and the others when they have what they wait for, or
-    /// when nothing more `may_come` for them.
+    /// Answers everybody who waits: at once those who can come back, and the others when they have what they wait for,
+    /// or when nothing more `may_come` for them.
     pub async fn drain(&self, may_come: impl Future<Output = ()>) {
         let Holding { draining, results, given_up, .. } = &self.shared.holding;
         draining.cancel();

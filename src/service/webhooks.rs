@@ -9,8 +9,8 @@ use crate::domain::{
 const LONGEST_URL: usize = 2048;
 
 impl Shared {
-    /// Checks where a webhook leads, as far as it can be without asking for the addresses of a name: those are looked at
-    /// whenever it is posted to, because they may change.
+    /// Checks where a webhook leads, as far as it can be without asking for the addresses of a name: those are looked
+    /// at whenever it is posted to, because they may change.
     pub(super) fn check_webhook(&self, webhook: Webhook) -> Result<NewWebhook> {
         let request = &webhook.request;
         let refuse = |reason: String| Error::from(InvalidInput::one(request.field, reason));
@@ -42,8 +42,8 @@ impl PredictionService {
         Ok(self.shared.store.webhook_of(caller.account_id, id).await?)
     }
 
-    /// Tells the end of a prediction again, whether it was received or not. `None` if there is nothing to tell: no webhook, no
-    /// end, or an end that nobody wanted to be told.
+    /// Tells the end of a prediction again, whether it was received or not. `None` if there is nothing to tell: no
+    /// webhook, no end, or an end that nobody wanted to be told.
     pub async fn redeliver_webhook(&self, caller: Caller, id: PredictionId) -> Result<Option<WebhookLog>> {
         self.shared.store.redeliver_webhook(caller.account_id, id).await?;
         let log = self.webhook_of(caller, id).await?;

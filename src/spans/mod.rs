@@ -1,9 +1,9 @@
 //! The program's spans as traces, for who collects them (OpenTelemetry): one trace from the request, over the queue, to
 //! the device and to the receiver of a webhook, in however many processes.
 //!
-//! A span is made with `tracing`, as for the log. Here is what `tracing` does not know: where a trace goes on that began in
-//! another process, told as W3C Trace Context writes it (`traceparent`), and how traces leave this one. Unless they do
-//! ([`Export`]), and in a program that was built without the feature `otlp`, all of it does nothing.
+//! A span is made with `tracing`, as for the log. Here is what `tracing` does not know: where a trace goes on that
+//! began in another process, told as W3C Trace Context writes it (`traceparent`), and how traces leave this one. Unless
+//! they do ([`Export`]), and in a program that was built without the feature `otlp`, all of it does nothing.
 
 #[cfg(feature = "otlp")]
 mod otlp;
@@ -56,7 +56,8 @@ impl Export {
     /// Exports to the collector at this URL, over HTTP in OTLP's binary form, to its `/v1/traces`. To be called where a
     /// runtime of tokio's is.
     ///
-    /// OpenTelemetry's own variables say the rest: `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_SERVICE_NAME`, `OTEL_TRACES_SAMPLER`.
+    /// OpenTelemetry's own variables say the rest: `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_SERVICE_NAME`,
+    /// `OTEL_TRACES_SAMPLER`.
     pub fn start<S>(url: &str) -> Result<(Self, ExportLayer<S>), Error>
     where
         S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,

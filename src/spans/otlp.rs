@@ -1,5 +1,5 @@
-//! OpenTelemetry's part: its library keeps spans, makes batches of them and puts them into OTLP's form; they are sent by the
-//! client that all else is sent by.
+//! OpenTelemetry's part: its library keeps spans, makes batches of them and puts them into OTLP's form; they are sent
+//! by the client that all else is sent by.
 
 use std::{collections::HashMap, pin::Pin, time::Duration};
 

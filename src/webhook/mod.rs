@@ -1,10 +1,10 @@
-//! Tells the receivers of webhooks what was posted to the outbox: any number of processes at once, each due delivery once at
-//! a time, until it is received or given up.
+//! Tells the receivers of webhooks what was posted to the outbox: any number of processes at once, each due delivery
+//! once at a time, until it is received or given up.
 //!
-//! A delivery is taken under a lease and settled with the number of its attempt, as a prediction is by its worker. A process
-//! that dies in between leaves it to be told again, so a receiver may be told twice: by the same `webhook-id`, so that it
-//! knows. A receiver that does not answer holds up nobody else: receivers take turns, and a few deliveries to one are under
-//! way at a time. Nor does an account with many such receivers: of its deliveries only so many are.
+//! A delivery is taken under a lease and settled with the number of its attempt, as a prediction is by its worker. A
+//! process that dies in between leaves it to be told again, so a receiver may be told twice: by the same `webhook-id`,
+//! so that it knows. A receiver that does not answer holds up nobody else: receivers take turns, and a few deliveries
+//! to one are under way at a time. Nor does an account with many such receivers: of its deliveries only so many are.
 
 mod deliver;
 mod schedule;
@@ -67,7 +67,8 @@ pub async fn keep_forgetting(store: Store, retention: Duration) {
     }
 }
 
-/// Delivers until told to stop, then finishes what is under way. What is not, another process or the next start delivers.
+/// Delivers until told to stop, then finishes what is under way. What is not, another process or the next start
+/// delivers.
 pub async fn deliver(store: Store, fetcher: Fetcher, catalog: Catalog, settings: Settings, stop: CancellationToken) {
     let lease = settings.timeout + SLACK;
     let poll = settings.poll;

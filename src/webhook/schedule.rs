@@ -23,8 +23,8 @@ impl Schedule {
         Self(pauses)
     }
 
-    /// The pause after so many failures, at least as long as the receiver asked for; none when it is given up. `chance` is
-    /// between 0 and 1, so that many deliveries that failed together do not come back together.
+    /// The pause after so many failures, at least as long as the receiver asked for; none when it is given up. `chance`
+    /// is between 0 and 1, so that many deliveries that failed together do not come back together.
     pub(super) fn pause(&self, failures: u32, requested: Option<Duration>, chance: f64) -> Option<Duration> {
         let pause = self.0.get(usize::try_from(failures).ok()?.checked_sub(1)?)?;
         let pause = pause.mul_f64(0.8 + 0.4 * chance);

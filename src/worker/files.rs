@@ -61,8 +61,8 @@ pub async fn sweep_files(store: &Store, artifacts: &Artifacts, grace: Duration) 
     Ok(swept)
 }
 
-/// Whether the files are said to be this database's. To another, or to one that is yet to be restored, all of them belong
-/// to nothing. Where nothing has been said, it is said here if it is sure, for the next time.
+/// Whether the files are said to be this database's. To another, or to one that is yet to be restored, all of them
+/// belong to nothing. Where nothing has been said, it is said here if it is sure, for the next time.
 async fn are_ours(store: &Store, artifacts: &Artifacts, grace: Duration) -> anyhow::Result<bool> {
     let id = store.site().await?.to_string();
     let found = match artifacts.site().await? {

@@ -1,9 +1,10 @@
 //! Workers: they take predictions from the queue, run them on their devices, and write the results back.
 //!
 //! A worker meets the rest of the program only in the database and the artifact store, so it makes no difference
-//! whether it runs in the server's process or on another machine. One path through it: `run` claims, `seats` puts together
-//! what runs side by side, `device` runs it on the thread that owns the `predictor`, `conclude` stores and finishes; `held` keeps the leases, `session` the sign of
-//! life, `outlook` the device from idling, `speed` tells how fast it is, `sweep` the order.
+//! whether it runs in the server's process or on another machine. One path through it: `run` claims, `seats` puts
+//! together what runs side by side, `device` runs it on the thread that owns the `predictor`, `conclude` stores and
+//! finishes; `held` keeps the leases, `session` the sign of life, `outlook` the device from idling, `speed` tells how
+//! fast it is, `sweep` the order.
 
 mod conclude;
 mod device;

@@ -1,4 +1,5 @@
-//! A database or an artifact store that is away is waited for: what a device has drawn, or is about to draw, is worth it.
+//! A database or an artifact store that is away is waited for: what a device has drawn, or is about to draw, is worth
+//! it.
 
 use std::time::Duration;
 

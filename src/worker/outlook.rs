@@ -1,8 +1,8 @@
 //! When the device will be free, guessed from how long runs like the present one took.
 //!
-//! The way to the database and back can be as long as a part of a short run. Where the end of a run can be foreseen, the
-//! next prediction is claimed that much earlier and waits at the device. Never sooner, and never two: what one worker
-//! holds no other can take, and it has had its turn.
+//! The way to the database and back can be as long as a part of a short run. Where the end of a run can be foreseen,
+//! the next prediction is claimed that much earlier and waits at the device. Never sooner, and never two: what one
+//! worker holds no other can take, and it has had its turn.
 
 use std::{
     collections::{HashMap, VecDeque},

@@ -1,8 +1,8 @@
 //! What a running prediction looks like by now, for those who watch.
 //!
-//! Beside the run and never in its way: the device's thread only projects the latents, which is a few additions a pixel.
-//! Compressing and writing happen here, of the latest step alone and at most so often; a run that is over sooner costs
-//! nothing.
+//! Beside the run and never in its way: the device's thread only projects the latents, which is a few additions a
+//! pixel. Compressing and writing happen here, of the latest step alone and at most so often; a run that is over sooner
+//! costs nothing.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! One worker: the loop that claims a prediction, runs it on its device, and concludes it.
 //!
-//! The loop waits only for the device, and claims the next prediction a moment before it is free (`outlook`), with others
-//! that can be drawn beside it. Each runs in a task of its own: encoding, storing and finishing go on beside the device
-//! (`conclude`), which takes the next at once.
+//! The loop waits only for the device, and claims the next prediction a moment before it is free (`outlook`), with
+//! others that can be drawn beside it. Each runs in a task of its own: encoding, storing and finishing go on beside the
+//! device (`conclude`), which takes the next at once.
 //! Another task (`held`) renews the leases of everything the worker holds, whatever the device does.
 
 use std::{
@@ -175,7 +175,8 @@ impl Worker {
             at_device.took(run.batch_time);
         }
         drop(at_device);
-        // Whoever is told of the first picture finds in the worker's row how long it took, and not only at the next beat.
+        // Whoever is told of the first picture finds in the worker's row how long it took, and not only at the next
+        // beat.
         if run.result.is_ok() && self.speed.made(run.device_time, claim.input.num_outputs) {
             self.report().await;
         }
@@ -217,8 +218,8 @@ impl Worker {
         None
     }
 
-    /// Others that can be drawn beside this one, at most so many: what is queued now, and no more of it than this worker's
-    /// share, so that none waits here for what another device could begin.
+    /// Others that can be drawn beside this one, at most so many: what is queued now, and no more of it than this
+    /// worker's share, so that none waits here for what another device could begin.
     async fn claim_others(&self, first: &Claim, room: usize) -> Vec<Claim> {
         let room = room.min(self.settings.max_batch.saturating_sub(1));
         if room == 0 {

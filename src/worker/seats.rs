@@ -52,9 +52,9 @@ pub(super) fn seats(device: Device, count: usize) -> Vec<Seat> {
 }
 
 impl Seat {
-    /// Runs a prediction, from `image` if there is one, as soon as all others of the batch have come or gone. Steps are sent
-    /// as they finish; canceling `stop` ends the run after the current one, and so does the time limit, which makes it a
-    /// failure.
+    /// Runs a prediction, from `image` if there is one, as soon as all others of the batch have come or gone. Steps are
+    /// sent as they finish; canceling `stop` ends the run after the current one, and so does the time limit, which
+    /// makes it a failure.
     pub async fn run(
         self,
         input: Input,

@@ -1,6 +1,6 @@
 //! The regular work that belongs to no prediction: taking predictions from dead workers, ending late ones, deleting old
-//! data and adding up old usage. Every process does it, the last two only servers; the statements see to it that none is done
-//! twice.
+//! data and adding up old usage. Every process does it, the last two only servers; the statements see to it that none
+//! is done twice.
 
 use std::time::Duration;
 
@@ -37,9 +37,10 @@ pub(super) async fn keep_sweeping(store: Store, artifacts: Artifacts, settings: 
     }
 }
 
-/// Sweeps, unless another process began to a moment ago: one is enough, since hundreds that read every worker's lock each second
-/// would keep the database from its work. No process is in charge, so none can be missed. Each tries twice per `sweep`, so a
-/// sweep follows any event within that time, whichever process has died. Returns whether nothing failed.
+/// Sweeps, unless another process began to a moment ago: one is enough, since hundreds that read every worker's lock
+/// each second would keep the database from its work. No process is in charge, so none can be missed. Each tries twice
+/// per `sweep`, so a sweep follows any event within that time, whichever process has died. Returns whether nothing
+/// failed.
 pub async fn sweep_in_turn(store: &Store, artifacts: &Artifacts, settings: &Settings) -> bool {
     let swept = match store.take_chore("sweep", settings.sweep * 2 / 5).await {
         Ok(true) => sweep(store, artifacts, settings).await,

@@ -1,6 +1,6 @@
-//! The playground in a real browser: Debian's Chromium, driven by `playwright-core`, against the real program. What it does
-//! there is in the `.mjs` files beside this one; here is only what starts them. The page's snippets are run as well, with
-//! the vendors' clients in the versions that `tests/clients` pins.
+//! The playground in a real browser: Debian's Chromium, driven by `playwright-core`, against the real program. What it
+//! does there is in the `.mjs` files beside this one; here is only what starts them. The page's snippets are run as
+//! well, with the vendors' clients in the versions that `tests/clients` pins.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 #[path = "../clients/installed.rs"]

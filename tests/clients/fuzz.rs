@@ -7,7 +7,8 @@ use sqlx::PgPool;
 
 use crate::{Server, here, installed::fuzzer};
 
-/// Of each operation in each phase. Of ten thousand cases so many are far enough away whatever the stateful phase comes upon.
+/// Of each operation in each phase. Of ten thousand cases so many are far enough away whatever the stateful phase comes
+/// upon.
 const EXAMPLES: &str = "250";
 
 /// Small pictures, so that the time goes into requests; and no rate, of which other tests are.

@@ -1,5 +1,5 @@
-//! Files in a bucket, on a real S3 server that checks signatures: the whole way of a picture, what is said of a wrong key,
-//! and an outage in the middle.
+//! Files in a bucket, on a real S3 server that checks signatures: the whole way of a picture, what is said of a wrong
+//! key, and an outage in the middle.
 
 use std::{
     fs,

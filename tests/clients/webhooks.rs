@@ -1,5 +1,5 @@
-//! Webhooks, verified by what the README tells receivers to do, which is Standard Webhooks' libraries, and by Replicate's
-//! clients.
+//! Webhooks, verified by what the README tells receivers to do, which is Standard Webhooks' libraries, and by
+//! Replicate's clients.
 
 use std::{fs, process::Command};
 

@@ -1,5 +1,5 @@
-//! A disk of the private database that is full: creates are refused, what was acknowledged is still there when there is room
-//! again, and nothing is charged that did not succeed.
+//! A disk of the private database that is full: creates are refused, what was acknowledged is still there when there is
+//! room again, and nothing is charged that did not succeed.
 
 use std::{
     fs,

@@ -1,4 +1,5 @@
-//! A disk of outputs that is full: predictions fail and say so in the log, none succeeds without its picture, and none is charged.
+//! A disk of outputs that is full: predictions fail and say so in the log, none succeeds without its picture, and none
+//! is charged.
 
 use std::{
     fs,
@@ -27,7 +28,8 @@ fn with_small_disk(folder: &Path, database_url: &str, log: &Path) -> Program {
     );
     let mut command = Command::new("unshare");
     if !nix::unistd::Uid::effective().is_root() {
-        // Root in a namespace of users may mount as well; the real one needs none, and sees the socket of the database there.
+        // Root in a namespace of users may mount as well; the real one needs none, and sees the socket of the database
+        // there.
         command.args(["--user", "--map-root-user"]);
     }
     command.args(["--mount", "sh", "-c", &script, "sh"]);

@@ -105,8 +105,8 @@ fn the_images_build_is_given_everything_that_it_reads() {
     }
 }
 
-/// Runs the container's first program on that folder as if by root, with programs in the place of those that only root may
-/// run. Says whether it went well, what those were given, and what it wrote as an error.
+/// Runs the container's first program on that folder as if by root, with programs in the place of those that only root
+/// may run. Says whether it went well, what those were given, and what it wrote as an error.
 fn start(data: &Path, folder: &Path) -> (bool, String, String) {
     let (programs, asked) = (folder.join("programs"), folder.join("asked"));
     fs::create_dir_all(&programs).unwrap();

@@ -1,5 +1,5 @@
-//! What may become a part of the program: the licenses and sources of `deny.toml`, which `cargo deny` holds as well where it is
-//! installed, and beside them known faults.
+//! What may become a part of the program: the licenses and sources of `deny.toml`, which `cargo deny` holds as well
+//! where it is installed, and beside them known faults.
 
 use std::{collections::BTreeSet, process::Command};
 

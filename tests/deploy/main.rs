@@ -1,6 +1,6 @@
-//! What is in `deploy/`, against what it is for: the chart against the schemas of Kubernetes, dashboards and alerts against
-//! `/metrics`, options against those there are. `tools/set-up --tests` installs Python; helm and the schemas are installed
-//! under `target`, in the versions pinned in `requirements.txt`.
+//! What is in `deploy/`, against what it is for: the chart against the schemas of Kubernetes, dashboards and alerts
+//! against `/metrics`, options against those there are. `tools/set-up --tests` installs Python; helm and the schemas
+//! are installed under `target`, in the versions pinned in `requirements.txt`.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod chart;

@@ -45,7 +45,8 @@ async fn picture(client: &Client, url: &str, id: &str) -> Vec<u8> {
     response.bytes().await.unwrap().to_vec()
 }
 
-/// Makes a prediction on one server, backs it up, restores it into another, and finds it there, with its picture, by its key.
+/// Makes a prediction on one server, backs it up, restores it into another, and finds it there, with its picture, by
+/// its key.
 async fn survives(from: Option<&str>, to: Option<&str>) {
     let folder = TestFolder::new();
     let (data, restored) = (folder.0.join("data"), folder.0.join("restored"));

@@ -10,7 +10,8 @@ use crate::{
     text,
 };
 
-/// The metrics that expressions name: words of ours, HTTP's and the process's, without the endings of a histogram's series.
+/// The metrics that expressions name: words of ours, HTTP's and the process's, without the endings of a histogram's
+/// series.
 fn named<'a>(expressions: impl Iterator<Item = &'a str>) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for expression in expressions {

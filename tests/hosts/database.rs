@@ -112,7 +112,8 @@ fn postmaster(host: &Host, folder: &TestFolder) -> Child {
     let mut postgres = as_account(&program("postgres"));
     postgres.arg("-D").arg(folder.0.join("cluster"));
     let sockets = format!("unix_socket_directories={}", folder.0.display());
-    // Nothing here loses power. The number of connections is the default, so that dead clients that keep theirs are found.
+    // Nothing here loses power. The number of connections is the default, so that dead clients that keep theirs are
+    // found.
     for setting in ["listen_addresses=*", &sockets, "fsync=off", "max_connections=100"] {
         postgres.args(["-c", setting]);
     }

@@ -15,8 +15,8 @@ use crate::{
     site::{Files, Site},
 };
 
-/// From the end of a fault until both servers create and tell of the ends of what the other created. A line that is found cut
-/// after seven seconds (`store/pulse.rs`) and everything that has to be connected again fit in.
+/// From the end of a fault until both servers create and tell of the ends of what the other created. A line that is
+/// found cut after seven seconds (`store/pulse.rs`) and everything that has to be connected again fit in.
 const RECOVERED_WITHIN: Duration = Duration::from_secs(15);
 /// Long enough that TCP alone, which asks half as often each time, would find the way back only later than that.
 const LONG_CUT: Duration = Duration::from_secs(30);

@@ -62,7 +62,8 @@ impl Load {
         self.clients.spawn(keep_pace(clients.clone(), every, Arc::clone(&self.told)));
     }
 
-    /// Returns when both servers create, and tell of the ends of what the other made: how long that took, if it was in time.
+    /// Returns when both servers create, and tell of the ends of what the other made: how long that took, if it was in
+    /// time.
     pub(crate) async fn until_served(&self, patience: Duration) -> Option<Duration> {
         let served = &self.told.served;
         let counts = || served.each_ref().map(|served| (served.created.load(SeqCst), served.ended.load(SeqCst)));
@@ -111,7 +112,8 @@ async fn create_and_wait(clients: [Client; 2], number: usize, told: Arc<Told>) {
     }
 }
 
-/// Creates on one server and waits on the other. What is not answered is asked again, of the other. Returns how long it took.
+/// Creates on one server and waits on the other. What is not answered is asked again, of the other. Returns how long it
+/// took.
 async fn once(clients: &[Client; 2], mut at: usize, key: &str, told: &Told) -> Duration {
     let begun = Instant::now();
     let id = loop {

@@ -1,7 +1,7 @@
 //! A network of a test's own: network namespaces of the kernel for hosts, a bridge between them for a switch.
 //!
-//! The test runs once more, alone in a namespace, and makes the others from there. Each lives as long as a process in it, so
-//! nothing of it can be seen outside and nothing stays behind, however the test ends.
+//! The test runs once more, alone in a namespace, and makes the others from there. Each lives as long as a process in
+//! it, so nothing of it can be seen outside and nothing stays behind, however the test ends.
 
 use std::{
     fs,
@@ -16,9 +16,11 @@ const INSIDE: &str = "FOURSTEP_TEST_HAS_ITS_OWN_NETWORK";
 const SWITCH: &str = "switch";
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Runs a test in a network of its own, where its process is the host 1. `prepare` comes first, with the network of everybody.
+/// Runs a test in a network of its own, where its process is the host 1. `prepare` comes first, with the network of
+/// everybody.
 ///
-/// Where the kernel does not give namespaces to us, the test does not run, and says why; it fails if they should be had.
+/// Where the kernel does not give namespaces to us, the test does not run, and says why; it fails if they should be
+/// had.
 pub(crate) fn in_a_network_of_its_own(prepare: impl FnOnce(), test: impl Future<Output = ()>) {
     if std::env::var_os(INSIDE).is_some() {
         open_switch();

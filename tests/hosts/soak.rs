@@ -1,4 +1,5 @@
-//! For long: twenty predictions a second, a host without power every half minute, old data pruned, and nothing that grows.
+//! For long: twenty predictions a second, a host without power every half minute, old data pruned, and nothing that
+//! grows.
 //!
 //! `make test` runs five minutes. `FOURSTEP_SOAK=3600 cargo test --test hosts soak -- --nocapture` runs an hour.
 
@@ -24,8 +25,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const WARM_UP: f64 = 0.34;
 /// How much a server may grow, in a run that is long enough to tell.
 const GROWTH_AN_HOUR: f64 = 2e6;
-/// The same in a short run, where the line moves by 35 MB an hour either way with what happens to be in use. What leaks a
-/// kilobyte for each prediction, 72 MB an hour, is found all the same.
+/// The same in a short run, where the line moves by 35 MB an hour either way with what happens to be in use. What leaks
+/// a kilobyte for each prediction, 72 MB an hour, is found all the same.
 const GROWTH_IN_A_SHORT_RUN: f64 = 60e6;
 const LONG: Duration = Duration::from_secs(1800);
 /// How many dead rows a table may have, besides as many as it has living ones. Half of it is what autovacuum leaves of

@@ -1,8 +1,8 @@
-//! Two versions at once, as while a site is upgraded process by process: the older one goes on while the schema becomes the
-//! newer one's, and beside it until it is asked to end.
+//! Two versions at once, as while a site is upgraded process by process: the older one goes on while the schema becomes
+//! the newer one's, and beside it until it is asked to end.
 //!
-//! The older one is the program in `FOURSTEP_PREVIOUS`, which `tools/with-previous` builds from the newest commit that has
-//! fewer migrations. Without it this version is its own predecessor, of a next one that adds what the rules of
+//! The older one is the program in `FOURSTEP_PREVIOUS`, which `tools/with-previous` builds from the newest commit that
+//! has fewer migrations. Without it this version is its own predecessor, of a next one that adds what the rules of
 //! `CONTRIBUTING.md` let a migration add.
 
 use std::{
@@ -92,7 +92,8 @@ async fn an_upgrade_process_by_process_loses_nothing(pool: PgPool) {
     load.run(&[at_old.with_key(&another), at_new.with_key(&another)], 3);
     load.until_served(PATIENCE).await.expect("both serve what the other made");
 
-    // The old worker is gone first, so that what the old server makes is the new one's to draw; then the other way round.
+    // The old worker is gone first, so that what the old server makes is the new one's to draw; then the other way
+    // round.
     end(old_worker).await;
     load.until_served(PATIENCE).await.expect("the old server and the new worker");
     end(new_worker).await;

@@ -1,7 +1,7 @@
 //! The checker of fault tests: what clients were told, held against the database and the files when all is over.
 //!
-//! A test records every acknowledgment in a [`History`] while it breaks things, and calls [`History::check`] at the end,
-//! when a server runs that nothing happens to any more.
+//! A test records every acknowledgment in a [`History`] while it breaks things, and calls [`History::check`] at the
+//! end, when a server runs that nothing happens to any more.
 //! The laws are those every run must keep, whatever was killed: each has its place below.
 
 use std::{
@@ -36,7 +36,8 @@ pub(crate) struct History {
 }
 
 impl History {
-    /// A create was acknowledged to a client. Two acknowledgments of one key of one client must name the same prediction.
+    /// A create was acknowledged to a client. Two acknowledgments of one key of one client must name the same
+    /// prediction.
     pub(crate) fn acknowledged(&mut self, id: &str, client: &Client, key: Option<&str>) {
         let id = id.parse().unwrap();
         let asked = (client.key.clone(), key.map(str::to_owned));
@@ -44,7 +45,8 @@ impl History {
         assert!(known.is_none_or(|known| known == asked), "{id} was made for two keys");
     }
 
-    /// A client was shown a prediction, which may have ended. What it was told of an end stays true, whatever breaks then.
+    /// A client was shown a prediction, which may have ended. What it was told of an end stays true, whatever breaks
+    /// then.
     pub(crate) fn shown(&mut self, prediction: &Value) {
         let text = |name: &str| prediction[name].as_str().unwrap().to_owned();
         if !prediction["completed_at"].is_null() {
@@ -150,8 +152,8 @@ impl History {
         }
     }
 
-    /// I8: what was acknowledged to a key is its account's, and nobody else is shown it. These clients are all there were,
-    /// each of an account of its own.
+    /// I8: what was acknowledged to a key is its account's, and nobody else is shown it. These clients are all there
+    /// were, each of an account of its own.
     pub(crate) async fn check_owners(&self, pool: &PgPool, clients: &[Client]) {
         for client in clients {
             let (own, foreign): (Vec<_>, Vec<_>) =

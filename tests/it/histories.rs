@@ -22,8 +22,8 @@ async fn alone(pool: &PgPool) -> PgPool {
     PgPoolOptions::new().max_connections(1).connect_with((*pool.connect_options()).clone()).await.unwrap()
 }
 
-/// How many rows and entries of indexes were read so far, whoever's statements they were. Connections say so when they are
-/// asked to, or when they please.
+/// How many rows and entries of indexes were read so far, whoever's statements they were. Connections say so when they
+/// are asked to, or when they please.
 async fn rows_read(alone: &PgPool) -> i64 {
     sqlx::query("select pg_stat_force_next_flush()").execute(alone).await.unwrap();
     sqlx::query_scalar(

@@ -76,7 +76,8 @@ const QUEUE: [(&str, &str); 4] = [
     ("FOURSTEP_MOCK_STEP_MS", "40"),
 ];
 
-/// The receiver of webhooks is on an address of this machine, and two clients create more in a minute than two usually may.
+/// The receiver of webhooks is on an address of this machine, and two clients create more in a minute than two usually
+/// may.
 const SERVER: [(&str, &str); 2] =
     [("FOURSTEP_FETCH__ALLOWED_NETWORKS", PICTURES), ("FOURSTEP_ADMISSION__CREATES_PER_MINUTE", "0")];
 
@@ -169,8 +170,8 @@ async fn killed_and_stopped_workers_lose_nothing_and_charge_nothing_twice(pool: 
             created += 1;
         }
         if kills < scale.worker_kills {
-            // A worker that is killed sooner than it can do anything proves nothing, and the same few predictions, which
-            // are first in the queue again each time, would be lost with one after the other.
+            // A worker that is killed sooner than it can do anything proves nothing, and the same few predictions,
+            // which are first in the queue again each time, would be lost with one after the other.
             until_waiting(scale.workers * 2, &pool).await;
             let victim = workers.remove(0);
             in_the_middle += usize::from(!held_by(victim.id, &pool).await.is_empty());
@@ -257,8 +258,8 @@ async fn stop(workers: &mut Vec<Worker>, pool: &PgPool) -> Option<Stopped> {
 /// Clients of two accounts of the server as it is now, or `None` while there is none.
 type Place = watch::Receiver<Option<[Client; 2]>>;
 
-/// Creates with a key of its own each, and repeats every create until it is acknowledged, and once more then. Of the same
-/// `number` there is one of each account: their keys are the same, and nothing else is.
+/// Creates with a key of its own each, and repeats every create until it is acknowledged, and once more then. Of the
+/// same `number` there is one of each account: their keys are the same, and nothing else is.
 async fn create_with_keys(
     mut place: Place,
     history: Arc<Mutex<History>>,
@@ -347,7 +348,8 @@ async fn cluster(folder: &TestFolder) -> PrivateCluster {
     PrivateCluster::start(&folder.0.join("data"), Options::default()).await.unwrap()
 }
 
-/// Postgres' immediate shutdown, as `pg_ctl stop -m immediate`: no checkpoint, every session cut, recovery at the next start.
+/// Postgres' immediate shutdown, as `pg_ctl stop -m immediate`: no checkpoint, every session cut, recovery at the next
+/// start.
 async fn crash(cluster: PrivateCluster) {
     let pid_file = std::fs::read_to_string(cluster.cluster_folder().join("postmaster.pid")).unwrap();
     let postmaster: i32 = pid_file.lines().next().unwrap().parse().unwrap();

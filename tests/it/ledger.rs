@@ -423,7 +423,8 @@ async fn a_canceled_run_is_free_on_eachlabs_face_and_in_the_ledger(pool: PgPool)
     assert_clean(&queue.store).await;
 }
 
-/// Rows of predictions and charges lead to accounts and keys without a lock on them, so that nothing else may take these away.
+/// Rows of predictions and charges lead to accounts and keys without a lock on them, so that nothing else may take
+/// these away.
 #[sqlx::test]
 async fn an_account_and_a_key_are_there_for_ever(pool: PgPool) {
     let queue = Queue::new(pool.clone()).await;

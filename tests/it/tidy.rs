@@ -1,5 +1,5 @@
-//! What every process does besides: files that belong to nothing go, those of others stay, and no bucket keeps dead workers
-//! from being noticed.
+//! What every process does besides: files that belong to nothing go, those of others stay, and no bucket keeps dead
+//! workers from being noticed.
 
 use std::time::Duration;
 

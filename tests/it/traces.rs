@@ -1,5 +1,5 @@
-//! Traces: one from a request to the device and to its webhook's receiver, through whatever processes, for a collector that
-//! hears of them over HTTP.
+//! Traces: one from a request to the device and to its webhook's receiver, through whatever processes, for a collector
+//! that hears of them over HTTP.
 
 use std::{
     collections::BTreeMap,

@@ -1,7 +1,8 @@
 //! What a healthy receiver of webhooks notices of its neighbours' trouble: nothing.
 //!
-//! `make test` runs it for as long as a few hundred deliveries take. The long form goes on for ten minutes, by the schedule that
-//! is in force: `FOURSTEP_FAULTS=long tools/with-postgres cargo test --test it webhook_neighbours -- --nocapture`.
+//! `make test` runs it for as long as a few hundred deliveries take. The long form goes on for ten minutes, by the
+//! schedule that is in force:
+//! `FOURSTEP_FAULTS=long tools/with-postgres cargo test --test it webhook_neighbours -- --nocapture`.
 #![expect(clippy::print_stdout, reason = "the long form is run for its figures")]
 
 use std::{

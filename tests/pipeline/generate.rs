@@ -231,8 +231,8 @@ fn impossible_parameters_are_refused_by_name() {
 
 #[test]
 fn weights_kept_in_f16_draw_the_same_image() {
-    // The fixture's weights are f16 already, so keeping them so changes nothing where arithmetic is f32, and with matrix
-    // units, which keep 16 bits of a number, no level by more than one.
+    // The fixture's weights are f16 already, so keeping them so changes nothing where arithmetic is f32, and with
+    // matrix units, which keep 16 bits of a number, no level by more than one.
     let half = Pipeline::load(&crate::support::tiny(), &candle_core::Device::Cpu, candle_core::DType::F16).unwrap();
     let (half, full) = (pixels(&half, &params()), pixels(&tiny_pipeline(), &params()));
     let most = u8::from(fourstep::pipeline::ops::has_matrix_units());

@@ -1,5 +1,5 @@
-//! The GPU's kernels, run on the CPU (`gpu_kernels.cpp`, `gpu_on_cpu.hpp`), against the plain operations: what can be known of them without a
-//! GPU. On one, the pipeline makes a trial of them by itself.
+//! The GPU's kernels, run on the CPU (`gpu_kernels.cpp`, `gpu_on_cpu.hpp`), against the plain operations: what can be
+//! known of them without a GPU. On one, the pipeline makes a trial of them by itself.
 
 use std::{
     io::Write,
@@ -70,8 +70,8 @@ fn run_once(order: &str, name: &str, sizes: &[usize], operands: &[&Tensor]) -> V
     done.stdout
 }
 
-/// The types kernels take, and how far a result may be off, as a share of the largest: f32 as far as sums in another order bring
-/// it, the others half a step.
+/// The types kernels take, and how far a result may be off, as a share of the largest: f32 as far as sums in another
+/// order bring it, the others half a step.
 const TYPES: [(DType, f32); 3] = [(DType::F32, 5e-7), (DType::F16, 1.0 / 2048.0), (DType::BF16, 1.0 / 256.0)];
 
 /// Numbers of the type, in f32.
@@ -87,8 +87,8 @@ fn assert_near(what: &str, found: &Tensor, expected: &Tensor, tolerance: f32) {
 
 #[test]
 fn group_norm_in_parts() {
-    // (pictures, pixels, channels, groups, pixels of a part): groups narrower than a vector, of several, across vectors; one
-    // pixel, parts that end early, and more threads than there is a row for.
+    // (pictures, pixels, channels, groups, pixels of a part): groups narrower than a vector, of several, across
+    // vectors; one pixel, parts that end early, and more threads than there is a row for.
     for (pictures, pixels, channels, groups, part) in [
         (1, 1, 8, 2, 1),
         (2, 300, 40, 4, 128),
@@ -177,8 +177,8 @@ fn gates_biases_and_repeated_pixels() {
     }
 }
 
-/// How far attention is from the plain operation of the same numbers, as a share of the largest. `size` is what queries are
-/// multiplied with.
+/// How far attention is from the plain operation of the same numbers, as a share of the largest. `size` is what queries
+/// are multiplied with.
 fn attention_off(
     dtype: DType,
     (batch, queries, keys): (usize, usize, usize),

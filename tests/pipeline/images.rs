@@ -1,5 +1,5 @@
-//! Whole images against diffusers': every scheduler, from text and from an image, with guidance and without, and a model of
-//! other dimensions by the command line.
+//! Whole images against diffusers': every scheduler, from text and from an image, with guidance and without, and a
+//! model of other dimensions by the command line.
 
 use std::{fs, ops::ControlFlow, process::Command};
 

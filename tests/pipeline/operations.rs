@@ -28,8 +28,8 @@ fn values(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// The same tests in processes that make no use of what the machine has: of matrix units, then of bf16 at all, then of vectors
-/// of sixteen, then of AVX-VNNI.
+/// The same tests in processes that make no use of what the machine has: of matrix units, then of bf16 at all, then of
+/// vectors of sixteen, then of AVX-VNNI.
 #[test]
 fn operations_on_lesser_processors() {
     #[cfg(target_arch = "x86_64")]
@@ -160,8 +160,9 @@ fn convolution() {
 
 #[test]
 fn convolution_by_tiles_of_outputs() {
-    // Channels that Winograd's way is open to: sizes that end within a tile, several parts of the depth and of the outputs,
-    // several pictures in a block of tiles and several blocks in a picture, and one that is large whatever the weight's type.
+    // Channels that Winograd's way is open to: sizes that end within a tile, several parts of the depth and of the
+    // outputs, several pictures in a block of tiles and several blocks in a picture, and one that is large whatever the
+    // weight's type.
     for (b, h, w, inputs, outputs) in [
         (1, 1, 1, 16, 32),
         (3, 5, 8, 16, 32),
@@ -175,7 +176,8 @@ fn convolution_by_tiles_of_outputs() {
             let layer = Convolution::new(weight, random(2, &[outputs]), 1, Padding::same(1));
             let x = random(3, &[b, h, w, inputs]);
             let name = format!("convolution {b}x{h}x{w}, {inputs} to {outputs}, {dtype:?}");
-            // What bf16 is multiplied with is bf16, but for the pictures that f32's arithmetic is faster for than vectors of bf16.
+            // What bf16 is multiplied with is bf16, but for the pictures that f32's arithmetic is faster for than
+            // vectors of bf16.
             let is_of_bf16 = |(height, width)| {
                 let saves = (height, width) == (2 * h, 2 * w) || height * width >= 64 * 64;
                 dtype == DType::BF16 && multiplies_bf16() && (has_matrix_units() || !saves)
@@ -204,8 +206,8 @@ fn convolution_by_tiles_of_outputs() {
 
 #[test]
 fn linear_in_every_kept_type() {
-    // The last three have sizes that are packed in lanes: the least, several parts of the depth with fewer outputs than cores
-    // share, and several parts of both.
+    // The last three have sizes that are packed in lanes: the least, several parts of the depth with fewer outputs than
+    // cores share, and several parts of both.
     for (rows, inputs, outputs) in
         [(1, 1, 1), (7, 33, 50), (130, 640, 1000), (9, 16, 32), (20, 1040, 32), (65, 1040, 320)]
     {

@@ -1,8 +1,8 @@
-//! `fourstep-candle-peer FOLDER SIZE RUNS`: the SDXL that comes with candle (candle-transformers), f32 on the CPU, one JSON object on
-//! standard output.
+//! `fourstep-candle-peer FOLDER SIZE RUNS`: the SDXL that comes with candle (candle-transformers), f32 on the CPU, one
+//! JSON object on standard output.
 //!
-//! The same stages as `fourstep generate --timings`, with the weights in FOLDER. Its UNet has no place for SDXL's second
-//! conditioning, so its pictures are not the model's; what it leaves out is next to no work. Tokens are made up:
+//! The same stages as `fourstep generate --timings`, with the weights in FOLDER. Its UNet has no place for SDXL's
+//! second conditioning, so its pictures are not the model's; what it leaves out is next to no work. Tokens are made up:
 //! to encode them takes as long as any others.
 
 use std::{path::Path, time::Instant};

@@ -11,8 +11,8 @@ use candle_core::{
     },
 };
 
-/// Whether there is a driver, which tells its version even where there is no GPU. What a program has in its place where there
-/// is none does not (`tools/cuda/late.py`).
+/// Whether there is a driver, which tells its version even where there is no GPU. What a program has in its place where
+/// there is none does not (`tools/cuda/late.py`).
 pub(super) fn has_driver() -> bool {
     let mut version = 0;
     // SAFETY: it may be called at any time, and writes one number to the place that it is given.
@@ -25,7 +25,8 @@ pub(super) fn has_driver() -> bool {
 pub(super) fn prepare(device: &Device) -> Result<()> {
     let device = device.as_cuda_device()?;
     // Else every allocation makes two events, to be waited for by other streams.
-    // SAFETY: there are no other streams: all tensors of the device live on its one, which orders what is done with them.
+    // SAFETY: there are no other streams: all tensors of the device live on its one, which orders what is done with
+    // them.
     #[expect(unsafe_code)]
     unsafe {
         device.disable_event_tracking();
@@ -33,13 +34,13 @@ pub(super) fn prepare(device: &Device) -> Result<()> {
     keep_freed_memory(device)
 }
 
-/// Freed memory stays with the program: by default it all goes back to the driver whenever the stream is waited for, and
-/// is asked for again in the next step.
+/// Freed memory stays with the program: by default it all goes back to the driver whenever the stream is waited for,
+/// and is asked for again in the next step.
 fn keep_freed_memory(device: &CudaDevice) -> Result<()> {
     let number = device.cuda_stream().context().cu_device();
     let mut threshold = u64::MAX;
-    // SAFETY: the device is open, its default pool lives as long as it, and the attribute is a u64, which is read before the call
-    // returns.
+    // SAFETY: the device is open, its default pool lives as long as it, and the attribute is a u64, which is read
+    // before the call returns.
     #[expect(unsafe_code)]
     unsafe {
         let pool = result::device::get_default_mem_pool(number).w()?;

@@ -1,7 +1,7 @@
 //! CUDA graphs: the work given to a stream, captured, and launched again in one call.
 //!
-//! A graph has the addresses of everything that was there when it was captured, which must outlive it. What is allocated
-//! during the capture is its own, and has to be freed by the end of it as well.
+//! A graph has the addresses of everything that was there when it was captured, which must outlive it. What is
+//! allocated during the capture is its own, and has to be freed by the end of it as well.
 
 use candle_core::{
     Device, Result,

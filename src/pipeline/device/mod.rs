@@ -11,8 +11,8 @@ use super::Error;
 #[cfg(feature = "cuda")]
 pub(super) use graph::Graph;
 
-/// The GPU of this number, from 0, with a stream of its own: candle's default one is a different stream in every thread.
-/// It is meant for one thread at a time, as a pipeline is.
+/// The GPU of this number, from 0, with a stream of its own: candle's default one is a different stream in every
+/// thread. It is meant for one thread at a time, as a pipeline is.
 pub fn gpu(number: usize) -> Result<Device, Error> {
     #[cfg(not(feature = "cuda"))]
     {
@@ -40,8 +40,8 @@ pub fn auto() -> Device {
     })
 }
 
-/// Until it is dropped, this thread sends shapes and other small things to a GPU once, and not in every operation. What is
-/// kept is a few kilobytes for each size of picture.
+/// Until it is dropped, this thread sends shapes and other small things to a GPU once, and not in every operation. What
+/// is kept is a few kilobytes for each size of picture.
 pub(super) fn keep_small_uploads(device: &Device) -> Option<impl Sized + use<>> {
     #[cfg(feature = "cuda")]
     return cuda::keep_small_uploads(device);

@@ -19,8 +19,8 @@ pub fn to_tensor(image: &RgbImage) -> Result<Tensor, Error> {
 
 /// The VAE's output `(1, h, w, 3)` in [-1, 1] as pixels.
 ///
-/// diffusers: `image_processor.py`, `VaeImageProcessor.postprocess`: `(x / 2 + 0.5).clamp(0, 1)`, then `(255 x).round()`,
-/// which rounds halves to even.
+/// diffusers: `image_processor.py`, `VaeImageProcessor.postprocess`: `(x / 2 + 0.5).clamp(0, 1)`, then
+/// `(255 x).round()`, which rounds halves to even.
 pub fn from_tensor(pixels: &Tensor) -> Result<RgbImage, Error> {
     let pixels = pixels.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
     let (_, height, width, _) = pixels.dims4()?;

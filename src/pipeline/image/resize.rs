@@ -1,8 +1,8 @@
-//! Resizing with Pillow's filters, to the last bit: what diffusers does to an image before the VAE sees it, and transformers
-//! before CLIP does.
+//! Resizing with Pillow's filters, to the last bit: what diffusers does to an image before the VAE sees it, and
+//! transformers before CLIP does.
 //!
-//! Pillow (`src/libImaging/Resample.c`) convolves rows, rounds to bytes, and convolves columns, with weights in fixed point.
-//! When an image shrinks the filter widens with it, so that every pixel counts.
+//! Pillow (`src/libImaging/Resample.c`) convolves rows, rounds to bytes, and convolves columns, with weights in fixed
+//! point. When an image shrinks the filter widens with it, so that every pixel counts.
 
 use std::f64::consts::PI;
 

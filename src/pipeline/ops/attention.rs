@@ -17,10 +17,10 @@ pub enum Mask {
 
 /// Attention of `query` `(b, m, heads * d)` over `key` and `value` `(b, n, heads * d)`, scaled by `1 / sqrt(d)`.
 ///
-/// Heads lie side by side in the channels, where the projections left them; rows may be further apart than they are long. The
-/// full score matrix of a large picture would be gigabytes, so queries are taken in blocks, and keys as well but for the plain
-/// version. `precision` is the type that the weights around it were asked for in: the result need not be more exact than what
-/// they make of it.
+/// Heads lie side by side in the channels, where the projections left them; rows may be further apart than they are
+/// long. The full score matrix of a large picture would be gigabytes, so queries are taken in blocks, and keys as well
+/// but for the plain version. `precision` is the type that the weights around it were asked for in: the result need not
+/// be more exact than what they make of it.
 pub fn attention(
     query: &Tensor,
     key: &Tensor,
@@ -45,7 +45,8 @@ pub fn attention(
     }
 }
 
-/// Numbers from one row of `(b, rows, columns)` to the next, if all rows are equally far apart, through all of the batch.
+/// Numbers from one row of `(b, rows, columns)` to the next, if all rows are equally far apart, through all of the
+/// batch.
 pub(super) fn row_stride(layout: &Layout) -> Option<usize> {
     let (&[batch, rows, columns], &[of_batch, stride, 1]) = (layout.dims(), layout.stride()) else { return None };
     // What has no next has a stride that means nothing.

@@ -40,8 +40,8 @@ pub struct Convolution {
     pub stride: usize,
     /// Zeros around the input.
     pub padding: Padding,
-    /// The type the weight was asked for in: how exactly it multiplies. On the CPU the weight itself may be kept in a narrower
-    /// type that holds all of its numbers, on a GPU in f32 for its range.
+    /// The type the weight was asked for in: how exactly it multiplies. On the CPU the weight itself may be kept in a
+    /// narrower type that holds all of its numbers, on a GPU in f32 for its range.
     pub precision: DType,
 }
 

@@ -19,8 +19,8 @@ pub struct Linear {
     pub weight: WeightMatrix,
     /// `(out)`.
     pub bias: Option<Tensor>,
-    /// The type the weight was asked for in: how exactly it multiplies. On the CPU the weight itself may be kept in a narrower
-    /// type that holds all of its numbers, on a GPU in f32 for its range.
+    /// The type the weight was asked for in: how exactly it multiplies. On the CPU the weight itself may be kept in a
+    /// narrower type that holds all of its numbers, on a GPU in f32 for its range.
     pub precision: DType,
 }
 

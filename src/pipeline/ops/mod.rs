@@ -1,9 +1,9 @@
 //! The operations SDXL is made of, on channels-last activations: `(batch, height, width, channels)` for pictures,
 //! `(batch, tokens, channels)` for text, the same memory for both.
 //!
-//! This is the seam for speed. Each operation has a plain version in candle's terms in [`mod@reference`], which runs on any
-//! device and says what is meant, and a version of its own for f32 on the CPU in `cpu`; the tests hold the two together. Some
-//! have one for NVIDIA's GPUs in `cuda`.
+//! This is the seam for speed. Each operation has a plain version in candle's terms in [`mod@reference`], which runs on
+//! any device and says what is meant, and a version of its own for f32 on the CPU in `cpu`; the tests hold the two
+//! together. Some have one for NVIDIA's GPUs in `cuda`.
 //! Channels-last makes every projection one matrix product and leaves nothing to transpose.
 
 mod activation;
@@ -34,8 +34,8 @@ pub fn has_matrix_units() -> bool {
     cpu::has_matrix_units()
 }
 
-/// Whether the CPU multiplies bf16 numbers faster than f32, in matrix units or in vectors. Then weights asked for in bf16 are
-/// multiplied with 8 bits of every number, and summed up in f32.
+/// Whether the CPU multiplies bf16 numbers faster than f32, in matrix units or in vectors. Then weights asked for in
+/// bf16 are multiplied with 8 bits of every number, and summed up in f32.
 pub fn multiplies_bf16() -> bool {
     cpu::multiplies_bf16()
 }

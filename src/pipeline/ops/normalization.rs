@@ -74,8 +74,8 @@ impl LayerNorm {
         if has_cpu_version(x) { cpu::layer_norm(self, x) } else { reference::layer_norm(self, x) }
     }
 
-    /// Adds `residual` to `(..., channels)` of the same shape and applies it to the sum, in one pass: gives the sum, and what
-    /// it makes of it.
+    /// Adds `residual` to `(..., channels)` of the same shape and applies it to the sum, in one pass: gives the sum,
+    /// and what it makes of it.
     pub fn forward_residual(&self, x: &Tensor, residual: &Tensor) -> candle_core::Result<(Tensor, Tensor)> {
         #[cfg(feature = "cuda")]
         if cuda::has(cuda::Operation::LayerNorm, x) && cuda::normalizes(self, &[x, residual]) {

@@ -21,20 +21,21 @@ pub enum Projection {
 /// Linear layers without a bias, all of the same input and of the same number of outputs.
 #[derive(Clone, Debug)]
 pub enum Projections {
-    /// As one layer, their outputs side by side. So the input is quantized once, and a GPU is given one product to calculate.
+    /// As one layer, their outputs side by side. So the input is quantized once, and a GPU is given one product to
+    /// calculate.
     Together {
         /// All of them.
         layer: Projection,
         /// How many they are.
         count: usize,
     },
-    /// Each by itself. The CPU's cores multiply with a part of a weight each, so that one large weight is no faster than three
-    /// small ones, and these can stay in their file.
+    /// Each by itself. The CPU's cores multiply with a part of a weight each, so that one large weight is no faster
+    /// than three small ones, and these can stay in their file.
     Each(Vec<Projection>),
 }
 
-/// A linear layer in eight-bit integers: each output's weights have a scale of their own, and so has, anew each time, every
-/// row of what they are multiplied with. Sums are exact.
+/// A linear layer in eight-bit integers: each output's weights have a scale of their own, and so has, anew each time,
+/// every row of what they are multiplied with. Sums are exact.
 #[derive(Clone)]
 pub struct Int8Linear {
     weight: Arc<cpu::Int8Weight>,
@@ -96,7 +97,8 @@ impl Projections {
         Ok(Self::Together { layer: Projection::held(source, all)?, count: names.len() })
     }
 
-    /// Applies them to `(..., inputs)`: `(..., outputs)` of each, rows of which may be further apart than they are long.
+    /// Applies them to `(..., inputs)`: `(..., outputs)` of each, rows of which may be further apart than they are
+    /// long.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Vec<Tensor>> {
         match self {
             Self::Together { layer, count } => layer.forward(x)?.chunk(*count, D::Minus1),

@@ -22,8 +22,8 @@ impl CleanSample {
         })
     }
 
-    /// From what the UNet was given at a timestep, and what it made of it. What it is given is in the variance-preserving
-    /// view under every algorithm.
+    /// From what the UNet was given at a timestep, and what it made of it. What it is given is in the
+    /// variance-preserving view under every algorithm.
     pub fn predict(&self, model_output: &[f32], model_input: &[f32], timestep: f32) -> Vec<f32> {
         let sigma = interpolate(&self.training_sigmas, timestep);
         let alpha = 1.0 / (sigma * sigma + 1.0).sqrt();

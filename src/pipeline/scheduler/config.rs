@@ -30,8 +30,8 @@ pub struct SchedulerConfig {
     pub clip_sample: Option<bool>,
     /// To how much on either side of 0.
     pub clip_sample_range: f32,
-    /// Whether the last step of `DDIM` and `PNDM` ends without noise, rather than with that of the first training timestep.
-    /// When the file is silent, that of `DDIM` does.
+    /// Whether the last step of `DDIM` and `PNDM` ends without noise, rather than with that of the first training
+    /// timestep. When the file is silent, that of `DDIM` does.
     #[serde(default)]
     pub set_alpha_to_one: Option<bool>,
 }

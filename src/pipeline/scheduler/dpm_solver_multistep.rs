@@ -1,7 +1,7 @@
 //! `DPMSolverMultistep` and `KarrasDPM`: DPM-Solver++ of second order, which remembers the output before.
 //!
-//! diffusers: `scheduling_dpmsolver_multistep.py`, `DPMSolverMultistepScheduler` with its defaults: `dpmsolver++`, order 2,
-//! midpoint, lower order in the last step, final sigma 0. `KarrasDPM` differs in its noise levels alone.
+//! diffusers: `scheduling_dpmsolver_multistep.py`, `DPMSolverMultistepScheduler` with its defaults: `dpmsolver++`,
+//! order 2, midpoint, lower order in the last step, final sigma 0. `KarrasDPM` differs in its noise levels alone.
 
 use super::{
     super::error::Error,
@@ -27,8 +27,8 @@ impl DpmSolverMultistep {
         Ok(Self { timesteps, sigmas, prediction_type: config.prediction_type, previous_original: None })
     }
 
-    /// `DPMSolverMultistepScheduler.set_timesteps` with `use_karras_sigmas=True`: the sigmas come first, and the timesteps
-    /// are the whole ones nearest to them.
+    /// `DPMSolverMultistepScheduler.set_timesteps` with `use_karras_sigmas=True`: the sigmas come first, and the
+    /// timesteps are the whole ones nearest to them.
     pub(super) fn with_karras_sigmas(config: &SchedulerConfig, num_inference_steps: usize) -> Result<Self, Error> {
         let training = training_sigmas(&finite_alphas_cumprod(config)?);
         let sigmas = karras_sigmas(&training, num_inference_steps);

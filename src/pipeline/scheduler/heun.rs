@@ -1,7 +1,8 @@
-//! `HeunDiscrete`: an Euler step to the next noise level, and a second one from where it began with the mean of both slopes.
+//! `HeunDiscrete`: an Euler step to the next noise level, and a second one from where it began with the mean of both
+//! slopes.
 //!
-//! diffusers: `scheduling_heun_discrete.py`, `HeunDiscreteScheduler`. Even calls are the first of a step and odd calls the
-//! second; the last step, down to sigma 0, has no second.
+//! diffusers: `scheduling_heun_discrete.py`, `HeunDiscreteScheduler`. Even calls are the first of a step and odd calls
+//! the second; the last step, down to sigma 0, has no second.
 
 use super::{
     super::error::Error,

@@ -1,7 +1,7 @@
 //! `DPM++2MSDE`: ancestral sampling with DPM-Solver-2, each step by way of a noise level between.
 //!
-//! diffusers: `scheduling_k_dpm_2_ancestral_discrete.py`, `KDPM2AncestralDiscreteScheduler`. Even calls go halfway and odd
-//! calls, from where the step began, all the way; the last step, down to sigma 0, has no second.
+//! diffusers: `scheduling_k_dpm_2_ancestral_discrete.py`, `KDPM2AncestralDiscreteScheduler`. Even calls go halfway and
+//! odd calls, from where the step began, all the way; the last step, down to sigma 0, has no second.
 
 use super::{
     super::error::Error,

@@ -1,7 +1,8 @@
 //! Noise schedulers: how a UNet's outputs become the next latents.
 //!
 //! One file an algorithm, none importing another; the names are the hosted model's. The arithmetic runs on the host in
-//! f32, on every device alike: a latent is small, and a trajectory that does not depend on the device is worth its copy.
+//! f32, on every device alike: a latent is small, and a trajectory that does not depend on the device is worth its
+//! copy.
 
 mod clean_sample;
 mod config;
@@ -80,8 +81,9 @@ impl SchedulerName {
         }
     }
 
-    /// How often the UNet runs for one image of so many steps: second-order schedulers call it twice but on the last step,
-    /// PNDM repeats its second timestep. Image to image leaves out the first [`SchedulerName::begin_index`] calls.
+    /// How often the UNet runs for one image of so many steps: second-order schedulers call it twice but on the last
+    /// step, PNDM repeats its second timestep. Image to image leaves out the first [`SchedulerName::begin_index`]
+    /// calls.
     pub fn unet_calls(self, num_inference_steps: usize) -> usize {
         match self {
             Self::HeunDiscrete | Self::DpmPlusPlus2MSde => (2 * num_inference_steps).saturating_sub(1),

@@ -1,7 +1,8 @@
 //! `PNDM`: a linear multistep method on the latest four outputs.
 //!
-//! diffusers: `scheduling_pndm.py`, `PNDMScheduler` with `skip_prk_steps=True`, as SDXL's scheduler is configured. In place
-//! of the Runge-Kutta steps left out, the first step is taken twice: the second call repeats it with a better slope.
+//! diffusers: `scheduling_pndm.py`, `PNDMScheduler` with `skip_prk_steps=True`, as SDXL's scheduler is configured. In
+//! place of the Runge-Kutta steps left out, the first step is taken twice: the second call repeats it with a better
+//! slope.
 
 use std::collections::VecDeque;
 

@@ -1,8 +1,8 @@
 //! What a UNet predicts, and the clean sample that follows from it.
 //!
-//! diffusers writes these formulas out in every scheduler's `step` (`pred_original_sample`, `x0_pred`). There are two views
-//! of the same noise: k-diffusion's, where a sample is `x0 + sigma * noise`, and the variance-preserving one, where it is
-//! `alpha * x0 + sigma * noise` with `alpha^2 + sigma^2 = 1`.
+//! diffusers writes these formulas out in every scheduler's `step` (`pred_original_sample`, `x0_pred`). There are two
+//! views of the same noise: k-diffusion's, where a sample is `x0 + sigma * noise`, and the variance-preserving one,
+//! where it is `alpha * x0 + sigma * noise` with `alpha^2 + sigma^2 = 1`.
 
 use serde::Deserialize;
 

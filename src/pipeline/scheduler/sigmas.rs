@@ -27,7 +27,8 @@ pub(super) fn rescaled_alphas_cumprod(config: &SchedulerConfig) -> Result<Vec<f3
     Ok(cumprod(rescaled[..1].iter().copied().chain(ratios).map(|alpha| 1.0 - (1.0 - alpha))))
 }
 
-/// [`rescaled_alphas_cumprod`] for the algorithms that divide by the last: diffusers puts the smallest f16 in its place.
+/// [`rescaled_alphas_cumprod`] for the algorithms that divide by the last: diffusers puts the smallest f16 in its
+/// place.
 pub(super) fn finite_alphas_cumprod(config: &SchedulerConfig) -> Result<Vec<f32>, Error> {
     let mut alphas_cumprod = rescaled_alphas_cumprod(config)?;
     if let Some(last) = alphas_cumprod.last_mut().filter(|_| config.rescale_betas_zero_snr) {
@@ -58,8 +59,8 @@ fn betas(config: &SchedulerConfig) -> Result<Vec<f32>, Error> {
     }
 }
 
-/// `torch.linspace(start, end, count, dtype=torch.float32)`, which counts from whichever end is nearer. torch's last digit
-/// depends on how many numbers the processor adds at once.
+/// `torch.linspace(start, end, count, dtype=torch.float32)`, which counts from whichever end is nearer. torch's last
+/// digit depends on how many numbers the processor adds at once.
 fn linspace(start: f64, end: f64, count: usize) -> Vec<f32> {
     let (start, end) = (start as f32, end as f32);
     let step = (end - start) / (count.max(2) - 1) as f32;
@@ -86,8 +87,8 @@ pub(super) fn training_sigmas(alphas_cumprod: &[f32]) -> Vec<f32> {
 /// `timestep_spacing="trailing"`: `round(arange(T, 0, -T / n)) - 1`, which ends a step before 0 and begins at the last
 /// timestep, where a distilled model must begin.
 ///
-/// For some `n` above 60 rounding makes numpy's `arange` one longer, and diffusers then runs a timestep of -1; there are
-/// always `n` here.
+/// For some `n` above 60 rounding makes numpy's `arange` one longer, and diffusers then runs a timestep of -1; there
+/// are always `n` here.
 pub(super) fn trailing_timesteps(num_train_timesteps: usize, num_inference_steps: usize) -> Vec<f32> {
     let total = num_train_timesteps as f64;
     // numpy multiplies the difference of the first two elements, which is the stride after a rounding.

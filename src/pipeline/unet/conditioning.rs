@@ -1,5 +1,5 @@
-//! What a request asks for, in the form in which the UNet's layers take it. It does not depend on the timestep, so it is made
-//! once, and every call uses it.
+//! What a request asks for, in the form in which the UNet's layers take it. It does not depend on the timestep, so it
+//! is made once, and every call uses it.
 
 use candle_core::{D, Tensor};
 
@@ -22,8 +22,8 @@ impl UNetConditioning {
         Ok(self.aug_emb.dim(0)?)
     }
 
-    /// The requests one after the other in one batch, for requests whose predictions are made in the same calls. There is
-    /// at least one.
+    /// The requests one after the other in one batch, for requests whose predictions are made in the same calls. There
+    /// is at least one.
     pub(in super::super) fn cat(requests: &[&Self]) -> Result<Self, Error> {
         if let [alone] = requests {
             return Ok((*alone).clone());

@@ -1,6 +1,6 @@
-//! Calls of the UNet as CUDA graphs: its some three thousand kernels launched as one, since candle takes longer to launch them
-//! one by one than a fast GPU to run them. A graph reads its inputs where they lay when it was captured, so each replay first
-//! copies its own there.
+//! Calls of the UNet as CUDA graphs: its some three thousand kernels launched as one, since candle takes longer to
+//! launch them one by one than a fast GPU to run them. A graph reads its inputs where they lay when it was captured, so
+//! each replay first copies its own there.
 
 use std::{
     cell::RefCell,

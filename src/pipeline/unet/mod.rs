@@ -1,7 +1,7 @@
 //! SDXL's UNet: predicts the noise in latents, given a timestep, the texts and the picture's sizes.
 //!
-//! diffusers: `models/unets/unet_2d_condition.py`, `UNet2DConditionModel`. Modules carry the checkpoint's names. Every size
-//! comes from `unet/config.json`.
+//! diffusers: `models/unets/unet_2d_condition.py`, `UNet2DConditionModel`. Modules carry the checkpoint's names. Every
+//! size comes from `unet/config.json`.
 
 mod blocks;
 mod conditioning;

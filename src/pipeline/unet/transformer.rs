@@ -115,8 +115,8 @@ impl TransformerBlock {
         })
     }
 
-    /// Takes and gives a sum in two parts, for each norm adds up what it normalizes: `(b, h * w, c)` and what the block before
-    /// adds to it.
+    /// Takes and gives a sum in two parts, for each norm adds up what it normalizes: `(b, h * w, c)` and what the block
+    /// before adds to it.
     fn forward(
         &self,
         hidden: Tensor,

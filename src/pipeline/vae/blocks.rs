@@ -1,7 +1,7 @@
 //! What the encoder and the decoder share: residual blocks in rows, and the middle.
 //!
-//! diffusers: `models/unets/unet_2d_blocks.py`, `UNetMidBlock2D`; `models/attention_processor.py`, `Attention` with one head
-//! and a group norm.
+//! diffusers: `models/unets/unet_2d_blocks.py`, `UNetMidBlock2D`; `models/attention_processor.py`, `Attention` with one
+//! head and a group norm.
 
 use candle_core::Tensor;
 

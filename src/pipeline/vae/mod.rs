@@ -1,7 +1,7 @@
 //! The VAE: between pixels and latents an eighth their size.
 //!
-//! diffusers: `models/autoencoders/autoencoder_kl.py`, `AutoencoderKL`. Modules carry the checkpoint's names. Every size
-//! comes from `vae/config.json`.
+//! diffusers: `models/autoencoders/autoencoder_kl.py`, `AutoencoderKL`. Modules carry the checkpoint's names. Every
+//! size comes from `vae/config.json`.
 
 mod blocks;
 mod decoder;
@@ -116,8 +116,8 @@ impl Vae {
         Self::load(&*weights.tensors("vae")?, config, device, dtype)
     }
 
-    /// Builds the VAE this configuration describes. Where it says that half precision overflows, f16 becomes f32, of which a GPU
-    /// multiplies as many bits as f16 has (TF32).
+    /// Builds the VAE this configuration describes. Where it says that half precision overflows, f16 becomes f32, of
+    /// which a GPU multiplies as many bits as f16 has (TF32).
     pub fn load(store: &dyn TensorStore, config: VaeConfig, device: &Device, dtype: DType) -> Result<Self, Error> {
         let asked = dtype;
         let dtype = if config.force_upcast && dtype == DType::F16 && !device.is_cpu() { DType::F32 } else { dtype };

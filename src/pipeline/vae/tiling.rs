@@ -2,7 +2,8 @@
 //!
 //! Group norms see a tile and not the picture, so the result differs a little from the picture taken whole.
 //!
-//! diffusers: `models/autoencoders/autoencoder_kl.py`, `AutoencoderKL.tiled_decode`, `_tiled_encode`, `blend_v`, `blend_h`.
+//! diffusers: `models/autoencoders/autoencoder_kl.py`, `AutoencoderKL.tiled_decode`, `_tiled_encode`, `blend_v`,
+//! `blend_h`.
 
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -17,8 +18,8 @@ struct Tile {
     values: Vec<f32>,
 }
 
-/// `network` over `x` `(b, h, w, c)`, in tiles of `side` where `x` is larger than one. `side` is given for what goes in and
-/// for what comes out. Tiled results are f32 on the host.
+/// `network` over `x` `(b, h, w, c)`, in tiles of `side` where `x` is larger than one. `side` is given for what goes in
+/// and for what comes out. Tiled results are f32 on the host.
 pub(super) fn tiled(
     x: &Tensor,
     (side, side_out): (usize, usize),

@@ -1,7 +1,7 @@
 //! Safetensors files: mapped into memory, and each tensor used where it is or copied once.
 //!
-//! A file's pages count as this process's memory while they are looked at, so they are given back as soon as a tensor has
-//! been copied: loading needs hardly more than what it leaves.
+//! A file's pages count as this process's memory while they are looked at, so they are given back as soon as a tensor
+//! has been copied: loading needs hardly more than what it leaves.
 
 use std::{
     collections::BTreeMap,
@@ -141,8 +141,8 @@ impl MappedFile {
     fn open(path: PathBuf) -> Result<Self, Error> {
         let unreadable = |reason| WeightsError::Unreadable { path: path.clone(), reason };
         let file = File::open(&path).map_err(|error| file_error(&path, "weights", error))?;
-        // SAFETY: as long as nobody writes to the file: the hub's cache and this program replace files of weights and never
-        // change one in place. Whoever truncates one under a running server kills the server.
+        // SAFETY: as long as nobody writes to the file: the hub's cache and this program replace files of weights and
+        // never change one in place. Whoever truncates one under a running server kills the server.
         #[expect(unsafe_code)]
         let map = unsafe { Mmap::map(&file) }.map_err(|error| unreadable(error.into()))?;
         let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|error| unreadable(error.into()))?;
@@ -155,7 +155,8 @@ impl MappedFile {
         Ok(Self { path, map: Arc::new(map), metadata, start, fetched })
     }
 
-    /// Has the kernel fetch a range in large pieces and the next piece ahead: page by page a disk is several times slower.
+    /// Has the kernel fetch a range in large pieces and the next piece ahead: page by page a disk is several times
+    /// slower.
     fn fetch(&self, range: &Range<usize>) {
         for part in range.start / FETCH..=range.end / FETCH + 1 {
             if self.fetched.get(part).is_some_and(|fetched| !fetched.swap(true, Relaxed)) {
@@ -175,8 +176,8 @@ impl MappedFile {
     fn release(&self, range: &Range<usize>) {
         let (first, end) = (range.start.next_multiple_of(PAGE), range.end / PAGE * PAGE);
         if first < end {
-            // SAFETY: the map is of a file and only read, so pages that are dropped come back from the file with the same
-            // bytes, for other readers of the map as well.
+            // SAFETY: the map is of a file and only read, so pages that are dropped come back from the file with the
+            // same bytes, for other readers of the map as well.
             #[expect(unsafe_code)]
             let _ = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, first, end - first) };
         }

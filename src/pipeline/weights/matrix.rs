@@ -63,8 +63,8 @@ impl From<MappedMatrix> for WeightMatrix {
     }
 }
 
-/// A matrix in a mapped file, of the type it is wanted in: nothing is copied, and its memory is the system's cache of the
-/// file, which processes share and which the system can take back and fetch again.
+/// A matrix in a mapped file, of the type it is wanted in: nothing is copied, and its memory is the system's cache of
+/// the file, which processes share and which the system can take back and fetch again.
 #[derive(Clone)]
 pub struct MappedMatrix {
     map: Arc<Mmap>,
@@ -96,8 +96,8 @@ impl Numbers<'_> {
 }
 
 impl MappedMatrix {
-    /// The matrix in these bytes of a file, if they can be read where they are: an address may not suit the type, or the
-    /// processor's order of bytes not the file's.
+    /// The matrix in these bytes of a file, if they can be read where they are: an address may not suit the type, or
+    /// the processor's order of bytes not the file's.
     pub(super) fn new(map: &Arc<Mmap>, bytes: Range<usize>, stored: Stored, dims: (usize, usize)) -> Option<Self> {
         let this = Self { map: Arc::clone(map), bytes, stored, dims };
         (cfg!(target_endian = "little") && this.try_numbers().is_some()).then_some(this)

@@ -1,9 +1,11 @@
-//! A model's files: the diffusers folder layout, safetensors whole or in shards, and tensors converted as they are read.
+//! A model's files: the diffusers folder layout, safetensors whole or in shards, and tensors converted as they are
+//! read.
 //!
-//! Files are memory-mapped. On the CPU a linear layer's matrix, which is most of a model, is used where it is if it is of
-//! the type it shall be kept in; any other tensor is copied once, straight into that type and to its device. It is the type
-//! asked for, but weights for f32's arithmetic on the CPU stay as their file has them. What a tensor must be called and how
-//! it must be shaped is said by the networks, through [`Source`]; a file that disagrees is named with the tensor.
+//! Files are memory-mapped. On the CPU a linear layer's matrix, which is most of a model, is used where it is if it is
+//! of the type it shall be kept in; any other tensor is copied once, straight into that type and to its device. It is
+//! the type asked for, but weights for f32's arithmetic on the CPU stay as their file has them. What a tensor must be
+//! called and how it must be shaped is said by the networks, through [`Source`]; a file that disagrees is named with
+//! the tensor.
 
 mod files;
 mod matrix;
@@ -136,8 +138,8 @@ pub trait TensorStore {
     /// The tensor on the CPU in this type, if it has this shape.
     fn read(&self, name: &str, shape: &[usize], dtype: DType) -> Result<Tensor, Error>;
 
-    /// The tensor where it is, as a matrix with a row for each of its first dimension, if it has this shape. `None` if it
-    /// is not of this type there, or cannot be used from there: then it is to be read.
+    /// The tensor where it is, as a matrix with a row for each of its first dimension, if it has this shape. `None` if
+    /// it is not of this type there, or cannot be used from there: then it is to be read.
     fn map(&self, _name: &str, _shape: &[usize], _dtype: DType) -> Result<Option<MappedMatrix>, Error> {
         Ok(None)
     }

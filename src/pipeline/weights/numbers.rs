@@ -39,7 +39,8 @@ impl Stored {
     }
 }
 
-/// A tensor of `dtype` on the CPU. What is of that type already is copied bit by bit; everything else passes through f32.
+/// A tensor of `dtype` on the CPU. What is of that type already is copied bit by bit; everything else passes through
+/// f32.
 pub(super) fn tensor(bytes: &[u8], stored: Stored, shape: &[usize], dtype: DType) -> Result<Tensor> {
     let on_cpu = |bits: Vec<u16>| match dtype {
         DType::F16 => Tensor::from_vec(bits.reinterpret_into::<f16>(), shape, &Device::Cpu),

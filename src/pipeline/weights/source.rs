@@ -23,7 +23,8 @@ impl<'a> Source<'a> {
         Self { store, path: String::new(), device, dtype, precision: dtype, in_int8: false }
     }
 
-    /// The same source, multiplied with only as many bits as `precision` has, although its weights are kept in a wider type.
+    /// The same source, multiplied with only as many bits as `precision` has, although its weights are kept in a wider
+    /// type.
     #[must_use]
     pub fn as_exact_as(self, precision: DType) -> Self {
         Self { precision, ..self }
@@ -64,8 +65,8 @@ impl<'a> Source<'a> {
         self.store.read(&self.full_name(name), shape, self.kept_in(name))
     }
 
-    /// The matrix of a linear layer, a row for each of the tensor's first dimension, on the device. On the CPU it may stay in
-    /// its file; but not if something else is made of it at once.
+    /// The matrix of a linear layer, a row for each of the tensor's first dimension, on the device. On the CPU it may
+    /// stay in its file; but not if something else is made of it at once.
     pub fn matrix(&self, name: &str, shape: &[usize]) -> Result<WeightMatrix, Error> {
         if self.device.is_cpu()
             && !self.in_int8
@@ -98,8 +99,8 @@ impl<'a> Source<'a> {
         self.precision
     }
 
-    /// The type a weight is kept in. Where f32 is asked for on the CPU, which widens numbers as it multiplies with them, it is
-    /// the file's: a narrower type holds the same numbers in half the memory.
+    /// The type a weight is kept in. Where f32 is asked for on the CPU, which widens numbers as it multiplies with
+    /// them, it is the file's: a narrower type holds the same numbers in half the memory.
     fn kept_in(&self, name: &str) -> DType {
         let stored = if self.device.is_cpu() && self.dtype == DType::F32 {
             self.store.dtype(&self.full_name(name))

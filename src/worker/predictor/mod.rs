@@ -26,8 +26,8 @@ pub trait Predictor {
     }
 
     /// Runs a prediction, starting from `image` where there is one; it has the size to draw. `on_step` is called after
-    /// each UNet call and each image; when it breaks, the run stops with [`PredictError::Canceled`] before the next one.
-    /// The images exist in host memory when this returns, so the time it took is the time the device was used.
+    /// each UNet call and each image; when it breaks, the run stops with [`PredictError::Canceled`] before the next
+    /// one. The images exist in host memory when this returns, so the time it took is the time the device was used.
     fn predict(
         &mut self,
         input: &Input,
@@ -35,8 +35,8 @@ pub trait Predictor {
         on_step: &mut dyn FnMut(Step) -> ControlFlow<()>,
     ) -> Result<Drawn, PredictError>;
 
-    /// Runs predictions that [go together](Input::goes_with), side by side where that is possible. `on_step` is told whose
-    /// step it was; where it breaks, the others go on. There is a result for each, in the same order.
+    /// Runs predictions that [go together](Input::goes_with), side by side where that is possible. `on_step` is told
+    /// whose step it was; where it breaks, the others go on. There is a result for each, in the same order.
     fn predict_batch(
         &mut self,
         requests: &[Request<'_>],
@@ -69,7 +69,8 @@ pub struct Step {
     pub finished_images: u32,
     /// Since the run began.
     pub elapsed: Duration,
-    /// What the image being drawn looks like by now, if that can be told cheaply; right after one is finished, that one.
+    /// What the image being drawn looks like by now, if that can be told cheaply; right after one is finished, that
+    /// one.
     pub preview: Option<Preview>,
 }
 

@@ -95,8 +95,8 @@ impl Added<'_> {
 pub(super) fn goes_by_winograd(weight: &Weight<'_>, geometry: &Geometry, upsampled: bool) -> bool {
     #[cfg(target_arch = "x86_64")]
     if !weight.is_exact() && tiles::pay(weight.precision()) {
-        // Matrix units multiply what is asked for in less than f32 faster than it saves; vectors do where it has to transform the
-        // weight for few pixels, and where none of its products is zero.
+        // Matrix units multiply what is asked for in less than f32 faster than it saves; vectors do where it has to
+        // transform the weight for few pixels, and where none of its products is zero.
         let saves = upsampled || geometry.out_height * geometry.out_width >= LARGE;
         return saves && tiles::units() == Some(tiles::Units::Vectors) && winograd::fits(geometry);
     }
@@ -154,8 +154,8 @@ fn convolve_by_gemm(x: &[f32], weight: &Weight<'_>, added: Added<'_>, geometry: 
     y
 }
 
-/// On matrix units, or in vectors of bf16 numbers: without padding in f32 and without outputs that are thrown away: rows of tiles begin where rows of the picture
-/// do.
+/// On matrix units, or in vectors of bf16 numbers: without padding in f32 and without outputs that are thrown away:
+/// rows of tiles begin where rows of the picture do.
 #[cfg(target_arch = "x86_64")]
 fn convolve_on_tiles<T: Number>(
     x: &[f32],

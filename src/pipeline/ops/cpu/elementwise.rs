@@ -83,7 +83,8 @@ fn map(x: &[f32], function: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
 
 pub(super) fn geglu(x: &[f32], inner: usize) -> Vec<f32> {
     assert!(x.len().is_multiple_of(2 * inner), "a row without halves");
-    // SAFETY: x is whole rows of 2 * inner numbers, so y has as many rows, of inner numbers: as many as either half of x has.
+    // SAFETY: x is whole rows of 2 * inner numbers, so y has as many rows, of inner numbers: as many as either half of
+    // x has.
     #[expect(unsafe_code)]
     unsafe {
         written(x.len() / 2, |y| {
@@ -119,8 +120,8 @@ pub(super) fn upsample_nearest(
 pub(super) fn concat_channels(a: &[f32], b: &[f32], (first, second): (usize, usize)) -> Vec<f32> {
     let pixels = a.len() / first;
     assert!(a.len() == pixels * first && b.len() == pixels * second, "pictures of different sizes");
-    // SAFETY: y is `pixels` pixels of first + second numbers, as many as a and b have; the first ones of each are written from
-    // a's pixel, which has so many, and the last ones from b's.
+    // SAFETY: y is `pixels` pixels of first + second numbers, as many as a and b have; the first ones of each are
+    // written from a's pixel, which has so many, and the last ones from b's.
     #[expect(unsafe_code)]
     unsafe {
         written(a.len() + b.len(), |y| {
@@ -137,8 +138,8 @@ pub(super) fn add_channels(x: &[f32], channels: &[f32], batch: usize, count: usi
     let picture = x.len() / batch;
     let is_whole = x.len() == batch * picture && picture.is_multiple_of(count);
     assert!(is_whole && channels.len() == batch * count, "a number for each channel of each picture");
-    // SAFETY: x and y are `batch` pictures of whole pixels of `count` numbers, and `channels` as many rows of `count`, so every y
-    // has its x and its channel.
+    // SAFETY: x and y are `batch` pictures of whole pixels of `count` numbers, and `channels` as many rows of `count`,
+    // so every y has its x and its channel.
     #[expect(unsafe_code)]
     unsafe {
         written(x.len(), |y| {

@@ -11,8 +11,8 @@ use super::{lanes, number::Number, shared::Start, tiles};
 use super::{shared::Shared, values::Weight};
 use crate::pipeline::weights::Numbers;
 
-/// Numbers of a half-precision weight converted at a time: few enough to stay in a core's cache until they are used, and
-/// enough to be worth packing the other side for.
+/// Numbers of a half-precision weight converted at a time: few enough to stay in a core's cache until they are used,
+/// and enough to be worth packing the other side for.
 const PANEL: usize = 1 << 19;
 
 /// A matrix somewhere in a slice: rows and columns may lie any distance apart and may even overlap.
@@ -98,9 +98,10 @@ impl<'a> SharedTarget<'a> {
             first + n <= row_stride && (m - 1) * row_stride + first + n <= len,
             "the target is smaller than the product"
         );
-        // SAFETY: m, n and k are at least 1. The last number read of `left` is the one at row m - 1 and column k - 1, of `right`
-        // at row k - 1 and column n - 1, and both are within their slices (`holds`). The last one written is at
-        // (m - 1) * row_stride + first + n - 1, below `len`; all are in columns first..first + n, which are the caller's.
+        // SAFETY: m, n and k are at least 1. The last number read of `left` is the one at row m - 1 and column k - 1,
+        // of `right` at row k - 1 and column n - 1, and both are within their slices (`holds`). The last one written is
+        // at (m - 1) * row_stride + first + n - 1, below `len`; all are in columns first..first + n, which are the
+        // caller's.
         unsafe {
             gemm::gemm(
                 m,
@@ -197,8 +198,8 @@ pub(super) fn multiply_by_weight(
     }
 }
 
-/// `target = left * right` with a right side `(k, n)` in half precision. Each core converts some of the columns and multiplies
-/// with these, so that what was converted is still in its cache, and no core waits for another.
+/// `target = left * right` with a right side `(k, n)` in half precision. Each core converts some of the columns and
+/// multiplies with these, so that what was converted is still in its cache, and no core waits for another.
 fn multiply_half<T: Copy + Sync>(
     target: Target<'_>,
     left: Matrix<'_>,
@@ -227,8 +228,8 @@ fn multiply_half<T: Copy + Sync>(
             }
         }
         let right = order.matrix(wide, (k, columns));
-        // SAFETY: the columns first..first + columns are this step's alone, since steps are `width` apart and no wider. The
-        // target is borrowed until all have ended.
+        // SAFETY: the columns first..first + columns are this step's alone, since steps are `width` apart and no wider.
+        // The target is borrowed until all have ended.
         #[expect(unsafe_code)]
         unsafe {
             shared.multiply(first, left, right, (m, k, columns), Parallelism::None);

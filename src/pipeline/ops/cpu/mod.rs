@@ -1,6 +1,7 @@
-//! The operations for f32 activations on the CPU: loops over slices, spread over cores by rayon. Matrix products go to the
-//! processor's matrix units where it has any and they pay (`tiles`); others go to `lanes`, those of attention and, with AVX2
-//! or AVX-512, of linear layers, or else to `gemm`; convolutions in f32's arithmetic are made fewer products by `winograd`.
+//! The operations for f32 activations on the CPU: loops over slices, spread over cores by rayon. Matrix products go to
+//! the processor's matrix units where it has any and they pay (`tiles`); others go to `lanes`, those of attention and,
+//! with AVX2 or AVX-512, of linear layers, or else to `gemm`; convolutions in f32's arithmetic are made fewer products
+//! by `winograd`.
 //!
 //! This file unwraps tensors into slices and wraps results; the arithmetic is in the files beside it.
 

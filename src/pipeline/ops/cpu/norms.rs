@@ -27,8 +27,8 @@ impl Affine<'_> {
 pub(super) fn group_norm(x: &[f32], batch: usize, groups: usize, affine: &Affine<'_>, then_silu: bool) -> Vec<f32> {
     let channels = affine.channels();
     let picture = x.len() / batch;
-    // SAFETY: x and y are equally long and divided alike. A pixel has no more than `channels` numbers, and there are at least so
-    // many of `scale` and `shift` (or making them panics), so every y has its x, its scale and its shift.
+    // SAFETY: x and y are equally long and divided alike. A pixel has no more than `channels` numbers, and there are at
+    // least so many of `scale` and `shift` (or making them panics), so every y has its x, its scale and its shift.
     #[expect(unsafe_code)]
     unsafe {
         written(x.len(), |y| {
@@ -97,8 +97,8 @@ fn scale_and_shift(x: &[f32], groups: usize, affine: &Affine<'_>) -> (Vec<f32>, 
 /// Normalizes each row.
 pub(super) fn layer_norm(x: &[f32], affine: &Affine<'_>) -> Vec<f32> {
     let channels = affine.channels();
-    // SAFETY: x and y are equally long and divided alike, into rows no longer than the weight and the bias, so `normalize` writes
-    // every number of each.
+    // SAFETY: x and y are equally long and divided alike, into rows no longer than the weight and the bias, so
+    // `normalize` writes every number of each.
     #[expect(unsafe_code)]
     unsafe {
         written(x.len(), |y| {
@@ -115,8 +115,8 @@ pub(super) fn residual_layer_norm(x: &[f32], residual: &[f32], affine: &Affine<'
     assert!(x.len() == residual.len(), "a residual of another size");
     let terms = x.par_chunks(channels).zip(residual.par_chunks(channels));
     let mut y = Vec::new();
-    // SAFETY: all four are equally long and divided alike, into rows no longer than `row`, the weight and the bias. So every sum
-    // has its two terms, and `normalize`, which is given no fewer numbers than a row has, writes every y.
+    // SAFETY: all four are equally long and divided alike, into rows no longer than `row`, the weight and the bias. So
+    // every sum has its two terms, and `normalize`, which is given no fewer numbers than a row has, writes every y.
     #[expect(unsafe_code)]
     let sums = unsafe {
         written(x.len(), |sums| {

@@ -117,13 +117,15 @@ impl Number for bf16 {
     }
 }
 
-/// Whether [`widened`] has a vector's numbers from memory to registers at once: from f32 always, from others only with AVX-512.
+/// Whether [`widened`] has a vector's numbers from memory to registers at once: from f32 always, from others only with
+/// AVX-512.
 #[inline(always)]
 pub(super) fn widens_in_registers<S: Simd, T: Number>() -> bool {
     TypeId::of::<T>() == TypeId::of::<f32>() || is_avx512::<S>()
 }
 
-/// Whether vectors are AVX-512's. Sixteen lanes do not say so: some of pulp's types put such vectors together of smaller ones.
+/// Whether vectors are AVX-512's. Sixteen lanes do not say so: some of pulp's types put such vectors together of
+/// smaller ones.
 #[inline(always)]
 pub(super) fn is_avx512<S: Simd>() -> bool {
     #[cfg(target_arch = "x86_64")]
@@ -139,8 +141,8 @@ pub(super) fn widened<S: Simd, T: Number>(_: S, numbers: &[T]) -> S::f32s {
     if is_avx512::<S>()
         && let Some(numbers) = numbers.first_chunk()
     {
-        // SAFETY: a value of V4 is there only where the processor has AVX-512's F, BW and VL. Its vectors of f32 are sixteen
-        // lanes of any bits, as `__m512` is.
+        // SAFETY: a value of V4 is there only where the processor has AVX-512's F, BW and VL. Its vectors of f32 are
+        // sixteen lanes of any bits, as `__m512` is.
         #[expect(unsafe_code)]
         return unsafe { std::mem::transmute_copy(&T::widened(numbers)) };
     }

@@ -18,8 +18,8 @@ pub(super) enum Level {
 }
 
 /// The most that this program's own loops may use: all, unless `FOURSTEP_MAX_CPU` makes less of the processor, for
-/// comparisons and tests. It is `avx512_bf16`, `avx512` (AVX512-VNNI with it), `avx_vnni` or `avx2`; anything else changes
-/// nothing. The products that go to `gemm` are left to what that finds.
+/// comparisons and tests. It is `avx512_bf16`, `avx512` (AVX512-VNNI with it), `avx_vnni` or `avx2`; anything else
+/// changes nothing. The products that go to `gemm` are left to what that finds.
 pub(super) fn most() -> Level {
     static MOST: LazyLock<Level> = LazyLock::new(|| match std::env::var("FOURSTEP_MAX_CPU").as_deref() {
         Ok("avx2") => Level::Avx2,

@@ -13,8 +13,8 @@ pub(super) struct Shared {
     pub(super) row_stride: usize,
 }
 
-// SAFETY: it is a place, and f32 may be written by any thread. What writes to it is unsafe, and demands that nobody else touches
-// the same numbers.
+// SAFETY: it is a place, and f32 may be written by any thread. What writes to it is unsafe, and demands that nobody
+// else touches the same numbers.
 #[expect(unsafe_code)]
 unsafe impl Send for Shared {}
 // SAFETY: as for Send.
@@ -54,7 +54,8 @@ impl Shared {
     #[expect(unsafe_code, reason = "writes to numbers of the matrix that are the caller's")]
     pub(super) unsafe fn write<T: Pod>(&self, row: usize, column: usize, vector: T) {
         let place = self.place(row, column, size_of::<T>().div_ceil(size_of::<f32>()));
-        // SAFETY: as many numbers as the vector's bytes take are within the matrix, which is still there, and the caller's.
+        // SAFETY: as many numbers as the vector's bytes take are within the matrix, which is still there, and the
+        // caller's.
         unsafe { place.cast::<T>().write_unaligned(vector) }
     }
 
@@ -66,8 +67,8 @@ impl Shared {
     #[expect(unsafe_code, reason = "writes to numbers of the matrix that are the caller's")]
     pub(super) unsafe fn copy(&self, row: usize, column: usize, numbers: &[f32]) {
         let place = self.place(row, column, numbers.len());
-        // SAFETY: `numbers.len()` numbers are within the matrix, which is still there. They are the caller's alone, so `numbers`,
-        // which others may read, are not among them.
+        // SAFETY: `numbers.len()` numbers are within the matrix, which is still there. They are the caller's alone, so
+        // `numbers`, which others may read, are not among them.
         unsafe { place.copy_from_nonoverlapping(numbers.as_ptr(), numbers.len()) }
     }
 
@@ -79,7 +80,8 @@ impl Shared {
             end <= self.row_stride && row * self.row_stride + end <= self.len,
             "a matrix is smaller than what is written to it"
         );
-        // SAFETY: the offset is below `len`, or `len` itself for no numbers, and `values` are `len` numbers of one allocation.
+        // SAFETY: the offset is below `len`, or `len` itself for no numbers, and `values` are `len` numbers of one
+        // allocation.
         #[expect(unsafe_code)]
         unsafe {
             self.values.add(row * self.row_stride + column)
@@ -87,8 +89,8 @@ impl Shared {
     }
 }
 
-/// A vector of `len` numbers that `write` is handed before they are anything: to make them zeros first would be one core's
-/// work, and as much as many an operation's own.
+/// A vector of `len` numbers that `write` is handed before they are anything: to make them zeros first would be one
+/// core's work, and as much as many an operation's own.
 ///
 /// # Safety
 /// `write` writes every number.

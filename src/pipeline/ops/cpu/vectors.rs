@@ -1,5 +1,5 @@
-//! One program for all processors: loops are compiled for each width of vectors there is, and the widest that the processor
-//! has is chosen when they run.
+//! One program for all processors: loops are compiled for each width of vectors there is, and the widest that the
+//! processor has is chosen when they run.
 
 use std::sync::LazyLock;
 

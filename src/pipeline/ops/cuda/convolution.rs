@@ -1,5 +1,5 @@
-//! Convolutions by cuDNN, of channels-last pictures, with sums in f32 whatever the pictures are in. candle's own goes through
-//! channels-first pictures, and sums f16 in f16.
+//! Convolutions by cuDNN, of channels-last pictures, with sums in f32 whatever the pictures are in. candle's own goes
+//! through channels-first pictures, and sums f16 in f16.
 
 use std::{cell::RefCell, collections::HashSet};
 
@@ -22,7 +22,8 @@ thread_local! {
     static IN_TWO_PASSES: RefCell<HashSet<(DeviceId, DType, Geometry)>> = RefCell::default();
 }
 
-/// A convolution with its bias and, where there is one, a residual: in one pass where cuDNN does that, in two otherwise.
+/// A convolution with its bias and, where there is one, a residual: in one pass where cuDNN does that, in two
+/// otherwise.
 pub(in super::super) fn convolution(layer: &Convolution, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
     let call = Call::new(layer, x)?;
     if !has(Operation::ConvolutionAndSum, x) {
@@ -78,8 +79,8 @@ impl Call {
         }
     }
 
-    /// The convolution with its bias and, where there is one, a residual, in one pass. Fails where cuDNN thinks another way
-    /// better, unless it is wanted `anyway`.
+    /// The convolution with its bias and, where there is one, a residual, in one pass. Fails where cuDNN thinks another
+    /// way better, unless it is wanted `anyway`.
     pub(super) fn in_one_pass(&self, bias: &Tensor, residual: Option<&Tensor>, anyway: bool) -> Result<Tensor> {
         let residual = residual.map(contiguous).transpose()?;
         let op = ConvolutionAndSumOp { convolution: self.op, residual, anyway };
@@ -107,8 +108,8 @@ impl ConvolutionOp {
         let mut workspace = room::<u8>(device, plan.workspace.max(1))?;
         let (x_view, filter) = (view::<T>(x)?, view::<T>(filter)?);
         let (call, factors) = (descriptors.convolution(), (T::from_f64(1.0), T::from_f64(0.0)));
-        // SAFETY: `geometry` has the shapes of both operands, which are contiguous, and the result's, for which `y` has room; the
-        // descriptors repeat it. The workspace is as large as the plan asks for.
+        // SAFETY: `geometry` has the shapes of both operands, which are contiguous, and the result's, for which `y` has
+        // room; the descriptors repeat it. The workspace is as large as the plan asks for.
         #[expect(unsafe_code)]
         unsafe {
             call.launch(plan.algorithm, Some(&mut workspace), factors, &x_view, &filter, &mut y)?;
@@ -147,8 +148,8 @@ impl ConvolutionAndSumOp {
         };
         let (call, factors) = (descriptors.convolution_and_sum(), (T::from_f64(1.0), T::from_f64(factor)));
         let (workspace, mut place) = (Some(&mut workspace), Place(y.as_view()));
-        // SAFETY: as without the sum. The bias has a number for each channel and the residual the result's shape; nobody else has
-        // `y`, which is written through its view.
+        // SAFETY: as without the sum. The bias has a number for each channel and the residual the result's shape;
+        // nobody else has `y`, which is written through its view.
         #[expect(unsafe_code)]
         unsafe {
             call.launch(plan.algorithm, workspace, factors, &x_view, &filter, &residual, &bias, &mut place)?;

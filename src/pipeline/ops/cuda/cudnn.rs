@@ -28,8 +28,8 @@ type Sizes = [i32; 4];
 const CHANNELS_LAST: cudnnTensorFormat_t = cudnnTensorFormat_t::CUDNN_TENSOR_NHWC;
 /// The memory that an algorithm may want beside its operands. Some want gigabytes for a large picture.
 const MOST_WORKSPACE: usize = 1 << 30;
-/// A matrix product that finds its operands in the picture. It needs little memory, and is the only one that adds more in the
-/// same pass.
+/// A matrix product that finds its operands in the picture. It needs little memory, and is the only one that adds more
+/// in the same pass.
 pub(super) const IMPLICIT_GEMM: cudnnConvolutionFwdAlgo_t =
     cudnnConvolutionFwdAlgo_t::CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM;
 
@@ -47,8 +47,8 @@ pub(super) struct Plan {
     pub(super) workspace: usize,
 }
 
-/// Sizes of one convolution, and whether it multiplies f32 as such. If not, it rounds to TF32, which has f32's range and as many
-/// bits as f16.
+/// Sizes of one convolution, and whether it multiplies f32 as such. If not, it rounds to TF32, which has f32's range
+/// and as many bits as f16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Geometry {
     x: Sizes,

@@ -25,8 +25,8 @@ pub(in super::super) fn adds_channels(x: &Tensor, channels: &Tensor, residual: O
     in_vectors(&[x, channels]) && residual.is_none_or(|residual| in_vectors(&[residual]))
 }
 
-/// Adds `channels` `(b, c)` or `(1, c)` to every pixel of `x` `(b, h, w, c)` and, where there is one, a residual of the same
-/// shape.
+/// Adds `channels` `(b, c)` or `(1, c)` to every pixel of `x` `(b, h, w, c)` and, where there is one, a residual of the
+/// same shape.
 pub(in super::super) fn add_channels(x: &Tensor, channels: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
     let op = AddChannelsOp { residual: residual.map(contiguous).transpose()? };
     contiguous(x)?.apply_op2_no_bwd(&contiguous(channels)?, &op)

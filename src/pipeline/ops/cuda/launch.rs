@@ -50,8 +50,8 @@ impl Number for bf16 {
     const NAME: &'static str = "bf16";
 }
 
-/// Whether kernels that go by whole vectors take these tensors, once they are contiguous: as rows of whole vectors, from the
-/// beginning of one on, and not too many.
+/// Whether kernels that go by whole vectors take these tensors, once they are contiguous: as rows of whole vectors,
+/// from the beginning of one on, and not too many.
 pub(super) fn in_vectors(tensors: &[&Tensor]) -> bool {
     tensors.iter().all(|x| {
         let numbers = VECTOR / x.dtype().size_in_bytes().max(1);
@@ -88,7 +88,8 @@ macro_rules! launch {
         let kernel = $kernel;
         let mut arguments = kernel.builder();
         $(arguments.arg($argument);)+
-        // SAFETY: whoever writes this has checked the arguments against the kernel's, and its accesses against the sizes.
+        // SAFETY: whoever writes this has checked the arguments against the kernel's, and its accesses against the
+        // sizes.
         #[expect(unsafe_code)]
         unsafe {
             arguments.launch($grid).w()?;
@@ -115,8 +116,8 @@ pub(super) fn on_gpu(storage: &Storage) -> Result<&CudaStorage> {
 
 /// Room for so many numbers, which a kernel has to write before they are read.
 pub(super) fn room<T: DeviceRepr>(device: &CudaDevice, count: usize) -> Result<CudaSlice<T>> {
-    // SAFETY: the memory is the GPU's, where only kernels reach it, and any bits are a number of these types; whoever asks has a
-    // kernel write all of it first.
+    // SAFETY: the memory is the GPU's, where only kernels reach it, and any bits are a number of these types; whoever
+    // asks has a kernel write all of it first.
     #[expect(unsafe_code)]
     unsafe {
         device.cuda_stream().alloc(count).w()

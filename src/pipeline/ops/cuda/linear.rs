@@ -1,5 +1,5 @@
-//! Products by cuBLASLt, which adds a linear layer's bias before it writes one, where candle's own writes it and goes over it
-//! again, and which multiplies f32 as TF32.
+//! Products by cuBLASLt, which adds a linear layer's bias before it writes one, where candle's own writes it and goes
+//! over it again, and which multiplies f32 as TF32.
 
 use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
@@ -25,9 +25,9 @@ thread_local! {
     static HANDLES: RefCell<HashMap<DeviceId, Arc<CudaBlasLT>>> = RefCell::default();
 }
 
-/// Whether it applies to these, whose weight was asked for in `precision`: numbers of 16 bits, or f32 of which no more is
-/// asked, since cudarc has it round f32 to TF32. Rows are whole vectors, and places in memory what it takes them for, multiples
-/// of 256 bytes.
+/// Whether it applies to these, whose weight was asked for in `precision`: numbers of 16 bits, or f32 of which no more
+/// is asked, since cudarc has it round f32 to TF32. Rows are whole vectors, and places in memory what it takes them
+/// for, multiples of 256 bytes.
 pub(in super::super) fn adds_bias(x: &Tensor, weight: &Tensor, bias: &Tensor, precision: DType) -> bool {
     let is_aligned = |x: &Tensor| !x.is_contiguous() || x.layout().start_offset() == 0;
     (x.dtype() != DType::F32 || precision != DType::F32)
@@ -105,8 +105,8 @@ where
         batch_size: None,
     };
     let handle = handle(device)?;
-    // SAFETY: the weight is (outputs, inputs) and contiguous, x is `rows` contiguous rows of `inputs`, the bias has `outputs`
-    // numbers, and `y` room for rows * outputs, all without gaps, as the leading dimensions say.
+    // SAFETY: the weight is (outputs, inputs) and contiguous, x is `rows` contiguous rows of `inputs`, the bias has
+    // `outputs` numbers, and `y` room for rows * outputs, all without gaps, as the leading dimensions say.
     #[expect(unsafe_code)]
     unsafe {
         handle.matmul(product, &weight, &x_view, &mut y, bias.as_ref(), None).map_err(Error::wrap)?;

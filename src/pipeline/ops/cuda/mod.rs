@@ -1,6 +1,6 @@
 //! The operations on NVIDIA's GPUs, where candle's own take many passes over memory: kernels of ours (`norms.cu`,
-//! `elementwise.cu` and `attention.cu`, in the program as PTX), cuDNN for convolutions of channels-last pictures with sums in
-//! f32, and cuBLASLt for linear layers with a bias and for what may be multiplied as TF32.
+//! `elementwise.cu` and `attention.cu`, in the program as PTX), cuDNN for convolutions of channels-last pictures with
+//! sums in f32, and cuBLASLt for linear layers with a bias and for what may be multiplied as TF32.
 //!
 //! They are looked at before they are believed: what each makes on the device is compared with the plain version, once.
 

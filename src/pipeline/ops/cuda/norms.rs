@@ -113,8 +113,8 @@ impl LayerNormOp {
     }
 }
 
-/// Gives one tensor, as operations do: the sum's norm and, behind it, the sum. What comes first is where cuBLASLt can take it
-/// from.
+/// Gives one tensor, as operations do: the sum's norm and, behind it, the sum. What comes first is where cuBLASLt can
+/// take it from.
 struct ResidualLayerNormOp {
     residual: Tensor,
     eps: f32,

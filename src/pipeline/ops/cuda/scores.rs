@@ -1,5 +1,5 @@
-//! Attention of one head that is too wide for [`super::attention`], as the VAE has it: by way of a matrix of scores, in f32,
-//! which tensor cores multiply as TF32.
+//! Attention of one head that is too wide for [`super::attention`], as the VAE has it: by way of a matrix of scores, in
+//! f32, which tensor cores multiply as TF32.
 
 use candle_core::{
     CpuStorage, CudaStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor, backend::BackendStorage as _,
@@ -11,7 +11,8 @@ use super::{
     linear,
 };
 
-/// Queries whose scores there are at a time: 32 MiB of them at 1024 x 1024, so that most stay in the cache of a large GPU.
+/// Queries whose scores there are at a time: 32 MiB of them at 1024 x 1024, so that most stay in the cache of a large
+/// GPU.
 const QUERIES: usize = 512;
 /// Threads of a block, which takes a row of scores.
 const THREADS: usize = 256;
@@ -24,7 +25,8 @@ pub(in super::super) fn attends_by_scores(
     precision: DType,
 ) -> bool {
     let (queries, keys) = (query.dim(1).unwrap_or(0), key.dim(1).unwrap_or(0));
-    // So that every picture's tokens, and every block of queries, begin at a multiple of 256 bytes of f32, as products have it.
+    // So that every picture's tokens, and every block of queries, begin at a multiple of 256 bytes of f32, as products
+    // have it.
     let fits = |size: usize| size > 0 && size.is_multiple_of(8);
     heads == 1
         && mask == Mask::None

@@ -1,6 +1,6 @@
-//! A trial of the GPU's own operations, on the GPU, before anything is drawn with them: each against the plain version on
-//! the CPU. One that is wrong or fails is left alone, and what draws instead is slower: the plain version, or a convolution in
-//! two passes.
+//! A trial of the GPU's own operations, on the GPU, before anything is drawn with them: each against the plain version
+//! on the CPU. One that is wrong or fails is left alone, and what draws instead is slower: the plain version, or a
+//! convolution in two passes.
 
 use std::sync::OnceLock;
 
@@ -42,8 +42,8 @@ const OPERATIONS: [Operation; 10] = [
     Operation::Attention,
 ];
 
-/// Types of numbers, what is asked of them, and how far results may be off, as a share of the largest. f32 of which no more is
-/// asked than f16 has may be rounded to TF32.
+/// Types of numbers, what is asked of them, and how far results may be off, as a share of the largest. f32 of which no
+/// more is asked than f16 has may be rounded to TF32.
 const TYPES: [(DType, DType, f32); 4] = [
     (DType::F32, DType::F32, 1e-4),
     (DType::F32, DType::F16, 3e-3),
@@ -51,8 +51,8 @@ const TYPES: [(DType, DType, f32); 4] = [
     (DType::BF16, DType::BF16, 2e-2),
 ];
 
-/// Whether the operation may be used on GPUs of this machine on numbers of this type. Found out for all of them by the first
-/// who asks.
+/// Whether the operation may be used on GPUs of this machine on numbers of this type. Found out for all of them by the
+/// first who asks.
 pub(super) fn is_right(operation: Operation, dtype: DType, device: &Device) -> bool {
     static WRONG: OnceLock<Vec<(Operation, DType)>> = OnceLock::new();
     let try_all = || {

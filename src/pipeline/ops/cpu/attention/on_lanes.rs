@@ -1,5 +1,5 @@
-//! Attention by vectors: each core takes some queries of a head through all of its keys, in blocks that stay in the core's
-//! cache. There is no more of the scores than a few queries' with a block of keys.
+//! Attention by vectors: each core takes some queries of a head through all of its keys, in blocks that stay in the
+//! core's cache. There is no more of the scores than a few queries' with a block of keys.
 
 use std::ops::Range;
 
@@ -17,8 +17,8 @@ use super::{
     softmax::Softmax,
 };
 
-/// Queries that a core takes at a time, at most: so many that to pack the keys is a small part of the work, and so few that the
-/// sums of a head as wide as the UNet's stay in its second cache.
+/// Queries that a core takes at a time, at most: so many that to pack the keys is a small part of the work, and so few
+/// that the sums of a head as wide as the UNet's stay in its second cache.
 const QUERIES: usize = 1024;
 /// Keys of a block, at most: so few that some queries' scores with it stay in the first cache.
 const KEYS: usize = 256;
@@ -53,8 +53,8 @@ pub(super) fn attend(query: Rows<'_>, key: Rows<'_>, value: Rows<'_>, geometry: 
             target,
         });
     });
-    // SAFETY: `Shared::after` has made room for so many. `parts` times `part` are no fewer than the queries, and a part has
-    // written all `head_dim` channels of its head of each of its queries.
+    // SAFETY: `Shared::after` has made room for so many. `parts` times `part` are no fewer than the queries, and a part
+    // has written all `head_dim` channels of its head of each of its queries.
     #[expect(unsafe_code)]
     unsafe {
         y.set_len(batch * queries * channels);
@@ -210,7 +210,8 @@ impl Part<'_> {
         let matrix = Shared::of(sums, width);
         for (number, panel) in values.chunks_exact(block.len() * columns).take(width / columns).enumerate() {
             let place = Place { matrix, row: queries.start, column: number * columns };
-            // SAFETY: the sums are borrowed, and touched by nobody else until this returns. All are numbers from the beginning.
+            // SAFETY: the sums are borrowed, and touched by nobody else until this returns. All are numbers from the
+            // beginning.
             #[expect(unsafe_code)]
             unsafe {
                 multiply(simd, count, left, panel, start, place);
@@ -228,8 +229,8 @@ impl Part<'_> {
         let sums = self.scratch.sums.chunks_exact(width);
         for ((query, sums), softmax) in self.queries.clone().zip(sums).zip(&self.scratch.softmax) {
             let (row, inverse) = (first + query, softmax.inverse());
-            // SAFETY: whoever made the target keeps it until all parts are done, and this head of these queries is this part's
-            // alone.
+            // SAFETY: whoever made the target keeps it until all parts are done, and this head of these queries is this
+            // part's alone.
             #[expect(unsafe_code)]
             unsafe {
                 for channel in (0..in_vectors).step_by(S::F32_LANES) {

@@ -1,5 +1,5 @@
-//! Attention by matrix units: blocks of queries over blocks of keys, so that the scores stay in the cache however many keys
-//! there are.
+//! Attention by matrix units: blocks of queries over blocks of keys, so that the scores stay in the cache however many
+//! keys there are.
 
 use std::ops::Range;
 

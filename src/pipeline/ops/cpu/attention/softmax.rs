@@ -1,5 +1,5 @@
-//! The softmax of keys that come block by block: with each come a new largest score and a new sum, and what was summed up
-//! before is scaled to them (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018).
+//! The softmax of keys that come block by block: with each come a new largest score and a new sum, and what was summed
+//! up before is scaled to them (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018).
 //!
 //! Powers are of two, since `e^(scale * x)` is `2^(scale * log2(e) * x)`: one multiplication makes a score an exponent.
 
@@ -22,8 +22,9 @@ impl Softmax {
     /// Of no keys.
     pub(super) const EMPTY: Self = Self { largest: f32::NEG_INFINITY, total: 0.0 };
 
-    /// Makes weights of the first `visible` of a block's scores, of which there is one at least, and zeros of all others. The
-    /// scores reach to the end of the last visible one's vector. Returns what earlier sums are to be multiplied with.
+    /// Makes weights of the first `visible` of a block's scores, of which there is one at least, and zeros of all
+    /// others. The scores reach to the end of the last visible one's vector. Returns what earlier sums are to be
+    /// multiplied with.
     #[inline(always)]
     pub(super) fn take<S: Simd>(&mut self, simd: S, scores: &mut [f32], visible: usize, scale: f32) -> f32 {
         let whole = visible.next_multiple_of(S::F32_LANES);
@@ -77,13 +78,13 @@ fn largest_of<S: Simd>(simd: S, vectors: &[S::f32s]) -> f32 {
     simd.reduce_max_f32s(simd.max_f32s(simd.max_f32s(a, b), simd.max_f32s(c, d)))
 }
 
-/// `2^x` for `x` that is not above zero, to two parts in 10^7; not less than the smallest normal number. `x` is what is nearest
-/// to it of whole numbers, whose power is put together from its bits, and a rest, of which a polynomial makes a power
-/// (coefficients by a fit that levels the greatest relative errors, 1.05e-7 before rounding).
+/// `2^x` for `x` that is not above zero, to two parts in 10^7; not less than the smallest normal number. `x` is what is
+/// nearest to it of whole numbers, whose power is put together from its bits, and a rest, of which a polynomial makes a
+/// power (coefficients by a fit that levels the greatest relative errors, 1.05e-7 before rounding).
 #[inline(always)]
 fn power_of_two<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
-    /// Adding it pushes a small number's fraction out of an f32, whose last bits are then the exponent's of a power of two: the
-    /// number and 127.
+    /// Adding it pushes a small number's fraction out of an f32, whose last bits are then the exponent's of a power of
+    /// two: the number and 127.
     const ROUND: f32 = 12_582_912.0 + 127.0;
     const EXPONENT_BITS_FROM: u32 = 23;
     const LEAST: f32 = -126.0;

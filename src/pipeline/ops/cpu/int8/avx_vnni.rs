@@ -1,5 +1,5 @@
-//! With AVX-VNNI: AVX512-VNNI's instruction for vectors of eight sums, in sixteen registers (Intel's processors without AVX-512
-//! since Alder Lake).
+//! With AVX-VNNI: AVX512-VNNI's instruction for vectors of eight sums, in sixteen registers (Intel's processors without
+//! AVX-512 since Alder Lake).
 
 use std::{
     arch::x86_64::{
@@ -62,8 +62,8 @@ fn multiply(
     for (quad, lines) in lines.as_chunks::<2>().0.iter().enumerate() {
         let columns = load(&lines[half]);
         for (left, sums) in left.iter().zip(&mut sums) {
-            // SAFETY: a row's stride is the inputs rounded up to a multiple of sixteen, so no fewer than `quads` times four bytes,
-            // and quad < quads.
+            // SAFETY: a row's stride is the inputs rounded up to a multiple of sixteen, so no fewer than `quads` times
+            // four bytes, and quad < quads.
             #[expect(unsafe_code)]
             let four = unsafe { left.as_ptr().cast::<i32>().add(quad).read_unaligned() };
             let four = _mm256_set1_epi32(four);

@@ -1,8 +1,9 @@
-//! Matrix products of eight-bit integers, of a quarter of f32's memory. AVX512-VNNI (`vnni`) makes four times as many a second
-//! as in f32, AVX-VNNI (`avx_vnni`) twice as many as AVX2 alone (`pairs`), and that half as many again as in f32 or more.
+//! Matrix products of eight-bit integers, of a quarter of f32's memory. AVX512-VNNI (`vnni`) makes four times as many a
+//! second as in f32, AVX-VNNI (`avx_vnni`) twice as many as AVX2 alone (`pairs`), and that half as many again as in f32
+//! or more.
 //!
-//! A weight's every output has a scale of its own, found when it is loaded; so has every row of what it is multiplied with,
-//! found each time. Sums are exact, so that it makes no difference which instructions calculate them.
+//! A weight's every output has a scale of its own, found when it is loaded; so has every row of what it is multiplied
+//! with, found each time. Sums are exact, so that it makes no difference which instructions calculate them.
 
 mod avx_vnni;
 mod pairs;
@@ -67,16 +68,16 @@ trait Kernel {
     /// Bytes of rows that meet all of the weight before the next ones do.
     const RESIDENT: usize;
 
-    /// The numbers of [`Kernel::ROWS`] rows of so many values, or of fewer, in the order in which they are multiplied, and what
-    /// one of each row's stands for. They have been zeros.
+    /// The numbers of [`Kernel::ROWS`] rows of so many values, or of fewer, in the order in which they are multiplied,
+    /// and what one of each row's stands for. They have been zeros.
     ///
     /// # Safety
     /// The processor has the instructions.
     #[expect(unsafe_code, reason = "a trait's way to have an implementation that needs instructions")]
     unsafe fn quantize(x: &[f32], inputs: usize, numbers: &mut [Self::Number], scales: &mut [f32]);
 
-    /// All rows of a range times a block of outputs: hands each [`Kernel::ROWS`] rows' results, as many as there are, to
-    /// `write`, and the first one's number. `memory` is a core's own.
+    /// All rows of a range times a block of outputs: hands each [`Kernel::ROWS`] rows' results, as many as there are,
+    /// to `write`, and the first one's number. `memory` is a core's own.
     ///
     /// # Safety
     /// As above.
@@ -146,7 +147,8 @@ impl Weight {
     /// `x W^T + b` for rows of `inputs` numbers.
     pub(super) fn multiply(&self, x: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
         assert!(available(), "the processor has not these instructions");
-        // SAFETY: the processor has the instructions of each kernel where this asks for it, and of the last by the assert.
+        // SAFETY: the processor has the instructions of each kernel where this asks for it, and of the last by the
+        // assert.
         #[expect(unsafe_code)]
         unsafe {
             if has_vnni() {
@@ -170,8 +172,8 @@ impl Weight {
             padded_bias[..self.outputs].copy_from_slice(bias);
         }
         let factors = Factors { rows: &rows, weight: self, bias: &padded_bias };
-        // Pieces of the result: some rows and all columns, or, where that makes no multiple of as many pieces as there are
-        // cores, some of the columns.
+        // Pieces of the result: some rows and all columns, or, where that makes no multiple of as many pieces as there
+        // are cores, some of the columns.
         let (threads, blocks) = (rayon::current_num_threads(), self.scales.len() / COLUMNS);
         let resident = (K::RESIDENT / (rows.stride * size_of::<K::Number>())).max(K::ROWS);
         let row_parts = rows.count.div_ceil(resident).max(1);
@@ -189,7 +191,8 @@ impl Weight {
                 let write = |first: usize, results: &[[f32; COLUMNS]]| {
                     for (number, results) in results.iter().enumerate() {
                         let row = first + number;
-                        // SAFETY: `y` is there until all pieces are done, and these columns of this row are this piece's alone.
+                        // SAFETY: `y` is there until all pieces are done, and these columns of this row are this
+                        // piece's alone.
                         unsafe {
                             if columns.len() == COLUMNS {
                                 target.write(row, columns.start, *results);
@@ -203,8 +206,8 @@ impl Weight {
                 unsafe { K::multiply(&factors, some.clone(), block, memory, write) };
             }
         });
-        // SAFETY: `Shared::after` has made room for so many. The pieces have all rows and all blocks of columns between them, and
-        // a kernel hands over every row of each.
+        // SAFETY: `Shared::after` has made room for so many. The pieces have all rows and all blocks of columns between
+        // them, and a kernel hands over every row of each.
         unsafe {
             y.set_len(rows.count * self.outputs);
         }
@@ -245,8 +248,9 @@ fn scale_of(x: &[f32]) -> (f32, f32) {
     (if largest.is_finite() { largest / MOST } else { f32::NAN }, inverse_of(largest))
 }
 
-/// Rows' numbers, of each as many as there is room for, and what one of them stands for. VNNI's instructions take unsigned numbers
-/// from the left, so 128 is added to them, and what that adds to a sum, [`Weight::offsets`], is taken off again.
+/// Rows' numbers, of each as many as there is room for, and what one of them stands for. VNNI's instructions take
+/// unsigned numbers from the left, so 128 is added to them, and what that adds to a sum, [`Weight::offsets`], is taken
+/// off again.
 fn quantize_raised(x: &[f32], inputs: usize, numbers: &mut [u8], scales: &mut [f32]) {
     let stride = numbers.len() / scales.len();
     vectorized(|| {
@@ -258,8 +262,8 @@ fn quantize_raised(x: &[f32], inputs: usize, numbers: &mut [u8], scales: &mut [f
     });
 }
 
-/// What is nearest to a small number of whole ones, of two the even one. Of what is not a number it makes any: that its row is
-/// none, its scale says.
+/// What is nearest to a small number of whole ones, of two the even one. Of what is not a number it makes any: that its
+/// row is none, its scale says.
 #[inline(always)]
 fn nearest(x: f32) -> i8 {
     /// Adding it leaves that number in an f32's last bits.

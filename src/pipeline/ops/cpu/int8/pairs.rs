@@ -1,6 +1,6 @@
-//! With AVX2, which has no instruction for eight-bit numbers whose sums cannot overflow, but one that multiplies sixteen
-//! numbers of sixteen bits and adds them up in pairs. So the weight is widened, eight outputs at a time, into a core's cache.
-//! Four numbers of depth of an output are two pairs, whose sums are added at the end.
+//! With AVX2, which has no instruction for eight-bit numbers whose sums cannot overflow, but one that multiplies
+//! sixteen numbers of sixteen bits and adds them up in pairs. So the weight is widened, eight outputs at a time, into a
+//! core's cache. Four numbers of depth of an output are two pairs, whose sums are added at the end.
 
 use std::{
     arch::x86_64::{
@@ -27,7 +27,8 @@ pub(super) struct Pairs;
 impl Kernel for Pairs {
     type Number = i16;
 
-    // They come from the third cache, once for each block of outputs; of fewer rows the weight would be widened more often.
+    // They come from the third cache, once for each block of outputs; of fewer rows the weight would be widened more
+    // often.
     const RESIDENT: usize = 1 << 20;
     const ROWS: usize = ROWS;
 

@@ -59,8 +59,8 @@ fn multiply(
     for (quad, lines) in lines.as_chunks::<2>().0.iter().enumerate() {
         let columns = [load(&lines[0]), load(&lines[1])];
         for (left, sums) in left.iter().zip(&mut sums) {
-            // SAFETY: a row's stride is the inputs rounded up to a multiple of sixteen, so no fewer than `quads` times four bytes,
-            // and quad < quads.
+            // SAFETY: a row's stride is the inputs rounded up to a multiple of sixteen, so no fewer than `quads` times
+            // four bytes, and quad < quads.
             #[expect(unsafe_code)]
             let four = unsafe { left.as_ptr().cast::<i32>().add(quad).read_unaligned() };
             let four = _mm512_set1_epi32(four);

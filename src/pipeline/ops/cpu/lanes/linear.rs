@@ -1,5 +1,5 @@
-//! Linear layers on processors with AVX2 or AVX-512: each core packs some outputs of the weight, in whichever type it is
-//! kept, and multiplies all rows with them. So the weight passes once, however few rows there are.
+//! Linear layers on processors with AVX2 or AVX-512: each core packs some outputs of the weight, in whichever type it
+//! is kept, and multiplies all rows with them. So the weight passes once, however few rows there are.
 
 use std::ops::Range;
 
@@ -72,9 +72,9 @@ impl<T: Number> Linear<'_, T> {
                 target,
             });
         });
-        // SAFETY: `Shared::after` has made room for so many. `parts` times `width` are no fewer than the outputs, `blocks` times
-        // `block` no fewer than the rows, and a part writes all of its outputs of all of its rows: its outputs are whole panels,
-        // since `width` and all outputs are multiples of COLUMNS.
+        // SAFETY: `Shared::after` has made room for so many. `parts` times `width` are no fewer than the outputs,
+        // `blocks` times `block` no fewer than the rows, and a part writes all of its outputs of all of its rows: its
+        // outputs are whole panels, since `width` and all outputs are multiples of COLUMNS.
         #[expect(unsafe_code)]
         unsafe {
             y.set_len(count * outputs);
@@ -120,8 +120,8 @@ impl<T: Number> WithSimd for Part<'_, T> {
                         _ if first > 0 => Start::Target,
                         bias => bias.map_or(Start::Zero, Start::Bias),
                     };
-                    // SAFETY: `forward` keeps the target until all parts are done, and these outputs of these rows are this
-                    // part's alone. What comes before the last of the depth has written them.
+                    // SAFETY: `forward` keeps the target until all parts are done, and these outputs of these rows are
+                    // this part's alone. What comes before the last of the depth has written them.
                     #[expect(unsafe_code)]
                     unsafe {
                         multiply(simd, count, left, panel, start, Place { matrix: target, row, column });

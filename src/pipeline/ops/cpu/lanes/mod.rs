@@ -23,8 +23,8 @@ pub(super) const fn columns<S: Simd>() -> usize {
     2 * S::F32_LANES
 }
 
-/// Rows of sums that [`multiply`] keeps at once: with two vectors each they leave registers for two vectors of the right
-/// operand and one of the left.
+/// Rows of sums that [`multiply`] keeps at once: with two vectors each they leave registers for two vectors of the
+/// right operand and one of the left.
 pub(super) const fn rows<S: Simd>() -> usize {
     if S::REGISTER_COUNT >= 32 { 14 } else { 6 }
 }
@@ -56,12 +56,12 @@ pub(super) struct Place {
     pub(super) column: usize,
 }
 
-/// `target = start + left * right` for `count` rows and [`columns`] columns; `right` has as many numbers for each of the
-/// depth.
+/// `target = start + left * right` for `count` rows and [`columns`] columns; `right` has as many numbers for each of
+/// the depth.
 ///
 /// # Safety
-/// The target's matrix is still there, and nobody else touches these rows and columns meanwhile. They have been written to
-/// if the sums begin with them.
+/// The target's matrix is still there, and nobody else touches these rows and columns meanwhile. They have been written
+/// to if the sums begin with them.
 #[inline(always)]
 #[expect(unsafe_code, reason = "the target may be shared")]
 pub(super) unsafe fn multiply<S: Simd>(
@@ -154,10 +154,10 @@ impl<S: Simd, const ROWS: usize> NullaryFnOnce for Block<S, ROWS> {
     fn call(self) {
         let Self { simd, depth, mut left, left_stride, mut right, start, sums: target, sums_stride } = self;
         // Checks in these loops would cost more than what they check.
-        // SAFETY: `block`, which alone makes these, has asserted that ROWS rows of `depth` numbers, `left_stride` apart, are
-        // there on the left and ROWS rows of two vectors, `sums_stride` apart, in the target; the right is `depth` times two
-        // vectors by its length. `start` is two vectors of the bias in a row, or the target's own rows, which have been written
-        // to. `left` and `right` end one behind the last that is read.
+        // SAFETY: `block`, which alone makes these, has asserted that ROWS rows of `depth` numbers, `left_stride`
+        // apart, are there on the left and ROWS rows of two vectors, `sums_stride` apart, in the target; the right is
+        // `depth` times two vectors by its length. `start` is two vectors of the bias in a row, or the target's own
+        // rows, which have been written to. `left` and `right` end one behind the last that is read.
         #[expect(unsafe_code)]
         unsafe {
             let mut sums = [[simd.splat_f32s(0.0); 2]; ROWS];

@@ -22,8 +22,8 @@ use super::{
 /// How many numbers of a row are asked for before they are needed.
 const AHEAD: usize = 8 * MOST_LANES;
 
-/// Packs these inputs of these outputs of a weight `(out, in)`: for each [`columns`] of the outputs one input of all of them
-/// after the other. Both ranges are multiples of 16 long, that of outputs of `columns`, too.
+/// Packs these inputs of these outputs of a weight `(out, in)`: for each [`columns`] of the outputs one input of all of
+/// them after the other. Both ranges are multiples of 16 long, that of outputs of `columns`, too.
 ///
 /// # Safety
 /// The processor has F16C, too, if the vectors are AVX2's.
@@ -48,7 +48,8 @@ pub(super) unsafe fn pack<S: Simd, T: Number>(
                     unsafe { turn_sixteen(weight, inputs_of_all, panel) }
                 } else {
                     assert!(TypeId::of::<S>() == TypeId::of::<V3>(), "neither AVX2 nor AVX-512");
-                    // SAFETY: a value of V3 is there only where the processor has AVX2, and the caller says that it has F16C.
+                    // SAFETY: a value of V3 is there only where the processor has AVX2, and the caller says that it has
+                    // F16C.
                     unsafe { turn_eight(weight, inputs_of_all, panel) }
                 }
             }
@@ -56,8 +57,8 @@ pub(super) unsafe fn pack<S: Simd, T: Number>(
     }
 }
 
-/// Sixteen rows, `stride` apart, to columns of a panel. A twin of what follows: which instructions a function needs cannot be
-/// generic.
+/// Sixteen rows, `stride` apart, to columns of a panel. A twin of what follows: which instructions a function needs
+/// cannot be generic.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn turn_sixteen<T: Number>(weight: &[T], stride: usize, panel: &mut [f32]) {
     let mut rows = [_mm512_setzero_si512(); MOST_LANES];

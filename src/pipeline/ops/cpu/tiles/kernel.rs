@@ -35,8 +35,8 @@ impl Tiles {
     /// Only where [`super::units`] says so.
     pub(super) fn configure() -> Self {
         assert!(super::units() == Some(Units::Tiles), "the processor has no tiles");
-        // SAFETY: the processor has the instruction and the system lets this program use it (`units`). It reads the 64 bytes of
-        // the constant, and changes tiles only, which the compiler never uses.
+        // SAFETY: the processor has the instruction and the system lets this program use it (`units`). It reads the 64
+        // bytes of the constant, and changes tiles only, which the compiler never uses.
         #[expect(unsafe_code)]
         unsafe {
             asm!("ldtilecfg [{}]", in(reg) &EIGHT_TILES, options(nostack, readonly));
@@ -47,8 +47,8 @@ impl Tiles {
 
 impl Drop for Tiles {
     fn drop(&mut self) {
-        // SAFETY: the instruction is there, since this thread's tiles were configured, and changes nothing but tiles. This is
-        // that thread: the type is not Send.
+        // SAFETY: the instruction is there, since this thread's tiles were configured, and changes nothing but tiles.
+        // This is that thread: the type is not Send.
         #[expect(unsafe_code)]
         unsafe {
             asm!("tilerelease", options(nostack, nomem));
@@ -150,9 +150,9 @@ macro_rules! function {
         $(#[$doc])*
         #[expect(unsafe_code, reason = "instructions that Rust has no names for")]
         pub(super) unsafe fn $name(_tiles: &Tiles, call: &mut Call) {
-            // SAFETY: the tiles are configured as sixteen rows of 64 bytes. `steps` and `segments` are at least 1, so the loops
-            // end, and every row that they load and store is one of those that the caller vouches for. Only the registers named
-            // here are changed, and `segments`.
+            // SAFETY: the tiles are configured as sixteen rows of 64 bytes. `steps` and `segments` are at least 1, so
+            // the loops end, and every row that they load and store is one of those that the caller vouches for. Only
+            // the registers named here are changed, and `segments`.
             unsafe {
                 asm!(
                     load_sums!(),
@@ -184,12 +184,12 @@ macro_rules! function {
 }
 
 function!(
-    /// `sums = start + left x right` of three pieces each, without the three smallest of the nine products; of each step the
-    /// smaller ones first.
+    /// `sums = start + left x right` of three pieces each, without the three smallest of the nine products; of each
+    /// step the smaller ones first.
     ///
     /// # Safety
-    /// The thread's tiles are configured, the call has a segment and a step at least, and every row that it names may be read
-    /// or written: sixteen of each half, for each segment of 64 bytes a step.
+    /// The thread's tiles are configured, the call has a segment and a step at least, and every row that it names may
+    /// be read or written: sixteen of each half, for each segment of 64 bytes a step.
     multiply_exact,
     "6144",
     [

@@ -1,17 +1,17 @@
 //! Matrix products on the matrix units of recent Xeons (AMX): sums in f32 of products of bf16 numbers, an order of
 //! magnitude faster than f32 arithmetic on the same core.
 //!
-//! An f32 number is the sum of three bf16 pieces of eight bits each: what is nearest to it, what that leaves, and what both
-//! leave. Of the nine products of two such numbers' pieces the six large ones make a product of f32's own exactness (Henry,
-//! Tang and Heinecke, "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations", 2019), in
-//! less time than f32 arithmetic takes. So weights asked for in f32 are multiplied. Two pieces and three products keep 16 bits
-//! of every factor, more than the 11 of the f16 that weights are published in: they serve weights asked for in f16. For those in
-//! bf16 one product does, which is what that choice asks for; that one also pays on processors that multiply bf16 numbers in
-//! vectors only (`vectors`).
+//! An f32 number is the sum of three bf16 pieces of eight bits each: what is nearest to it, what that leaves, and what
+//! both leave. Of the nine products of two such numbers' pieces the six large ones make a product of f32's own
+//! exactness (Henry, Tang and Heinecke, "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision
+//! Computations", 2019), in less time than f32 arithmetic takes. So weights asked for in f32 are multiplied. Two pieces
+//! and three products keep 16 bits of every factor, more than the 11 of the f16 that weights are published in: they
+//! serve weights asked for in f16. For those in bf16 one product does, which is what that choice asks for; that one
+//! also pays on processors that multiply bf16 numbers in vectors only (`vectors`).
 //!
-//! The instructions are Intel's (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18). Rust has
-//! no stable names for them yet, so `kernel` spells them out. A tile is 16 rows of 64 bytes: 16 x 32 numbers of the left
-//! operand, 32 x 16 of the right one, in pairs of rows, or 16 x 16 sums.
+//! The instructions are Intel's (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18).
+//! Rust has no stable names for them yet, so `kernel` spells them out. A tile is 16 rows of 64 bytes: 16 x 32 numbers
+//! of the left operand, 32 x 16 of the right one, in pairs of rows, or 16 x 16 sums.
 
 mod aligned;
 mod kernel;

@@ -105,7 +105,8 @@ impl Panel {
         self.precision
     }
 
-    /// The tiles of the block of columns of this number: for each step two of first pieces, two of second ones, and so on.
+    /// The tiles of the block of columns of this number: for each step two of first pieces, two of second ones, and so
+    /// on.
     pub(super) fn block(&self, number: usize) -> *const u16 {
         self.tiles[number * self.block_numbers()..][..self.block_numbers()].as_ptr().cast()
     }

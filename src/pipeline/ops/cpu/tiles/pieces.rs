@@ -40,8 +40,8 @@ impl Pieces {
         pieces
     }
 
-    /// Splits rows of a picture into one with room around it: each of `x`, of `row` numbers, goes to `left` numbers into a row
-    /// of `padded_row`, below as many rows of zeros as `above`.
+    /// Splits rows of a picture into one with room around it: each of `x`, of `row` numbers, goes to `left` numbers
+    /// into a row of `padded_row`, below as many rows of zeros as `above`.
     pub(in super::super) fn padded(
         x: Rows<'_>,
         row: usize,
@@ -68,7 +68,8 @@ impl Pieces {
         pieces
     }
 
-    /// Room for numbers that have yet to be split. All of it is zero: a tile reads whole, also where fewer rows were filled.
+    /// Room for numbers that have yet to be split. All of it is zero: a tile reads whole, also where fewer rows were
+    /// filled.
     pub(in super::super) fn with_room(len: usize, row_stride: usize, precision: Precision) -> Self {
         let room = len + TILE * row_stride + STEP;
         let plane = |number| {

@@ -16,7 +16,8 @@ use super::{
     units, vectors,
 };
 
-/// Pieces in a panel at most: 1.3 MB, which with the rows that pass by fits into the two megabytes of a core's second cache.
+/// Pieces in a panel at most: 1.3 MB, which with the rows that pass by fits into the two megabytes of a core's second
+/// cache.
 const PANEL: usize = 2 * 1280 * WIDTH;
 /// Columns of a panel at most.
 const WIDTH: usize = 256;
@@ -70,9 +71,9 @@ impl<T: Number> Product<'_, T> {
         assert!(!matches!(self.start, Start::Target), "there is nothing yet to start with");
         let columns = self.right.columns;
         self.write(Shared::after(target, count, columns));
-        // SAFETY: `Shared::after` has made room for so many. The rows are 0..count, each in one tile; every panel's part has
-        // all tiles between them, every column is in one panel, and each part is written from its first segment on, which does
-        // not read the target.
+        // SAFETY: `Shared::after` has made room for so many. The rows are 0..count, each in one tile; every panel's
+        // part has all tiles between them, every column is in one panel, and each part is written from its first
+        // segment on, which does not read the target.
         #[expect(unsafe_code)]
         unsafe {
             target.set_len(target.len() + count * columns);
@@ -82,8 +83,8 @@ impl<T: Number> Product<'_, T> {
     fn write(&self, target: Shared) {
         let columns = self.right.columns;
         let threads = rayon::current_num_threads();
-        // As many panels as make equal work for all threads, or, where there are few columns, parts of the rows too. A few
-        // columns of many rows are one panel, so that the rows, which are the larger operand, are read once.
+        // As many panels as make equal work for all threads, or, where there are few columns, parts of the rows too. A
+        // few columns of many rows are one panel, so that the rows, which are the larger operand, are read once.
         let panels = match columns.div_ceil(WIDTH) {
             1 if self.rows.len() >= MANY_ROWS => 1,
             panels => panels.next_multiple_of(threads).min(columns.div_ceil(COLUMNS)),
@@ -172,9 +173,9 @@ fn accumulate_shared(
     assert!(tiles.is_some() || super::pay(panel.precision()), "vectors take single pieces only");
     for pair in rows.chunks(2) {
         for number in 0..panel.columns.len().div_ceil(COLUMNS) {
-            // SAFETY: the asserts above are what it demands of the operands. The target is there, and these rows of these
-            // columns are this thread's: `accumulate` has borrowed all of it, and of `write`'s parts no two have a number in
-            // common.
+            // SAFETY: the asserts above are what it demands of the operands. The target is there, and these rows of
+            // these columns are this thread's: `accumulate` has borrowed all of it, and of `write`'s parts no two have
+            // a number in common.
             #[expect(unsafe_code)]
             unsafe {
                 multiply_block(tiles.as_ref(), pieces, (pair, left, stride), (panel, number), start, target);
@@ -186,10 +187,10 @@ fn accumulate_shared(
 /// One or two tiles of rows times one block of columns.
 ///
 /// # Safety
-/// The panel has depth, and columns of this number. Of each row tile, `pieces` hold sixteen rows of the panel's depth in every
-/// segment ([`Pieces::holds`]), and `target` its rows up to the panel's last column, which nobody else touches meanwhile and
-/// which have been written to if the sums begin with them. Without tiles, the processor multiplies bf16 numbers in vectors, and
-/// the precision is that of single pieces.
+/// The panel has depth, and columns of this number. Of each row tile, `pieces` hold sixteen rows of the panel's depth
+/// in every segment ([`Pieces::holds`]), and `target` its rows up to the panel's last column, which nobody else touches
+/// meanwhile and which have been written to if the sums begin with them. Without tiles, the processor multiplies bf16
+/// numbers in vectors, and the precision is that of single pieces.
 #[expect(unsafe_code, reason = "the innermost loop takes pointers")]
 unsafe fn multiply_block(
     tiles: Option<&Tiles>,
@@ -219,10 +220,10 @@ unsafe fn multiply_block(
         sums: [place(first), place(second)],
         sums_stride: target.row_stride * size_of::<f32>(),
     };
-    // SAFETY: the call's `steps` and `segments` are at least 1. Its left rows are the sixteen of each tile that `pieces` hold,
-    // its right tiles all of the panel's block, whose steps and pieces are as many. What it begins with and writes to are, as set
-    // below, 32 rows of 32 numbers of the target or of `block`, or rows of 32 zeros or of the bias. Tiles are configured where
-    // they are given, and where not, the processor has the vectors' instructions.
+    // SAFETY: the call's `steps` and `segments` are at least 1. Its left rows are the sixteen of each tile that
+    // `pieces` hold, its right tiles all of the panel's block, whose steps and pieces are as many. What it begins with
+    // and writes to are, as set below, 32 rows of 32 numbers of the target or of `block`, or rows of 32 zeros or of the
+    // bias. Tiles are configured where they are given, and where not, the processor has the vectors' instructions.
     let multiply = |call: &mut Call| unsafe {
         match (tiles, panel.precision()) {
             (Some(tiles), Precision::Exact) => multiply_exact(tiles, call),
@@ -253,8 +254,8 @@ unsafe fn multiply_block(
         match start {
             Start::Zero => {}
             Start::Bias(bias) => row.copy_from_slice(&bias[column..][..width]),
-            // SAFETY: `outer` is one of the tile's rows in the target, and column + width is not beyond the panel's last column.
-            // `row` is `width` numbers of `block`, which is no part of the target.
+            // SAFETY: `outer` is one of the tile's rows in the target, and column + width is not beyond the panel's
+            // last column. `row` is `width` numbers of `block`, which is no part of the target.
             Start::Target => unsafe {
                 let from = target.values.add(outer * target.row_stride + column);
                 from.copy_to_nonoverlapping(row.as_mut_ptr(), width);

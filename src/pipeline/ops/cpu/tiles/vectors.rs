@@ -1,5 +1,6 @@
-//! The innermost loop for processors that have no tiles but multiply bf16 numbers in vectors (AVX512-BF16: AMD since Zen 4,
-//! Intel since Cooper Lake), twice as fast as f32: the same 32 x 32 sums of the same operands, eight rows at a time.
+//! The innermost loop for processors that have no tiles but multiply bf16 numbers in vectors (AVX512-BF16: AMD since
+//! Zen 4, Intel since Cooper Lake), twice as fast as f32: the same 32 x 32 sums of the same operands, eight rows at a
+//! time.
 
 use std::arch::x86_64::{
     __m512, __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32,
@@ -54,7 +55,8 @@ unsafe fn multiply_rows(call: &Call, half: usize, first: usize) {
                     |tile: usize| unsafe { pairs(_mm512_loadu_si512(right.add(tile * TILE_BYTES + pair * 64).cast())) };
                 let columns = [column(0), column(1)];
                 for (row, sums) in sums.iter_mut().enumerate() {
-                    // SAFETY: first + row is one of the half's sixteen rows, of which a step has sixteen pairs of two bytes each.
+                    // SAFETY: first + row is one of the half's sixteen rows, of which a step has sixteen pairs of two
+                    // bytes each.
                     let number =
                         unsafe { left.byte_add(row * call.left_stride).add(2 * pair).cast::<i32>().read_unaligned() };
                     let number = pairs(_mm512_set1_epi32(number));

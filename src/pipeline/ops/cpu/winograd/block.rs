@@ -85,7 +85,8 @@ struct Tiles<'a, F, const TILE: usize, const OUTPUTS: usize> {
 }
 
 impl<F: Transforms<TILE, OUTPUTS>, const TILE: usize, const OUTPUTS: usize> Tiles<'_, F, TILE, OUTPUTS> {
-    /// Row and column of a tile's first output, the row counted through all pictures, and where its picture begins and ends.
+    /// Row and column of a tile's first output, the row counted through all pictures, and where its picture begins and
+    /// ends.
     fn position(&self, tile: usize) -> (usize, usize, Range<usize>) {
         let (rows, columns) = self.problem.grid(OUTPUTS);
         let (picture, tile) = (tile / (rows * columns), tile % (rows * columns));
@@ -175,8 +176,8 @@ impl<F: Transforms<TILE, OUTPUTS>, const TILE: usize, const OUTPUTS: usize> Tile
                 let start = if part > 0 { Start::Target } else { Start::Zero };
                 for (number, right) in kernel.chunks_exact(depth * panel).enumerate() {
                     let target = Place { matrix, row: place * rows + first, column: number * panel };
-                    // SAFETY: the products are borrowed, and touched by nobody else until this returns. All are numbers from the
-                    // beginning.
+                    // SAFETY: the products are borrowed, and touched by nobody else until this returns. All are numbers
+                    // from the beginning.
                     #[expect(unsafe_code)]
                     unsafe {
                         lanes::multiply(simd, count, left, right, start, target);
@@ -211,8 +212,8 @@ impl<F: Transforms<TILE, OUTPUTS>, const TILE: usize, const OUTPUTS: usize> Tile
                                 let residual = load::<S>(residual, pixel * target.row_stride + channel);
                                 sum = simd.add_f32s(sum, residual);
                             }
-                            // SAFETY: whoever made the target keeps it until all blocks are done, and these channels of this
-                            // pixel are this block's alone: tiles' outputs do not overlap.
+                            // SAFETY: whoever made the target keeps it until all blocks are done, and these channels of
+                            // this pixel are this block's alone: tiles' outputs do not overlap.
                             #[expect(unsafe_code)]
                             unsafe {
                                 target.write(pixel, channel, sum);

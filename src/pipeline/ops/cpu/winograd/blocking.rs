@@ -69,8 +69,9 @@ impl Layout {
     }
 }
 
-/// How far apart the numbers of a tile's places are, if each place has so many: an odd number of the cache's lines. They are
-/// written and read together, one of each place, and lines that are a power of two apart push each other out of the first cache.
+/// How far apart the numbers of a tile's places are, if each place has so many: an odd number of the cache's lines.
+/// They are written and read together, one of each place, and lines that are a power of two apart push each other out
+/// of the first cache.
 pub(super) const fn apart(numbers: usize) -> usize {
     numbers.next_multiple_of(MOST_LANES) | MOST_LANES
 }

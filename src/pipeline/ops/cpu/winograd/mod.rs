@@ -1,17 +1,20 @@
-//! Convolution with kernels of 3 x 3 by Winograd's minimal filtering (Lavin and Gray, "Fast Algorithms for Convolutional Neural
-//! Networks", 2016, section 4): F(2 x 2, 3 x 3) takes 16 multiplications for each channel of four outputs, instead of 36, and
-//! F(4 x 4, 3 x 3) takes 36 for each of sixteen, instead of 144.
+//! Convolution with kernels of 3 x 3 by Winograd's minimal filtering (Lavin and Gray, "Fast Algorithms for
+//! Convolutional Neural Networks", 2016, section 4): F(2 x 2, 3 x 3) takes 16 multiplications for each channel of four
+//! outputs, instead of 36, and F(4 x 4, 3 x 3) takes 36 for each of sixteen, instead of 144.
 //!
-//! The picture is cut into tiles that overlap by two. Tiles and kernels are transformed by sums and differences; each place of a
-//! tile is then a matrix product over the channels, and sums of these products are the outputs. The smaller tiles lose next to
-//! nothing in f32; the larger ones lose six bits or seven, which those do not miss who asked for weights of sixteen.
+//! The picture is cut into tiles that overlap by two. Tiles and kernels are transformed by sums and differences; each
+//! place of a tile is then a matrix product over the channels, and sums of these products are the outputs. The smaller
+//! tiles lose next to nothing in f32; the larger ones lose six bits or seven, which those do not miss who asked for
+//! weights of sixteen.
 //!
-//! Each core takes blocks of tiles, transforms them, and multiplies them with one part of the weight after the other. Weights are
-//! kept as they are in their files, in whichever type. Where there are many tiles they are transformed ahead, once for the call;
-//! where there are few, each core transforms what it needs into its cache, which is sooner done than fetched from memory.
+//! Each core takes blocks of tiles, transforms them, and multiplies them with one part of the weight after the other.
+//! Weights are kept as they are in their files, in whichever type. Where there are many tiles they are transformed
+//! ahead, once for the call; where there are few, each core transforms what it needs into its cache, which is sooner
+//! done than fetched from memory.
 //!
-//! A picture that is upsampled twice by repeating its pixels needs not be there: of neighbours in a tile, two and two are then
-//! the same, one row and one column of the transformed tile are zero, and 7 of 16 products with them, or 11 of 36.
+//! A picture that is upsampled twice by repeating its pixels needs not be there: of neighbours in a tile, two and two
+//! are then the same, one row and one column of the transformed tile are zero, and 7 of 16 products with them, or 11 of
+//! 36.
 
 mod block;
 mod blocking;
@@ -37,8 +40,8 @@ use transforms::{Four, Transforms, Two};
 const CHANNELS: usize = 2 * MOST_LANES;
 /// Tiles of each core with which a weight is transformed ahead, at least.
 const MANY: usize = 256;
-/// Numbers of a weight that is transformed ahead, at most: 64 MiB. Larger ones would be fetched for each block from the slowest
-/// memory there is.
+/// Numbers of a weight that is transformed ahead, at most: 64 MiB. Larger ones would be fetched for each block from the
+/// slowest memory there is.
 const MOST_AHEAD: usize = 1 << 24;
 
 /// A convolution to calculate.
@@ -128,8 +131,9 @@ fn convolve_by<F: Transforms<TILE, OUTPUTS>, const TILE: usize, const OUTPUTS: u
         let (transforms, ahead) = (PhantomData::<F>, ahead.as_deref());
         with_lanes(block::Block { transforms, problem, layout, ahead, tiles, columns, scratch, target });
     });
-    // SAFETY: `Shared::after` has made room for so many. `blocks` times `block` are no fewer than the tiles, which cover every pixel
-    // of every picture, and `parts` times `part` no fewer than the channels, a multiple of whole vectors.
+    // SAFETY: `Shared::after` has made room for so many. `blocks` times `block` are no fewer than the tiles, which
+    // cover every pixel of every picture, and `parts` times `part` no fewer than the channels, a multiple of whole
+    // vectors.
     #[expect(unsafe_code)]
     unsafe {
         y.set_len(batch * pixels * out_channels);

@@ -7,25 +7,25 @@ use super::blocking::Blocking;
 /// Rows and columns of a kernel.
 pub(super) const KERNEL: usize = 3;
 
-/// The row and the column of a transformed tile that are zero where pixels come in pairs, a tile beginning with the second of
-/// one: what belongs to the point -1, since the polynomial of all other points has a factor of `x^2 - x` and else squares of `x`
-/// alone.
+/// The row and the column of a transformed tile that are zero where pixels come in pairs, a tile beginning with the
+/// second of one: what belongs to the point -1, since the polynomial of all other points has a factor of `x^2 - x` and
+/// else squares of `x` alone.
 pub(super) const OF_PAIRS: usize = 2;
 
-// Loops and small functions, instead of what arrays offer, because all of it must be inlined to be compiled for the widest
-// vectors.
+// Loops and small functions, instead of what arrays offer, because all of it must be inlined to be compiled for the
+// widest vectors.
 
-/// Minimal filtering of `OUTPUTS x OUTPUTS` outputs at a time, which see a tile of `TILE x TILE` under a kernel of 3 x 3. Types
-/// name a way; there are no values of them.
+/// Minimal filtering of `OUTPUTS x OUTPUTS` outputs at a time, which see a tile of `TILE x TILE` under a kernel of 3 x
+/// 3. Types name a way; there are no values of them.
 pub(super) trait Transforms<const TILE: usize, const OUTPUTS: usize> {
     /// Places of a tile, each of which is a matrix product of its own.
     const PLACES: usize = TILE * TILE;
-    /// Where each core transforms the weight for each of its blocks: so many tiles that this is a small part of the work (about
-    /// a twentieth), so many outputs that what is read of the weight are long rows, and so few inputs that what becomes of it
-    /// stays in the core's cache.
+    /// Where each core transforms the weight for each of its blocks: so many tiles that this is a small part of the
+    /// work (about a twentieth), so many outputs that what is read of the weight are long rows, and so few inputs that
+    /// what becomes of it stays in the core's cache.
     const FOR_EACH_BLOCK: Blocking;
-    /// Where the weight is transformed ahead: so many inputs that sums are seldom laid aside, and so few tiles and outputs that
-    /// a block's numbers of one place stay in the cache.
+    /// Where the weight is transformed ahead: so many inputs that sums are seldom laid aside, and so few tiles and
+    /// outputs that a block's numbers of one place stay in the cache.
     const AHEAD: Blocking;
 
     /// `B^T d` of a column of the input.
@@ -80,8 +80,8 @@ pub(super) trait Transforms<const TILE: usize, const OUTPUTS: usize> {
     }
 }
 
-/// F(2 x 2, 3 x 3), of the points 0, 1 and -1: 16 multiplications for four outputs. Its factors are 1 and 1/2, so that next to
-/// nothing is lost in f32.
+/// F(2 x 2, 3 x 3), of the points 0, 1 and -1: 16 multiplications for four outputs. Its factors are 1 and 1/2, so that
+/// next to nothing is lost in f32.
 pub(super) enum Two {}
 
 impl Transforms<4, 2> for Two {
@@ -106,8 +106,8 @@ impl Transforms<4, 2> for Two {
     }
 }
 
-/// F(4 x 4, 3 x 3), of the points 0, 1, -1, 2 and -2: 36 multiplications for sixteen outputs. Its factors go from 1/576 to 64,
-/// with which f32 keeps 16 to 18 bits of its 24.
+/// F(4 x 4, 3 x 3), of the points 0, 1, -1, 2 and -2: 36 multiplications for sixteen outputs. Its factors go from 1/576
+/// to 64, with which f32 keeps 16 to 18 bits of its 24.
 pub(super) enum Four {}
 
 impl Transforms<6, 4> for Four {
