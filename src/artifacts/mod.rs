@@ -7,9 +7,7 @@
 
 mod bucket;
 
-use std::{
-    fs::DirBuilder, ops::Range, os::unix::fs::DirBuilderExt, path::Path as FilePath, sync::Arc, time::Duration,
-};
+use std::{fs::DirBuilder, ops::Range, os::unix::fs::DirBuilderExt, path::Path as FilePath, sync::Arc, time::Duration};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::Utc;

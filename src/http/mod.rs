@@ -61,8 +61,8 @@ use crate::{
     service::PredictionService,
     wire::{BaseUrl, mounts},
 };
-use caller::X_API_KEY;
 use body::Bodies;
+use caller::X_API_KEY;
 use error::Error;
 use extract::Mount;
 use playground::site::File;

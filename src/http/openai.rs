@@ -292,7 +292,7 @@ impl Pictures {
 
     /// Whether nothing has been seen for no longer than is waited for.
     fn has_patience(&mut self) -> bool {
-        self.unseen_since.get_or_insert_with(Instant::now).elapsed() < PATIENCE
+        self.unseen_since.get_or_insert_with(Instant::now).elapsed() < self.api.settings.openai_hold
     }
 
     /// Looks at the prediction when there is something to see, and makes events of it.

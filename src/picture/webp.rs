@@ -76,7 +76,9 @@ fn check_data(chunk: &Chunk, size: Option<(usize, usize)>) -> Result<(), Unreada
         (b"VP8 ", [_, _, _, 0x9D, 0x01, 0x2A, size @ ..]) => return check_lossy(size),
         (b"VP8L", _) => Lossless { bytes: data, position: 0 }.check(None),
         // Compressed, that is: otherwise it is as it is.
-        (b"ALPH", [how, data @ ..]) if how & 3 == 1 && size.is_some() => Lossless { bytes: data, position: 0 }.check(size),
+        (b"ALPH", [how, data @ ..]) if how & 3 == 1 && size.is_some() => {
+            Lossless { bytes: data, position: 0 }.check(size)
+        }
         _ => return Ok(()),
     };
     match checked {
@@ -133,7 +135,8 @@ impl Lossless<'_> {
                 _ => {
                     let colors = self.take(8)? + 1;
                     self.greatest_pixel(colors)?;
-                    let in_a_byte = [(2, 8), (4, 4), (16, 2), (256, 1)].into_iter().find(|(most, _)| colors <= *most)?.1;
+                    let in_a_byte =
+                        [(2, 8), (4, 4), (16, 2), (256, 1)].into_iter().find(|(most, _)| colors <= *most)?.1;
                     width = width.div_ceil(in_a_byte);
                 }
             }
@@ -263,7 +266,8 @@ impl Code {
     /// The code that has so many bits for each symbol, 0 for one that does not occur. It has to be complete.
     fn new(lengths: &[u8]) -> Option<Self> {
         let mut counts = [0; LONGEST_CODE + 1];
-        let mut symbols: Vec<u16> = (0..lengths.len() as u16).filter(|symbol| lengths[usize::from(*symbol)] > 0).collect();
+        let mut symbols: Vec<u16> =
+            (0..lengths.len() as u16).filter(|symbol| lengths[usize::from(*symbol)] > 0).collect();
         symbols.sort_by_key(|symbol| lengths[usize::from(*symbol)]);
         for symbol in &symbols {
             counts[usize::from(lengths[usize::from(*symbol)])] += 1;

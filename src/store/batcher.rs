@@ -57,7 +57,7 @@ impl<I, A> Batcher<I, A> {
         // By the one before.
         match answer.try_recv() {
             Ok(answer) => return answer,
-            Err(oneshot::error::TryRecvError::Closed) => return Err(Error::given_up()),
+            Err(oneshot::error::TryRecvError::Closed) => return Err(given_up()),
             Err(oneshot::error::TryRecvError::Empty) => {}
         }
         let mut waiting = std::mem::take(&mut *self.waiting());
@@ -69,13 +69,18 @@ impl<I, A> Batcher<I, A> {
             let _ = told.send(answer);
         }
         drop(asking);
-        answer.try_recv().unwrap_or_else(|_| Err(Error::given_up()))
+        answer.try_recv().unwrap_or_else(|_| Err(given_up()))
     }
 
     fn waiting(&self) -> MutexGuard<'_, Vec<Waiting<I, A>>> {
         // Nothing under the lock can leave it half changed.
         self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whoever asked for several was given up in the middle of it.
+fn given_up() -> Error {
+    Error::unknown("whoever asked the database was given up")
 }
 
 /// What `ask` answers for each of these items, in their order. Asks for all at once; or, if the database refuses that, for

@@ -40,9 +40,9 @@ impl<K: Clone + Eq + Hash, V: Default> PerKey<K, V> {
         Guard { all: self, key, value: Arc::clone(&this.value) }
     }
 
-    /// How many have a place at what is about this.
-    pub(super) fn count(&self, about: K) -> usize {
-        self.kept().get(&about).map_or(0, |this| this.by)
+    /// How many guards this key's value has.
+    pub(super) fn count(&self, key: &K) -> usize {
+        self.kept().get(key).map_or(0, |this| this.guards)
     }
 }
 
@@ -92,7 +92,7 @@ mod tests {
         first.store(7, Relaxed);
         assert_eq!((second.load(Relaxed), other.load(Relaxed)), (7, 0));
         assert_eq!(all.kept().len(), 2);
-        assert_eq!([1, 2, 3].map(|about| all.count(about)), [2, 1, 0]);
+        assert_eq!([1, 2, 3].map(|about| all.count(&about)), [2, 1, 0]);
         drop((first, other));
         assert_eq!(all.kept().len(), 1);
         drop(second);

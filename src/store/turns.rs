@@ -21,7 +21,7 @@ impl Store {
     /// So many turns on end.
     async fn number(&self, new: &NewPrediction, count: usize) -> Result<Vec<i64>> {
         // Those that were given a turn in this process and are not in the queue yet are among them.
-        let under_way = self.creates.count(new.account_id).saturating_sub(count);
+        let under_way = self.creates.count(&new.account_id).saturating_sub(count);
         let count = count as i64;
         let last: i64 = sqlx::query_scalar(
             "insert into turns as known (model, account_id, turn)

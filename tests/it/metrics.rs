@@ -86,7 +86,8 @@ async fn a_prediction_leaves_its_trace_in_the_metrics_of_the_processes_it_went_t
     let listener = own_listener(&log).await;
     let text = read(&listener).await;
     // A page whose name leads to this machine is not answered.
-    let ask = async |host: &str| reqwest::Client::new().get(&listener).header("Host", host).send().await.unwrap().status();
+    let ask =
+        async |host: &str| reqwest::Client::new().get(&listener).header("Host", host).send().await.unwrap().status();
     for (host, status) in [
         ("rebound.example:9464", StatusCode::MISDIRECTED_REQUEST),
         ("127.0.0.1.example", StatusCode::MISDIRECTED_REQUEST),

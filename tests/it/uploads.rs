@@ -529,7 +529,8 @@ async fn while_an_upload_is_sent_no_other_body_is_read_for_it(pool: PgPool) {
 #[sqlx::test]
 async fn bodies_under_way_have_no_more_together_than_they_may(pool: PgPool) {
     let app = TestApp::start_with(pool, |settings| settings.bodies_limit = 500_000).await;
-    let head = format!("POST /predictions HTTP/1.1\r\nContent-Type: application/json\r\nAuthorization: Bearer {}", app.key);
+    let head =
+        format!("POST /predictions HTTP/1.1\r\nContent-Type: application/json\r\nAuthorization: Bearer {}", app.key);
     let first = begin(&app, &head, 600_000, 450_000).await;
     let prompt = |length: usize| json!({"input": {"prompt": "a cat", "width": 256, "height": 256}, "filler": "x".repeat(length)});
     let create = async |length: usize| app.post("/predictions").json(&prompt(length)).send().await.unwrap();

@@ -160,7 +160,7 @@ impl Bits {
     /// So many bits, the least first.
     fn put(&mut self, value: usize, bits: usize) {
         for bit in 0..bits {
-            if self.bits % 8 == 0 {
+            if self.bits.is_multiple_of(8) {
                 self.bytes.push(0);
             }
             *self.bytes.last_mut().unwrap() |= ((value >> bit & 1) as u8) << (self.bits % 8);
@@ -206,7 +206,7 @@ fn webp_with_groups(groups: usize, side: u32, is_transparency: bool) -> Vec<u8> 
         data.put(0, 4);
     }
     // No transform, no color cache, groups by tiles of 512 pixels, and no color cache in the picture that says which.
-    data.put(0b0_111_1_0_0, 7);
+    data.put(0b011_1100, 7);
     let last = groups - 1;
     for symbol in [last & 0xFF, last >> 8, 0, 0, 0] {
         data.put_one(symbol);
@@ -215,7 +215,7 @@ fn webp_with_groups(groups: usize, side: u32, is_transparency: bool) -> Vec<u8> 
     // The shortest code for everything.
     data.bytes.resize(data.bytes.len() + (side * side / 2) as usize + 8, 0);
     let chunk = |kind: &[u8], data: &[u8]| {
-        let padding = if data.len() % 2 == 0 { &[][..] } else { &[0] };
+        let padding = if data.len().is_multiple_of(2) { &[][..] } else { &[0] };
         [kind, &(data.len() as u32).to_le_bytes(), data, padding].concat()
     };
     let chunks = if is_transparency {

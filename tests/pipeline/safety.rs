@@ -122,6 +122,7 @@ fn a_worker_keeps_every_image_in_the_place_of_its_seed_and_is_told_of_the_flagge
         prompt: "",
         negative_prompt: "",
         disable_safety_checker: false,
+        has_seed_minus_one: false,
         unknown_fields: UnknownFields::Refuse,
     };
     let limits = InputLimits { min_size: 8, ..InputLimits::HOSTED };
