@@ -45,6 +45,10 @@ assert raw.headers["fourstep-prediction-id"] and float(raw.headers["fourstep-cos
 [linked] = client.images.generate(**SMALL, response_format="url").data
 assert linked.b64_json is None and urllib.request.urlopen(linked.url).read().startswith(b"\x89PNG\r\n")
 
+# A size of the vendor's models that is too large here is drawn in its proportions.
+wide = client.images.generate(model=MODEL, prompt="a cat", size="1536x864", extra_body={"complexity": "low"})
+assert wide.size == "1280x720", wide.size
+
 source = ("cat.png", picture(made.data[0]), "image/png")
 for image in (source, [source]):
     edited = client.images.edit(model=MODEL, image=image, prompt="a dog", extra_body={"prompt_strength": 0.75})
@@ -78,6 +82,10 @@ refused(openai.BadRequestError, "image", lambda: client.images.edit(**SMALL, ima
 unknown = refused(openai.NotFoundError, "model", lambda: client.images.generate(model="dall-e-3", prompt="a cat"))
 assert unknown.code == "model_not_found"
 refused(openai.NotFoundError, "model", lambda: client.models.retrieve("dall-e-3"))
+# What there is not is asked for once, with a picture in it.
+retrying = OpenAI(api_key=key, base_url=f"{server}/openai/v1", max_retries=2)
+variations = refused(openai.InternalServerError, None, lambda: retrying.images.create_variation(image=source))
+assert variations.response.request.headers["x-stainless-retry-count"] == "0" and variations.status_code == 501
 stranger = OpenAI(api_key="wrong", base_url=f"{server}/openai/v1", max_retries=0)
 assert refused(openai.AuthenticationError, None, lambda: stranger.images.generate(**SMALL)).code == "invalid_api_key"
 refused(openai.NotFoundError, None, lambda: OpenAI(api_key=key, base_url=f"{server}/openai").images.generate(**SMALL))
