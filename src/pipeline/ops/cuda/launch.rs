@@ -88,9 +88,9 @@ macro_rules! launch {
         let kernel = $kernel;
         let mut arguments = kernel.builder();
         $(arguments.arg($argument);)+
+        #[expect(unsafe_code)]
         // SAFETY: whoever writes this has checked the arguments against the kernel's, and its accesses against the
         // sizes.
-        #[expect(unsafe_code)]
         unsafe {
             arguments.launch($grid).w()?;
         }
