@@ -85,7 +85,7 @@ async fn of_a_delivery_the_last_fifty_attempts_are_kept_and_shown(pool: PgPool) 
     // As if it had been asked for again and again before.
     for statement in [
         "insert into webhook_attempts (delivery_id, attempt, took_us, succeeded)
-         select id, attempt, 1, false from webhook_deliveries, generate_series(2, 100) as attempt",
+         select id, number, 1, false from webhook_deliveries, generate_series(2, 100) as number",
         "update webhook_deliveries set attempt = 100",
     ] {
         sqlx::query(statement).execute(&pool).await.unwrap();

@@ -206,7 +206,9 @@ fn webp_with_groups(groups: usize, side: u32, is_transparency: bool) -> Vec<u8> 
         data.put(0, 4);
     }
     // No transform, no color cache, groups by tiles of 512 pixels, and no color cache in the picture that says which.
-    data.put(0b011_1100, 7);
+    for (value, bits) in [(0, 1), (0, 1), (1, 1), (7, 3), (0, 1)] {
+        data.put(value, bits);
+    }
     let last = groups - 1;
     for symbol in [last & 0xFF, last >> 8, 0, 0, 0] {
         data.put_one(symbol);
