@@ -86,7 +86,8 @@ impl PredictionService {
         let asked = self.model_for(&request)?;
         let model = catalog.answering(asked);
         let may_be_repeated = request.id.is_some() || request.idempotency_key.is_some();
-        // One that was not asked for, or not of the model that answers, may be another by the time the request is repeated.
+        // One that was not asked for, or not of the model that answers, may be another by the time the request is
+        // repeated.
         let names_version = request.version.is_some() && model.slug == asked.slug;
         let (mut new, image) = self.read(caller, request, asked, model)?;
         if may_be_repeated {
@@ -166,8 +167,8 @@ impl PredictionService {
         Ok((new, image))
     }
 
-    /// The prediction that an earlier request has made which was the same: by its key, or else by its id. One whose data was
-    /// removed is taken for the same: nobody else of the account knows its id.
+    /// The prediction that an earlier request has made which was the same: by its key, or else by its id. One whose data
+    /// was removed is taken for the same: nobody else of the account knows its id.
     async fn made_before(&self, new: &NewPrediction, names_version: bool) -> Result<Option<Prediction>> {
         let store = &self.shared.store;
         if let Some(idempotency) = &new.idempotency {

@@ -68,8 +68,8 @@ impl Store {
         self.tell_end(claim, outcome, &row.ok_or(Error::LeaseLost)?).await
     }
 
-    /// What [`Self::finish`] does, after one that failed as [`Error::Unavailable`] and may have ended the prediction all the
-    /// same: the end is there, it may only have to be saved. [`Error::LeaseLost`] if it is not, or another's.
+    /// What [`Self::finish`] does, after one that failed as [`Error::Unavailable`] and may have ended the prediction all
+    /// the same: the end is there, it may only have to be saved. [`Error::LeaseLost`] if it is not, or another's.
     pub async fn confirm_finish(&self, claim: &Claim, outcome: &Outcome) -> Result<NanoUsd> {
         let end = End::of(claim, outcome, "");
         let row = sqlx::query(concat!(

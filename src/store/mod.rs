@@ -315,8 +315,8 @@ impl Store {
         Self::over(pool, options, STATEMENT_TIMEOUT)
     }
 
-    /// Refuses every statement as [`Error::Unavailable`] until [`Self::migrate`] has returned: what is written by a schema that
-    /// is behind may not be told, nor what of it was.
+    /// Refuses every statement as [`Error::Unavailable`] until [`Self::migrate`] has returned: what is written by a
+    /// schema that is behind could not be told of.
     pub fn until_migrated(self) -> Self {
         self.pool.shut();
         self
@@ -373,8 +373,8 @@ impl Store {
         Ok(())
     }
 
-    /// The answer to something that may take any time, unless the database falls silent meanwhile, which another connection
-    /// finds out: nobody may be listening for changes.
+    /// The answer to something that may take any time, unless the database falls silent meanwhile, which another
+    /// connection finds out: nobody may be listening for changes.
     async fn as_long_as_it_takes<T>(&self, answer: impl Future<Output = Result<T>>) -> Result<T> {
         let silent = async {
             loop {

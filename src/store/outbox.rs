@@ -179,8 +179,8 @@ impl Store {
         let mut lent = self.pool.lend().await?;
         let claiming = async {
             let mut transaction = lent.begin().await?;
-            // In a statement of its own: the next one sees what was committed before the lock was had. It has a time of its own,
-            // too: a lease is not counted from before the wait.
+            // In a statement of its own: the next one sees what was committed before the lock was had. It has a time of
+            // its own, too: a lease is not counted from before the wait.
             sqlx::query("select pg_advisory_xact_lock($1)").bind(CLAIMING).execute(&mut *transaction).await?;
             let rows = sqlx::query(concat!(
                 "with recursive soonest as materialized (

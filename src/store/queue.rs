@@ -114,8 +114,8 @@ pub struct Renewal {
 }
 
 impl Store {
-    /// Takes the next queued prediction of a model, if there is one, under a lease. One whose deadline has passed is left to
-    /// the sweep.
+    /// Takes the next queued prediction of a model, if there is one, under a lease. One whose deadline has passed is left
+    /// to the sweep.
     ///
     /// One that this version cannot read, whose words are a newer one's, is left to others, and the next is taken.
     ///
@@ -197,7 +197,8 @@ impl Store {
         Ok(claims)
     }
 
-    /// The claim that a row of a claiming statement is; `None` of one that cannot be read, which goes back to the queue.
+    /// The claim that a row of a claiming statement is; `None` of one that cannot be read, which goes back to the
+    /// queue.
     async fn claimed(&self, row: &PgRow, worker_id: Uuid) -> Option<Claim> {
         if row.try_get("is_posted").unwrap_or_default() {
             self.changes.announce_posted();
@@ -212,12 +213,13 @@ impl Store {
         read.ok()
     }
 
-    /// Puts what was claimed back in the queue for somebody else, which counts as no loss. One that is to be canceled by now is
-    /// ended by the sweep.
+    /// Puts what was claimed back in the queue for somebody else, which counts as no loss. One that is to be canceled by
+    /// now is ended by the sweep.
     async fn leave(&self, row: &PgRow, worker_id: Uuid) -> Result<()> {
         sqlx::query(
             "update predictions set status = 'queued', lease_until = null, run_after = now() + interval '5 s'
-             where id = $1 and attempt = $2 and worker_id = $3 and status = 'processing' and cancel_requested_at is null",
+             where id = $1 and attempt = $2 and worker_id = $3 and status = 'processing'
+               and cancel_requested_at is null",
         )
         .bind(row.try_get::<Uuid, _>("id")?)
         .bind(row.try_get::<i32, _>("attempt")?)

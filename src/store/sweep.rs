@@ -56,8 +56,8 @@ macro_rules! with_alive {
              select from chores
              where name = 'timeline ' || timeline()
                and greatest(begun_at, pg_postmaster_start_time(), coalesce(
-                       -- After the crash of one process all others begin anew: these first and when it is over. A role that may
-                       -- not see them sees its own connection, which is no older.
+                       -- After the crash of one process all others begin anew: these first and when it is over. A
+                       -- role that may not see them sees its own connection, which is no older.
                        (select max(backend_start) from pg_stat_get_activity(null)
                         where backend_type in ('checkpointer', 'walwriter')),
                        (select backend_start from pg_stat_get_activity(pg_backend_pid())))) < now() - interval '5 s'

@@ -8,8 +8,9 @@ pub(super) type Turns = PerKey<(String, i64, i16), Batcher<(), i64>>;
 
 impl Store {
     /// The turn of a new prediction: the account's next, but none that is over. What another account has queued does not
-    /// put it back, and what its own account was served while nobody else asked, or what was refused or canceled, is not
-    /// held against it. To be asked with a place among the account's creates, which is kept until the prediction is there.
+    /// put it back, and what its own account was served while nobody else asked, or what was refused or canceled, is
+    /// not held against it. To be asked with a place among the account's creates, which is kept until the prediction is
+    /// there.
     ///
     /// A statement of its own: in the one that creates the prediction it would keep the account's other creates waiting
     /// for the disk. Those that come while one is under way share the next.
@@ -36,8 +37,8 @@ impl Store {
                  0)
              on conflict (model, account_id) do update set turn = greatest(excluded.turn, case
                  when known.turn + $3 <= excluded.turn + 1 then known.turn + $3
-                 -- One for each that it has in the queue is all it needs: what it took for others was refused, canceled or
-                 -- served.
+                 -- One for each that it has in the queue is all it needs: what it took for others was refused, canceled
+                 -- or served.
                  else least(known.turn + $3, excluded.turn + $5 + (
                      select count(*) from predictions
                      where account_id = $2 and status = 'queued' and model = $1 and priority = $4))

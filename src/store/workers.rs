@@ -95,7 +95,8 @@ pub struct WorkerSession {
 impl WorkerSession {
     /// Takes the lock that says this worker lives, if it is not taken yet. Only a session of this worker's own can have it,
     /// one that the database does not know to be dead: that is ended, and its lock handed over in the same moment, so that
-    /// nobody finds the worker without. [`Error::Unavailable`] of a server that only reads, where no sweep looks for it.
+    /// nobody finds the worker without. [`Error::Unavailable`] of a server that only reads, where no sweep looks for
+    /// it.
     pub async fn hold(&mut self, worker_id: Uuid) -> Result<()> {
         self.started().await?;
         let held = sqlx::query(
@@ -113,8 +114,8 @@ impl WorkerSession {
         Ok(())
     }
 
-    /// Whether the session, and with it every lock, is still there, and where sweeps see it: after a failover a name may lead
-    /// to the old server for a while, which gives its locks to anybody.
+    /// Whether the session, and with it every lock, is still there, and where sweeps see it: after a failover a name may
+    /// lead to the old server for a while, which gives its locks to anybody.
     pub async fn check(&mut self) -> Result<()> {
         let started = self.started().await?;
         let elsewhere = sqlx::query_scalar(concat!("select pg_postmaster_start_time() <> $1 and not ", reads_only!()));

@@ -87,8 +87,8 @@ async fn store_images(artifacts: &Artifacts, claim: &Claim, drawn: Drawn) -> any
 
 async fn finish(store: &Store, artifacts: &Artifacts, claim: &Claim, outcome: &Outcome, logs: &Logs) {
     let begun = tokio::time::Instant::now();
-    // A database that went away in the middle may have kept the result all the same. Then a later try finds the row ended, by
-    // ourselves, and the images belong to it.
+    // A database that went away in the middle may have kept the result all the same. Then a later try finds the row
+    // ended, by ourselves, and the images belong to it.
     let mut may_have_ended_it = false;
     loop {
         match finish_once(store, claim, outcome, logs, may_have_ended_it)
