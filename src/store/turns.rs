@@ -37,11 +37,12 @@ impl Store {
                  0)
              on conflict (model, account_id) do update set turn = greatest(excluded.turn, case
                  when known.turn + $3 <= excluded.turn + 1 then known.turn + $3
-                 -- One for each that it has in the queue is all it needs: what it took for others was refused, canceled
-                 -- or served.
-                 else least(known.turn + $3, excluded.turn + $5 + (
-                     select count(*) from predictions
-                     where account_id = $2 and status = 'queued' and model = $1 and priority = $4))
+                 -- It goes on behind its last one in the queue: what it took beyond that was refused, canceled or served.
+                 else least(known.turn + $3, $3 + $5 + coalesce(
+                     (select turn from predictions
+                      where account_id = $2 and status = 'queued' and model = $1 and priority = $4
+                      order by created_at desc, id desc limit 1),
+                     excluded.turn - $3))
              end)
              returning turn",
         )
