@@ -40,6 +40,7 @@ test("the history lists, filters, and tells everything about one", async () => {
   await page.mouse.click(5, 5);
   await page.locator("dialog").waitFor({ state: "detached" });
   await page.locator(".entry", { hasText: "for the record" }).first().click();
+  await detail.getByText("Drawn by").waitFor();
 
   // Closed by the keyboard, it gives the focus back to where it was.
   await page.keyboard.press("Escape");
