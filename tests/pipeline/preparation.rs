@@ -257,6 +257,11 @@ fn a_photo_may_have_a_film_behind_it_and_profiles_within() {
 }
 
 #[test]
+fn an_animation_whose_first_picture_is_smaller_than_itself_is_read() {
+    assert_eq!(picture::read(&file("animated.webp")).unwrap().dimensions(), (160, 160));
+}
+
+#[test]
 fn a_webp_takes_no_more_memory_than_its_pixels_and_a_bound() {
     let megabytes = |what: &str| {
         let child = std::process::Command::new(std::env::current_exe().unwrap())

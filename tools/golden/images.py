@@ -15,7 +15,7 @@ import diffusers.schedulers.scheduling_k_dpm_2_ancestral_discrete as k_dpm_2_anc
 import numpy as np
 import torch
 from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from clip_vocabulary import read_merges
 from schedulers import CLASSES
@@ -87,6 +87,12 @@ def prepared(out):
     white = Image.new("RGB", transparent.size, "white")
     white.paste(transparent, mask=transparent.getchannel("A"))
     save(white, f"{out}/on-white.png")
+    # Of an animation the encoder keeps of each frame what is not transparent.
+    frames = [Image.new("RGBA", (160, 160)) for _ in range(2)]
+    for at, frame in enumerate(frames):
+        ImageDraw.Draw(frame).ellipse((26, 26 + 4 * at, 134, 134 + 4 * at), fill=(200, 80, 40, 255))
+        frames[at] = frame.filter(ImageFilter.GaussianBlur(8))
+    frames[0].save(f"{out}/animated.webp", save_all=True, append_images=frames[1:], quality=90, method=6)
     upright = picture(40, 24)
     save(upright, f"{out}/upright.png")
     undone = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # by the number of Image.Transpose
