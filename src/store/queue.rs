@@ -22,6 +22,10 @@ use crate::metrics;
 /// How far from its head the queue is searched for what can be drawn side by side.
 const NEAR: i64 = 32;
 
+/// So many predictions that it cannot read a worker leaves to others at a time: there may be thousands, and those who can read
+/// them shall have them.
+const MOST_LEFT: usize = 8;
+
 /// Whether a prediction that is canceled is so for its deadline, and not because somebody asked for it by hand before.
 macro_rules! is_by_deadline {
     () => {
@@ -117,7 +121,8 @@ impl Store {
     /// Takes the next queued prediction of a model, if there is one, under a lease. One whose deadline has passed is left
     /// to the sweep.
     ///
-    /// One that this version cannot read, whose words are a newer one's, is left to others, and the next is taken.
+    /// One that this version cannot read, whose words are a newer one's, is left to others, and the next is taken; after some of
+    /// these nothing, until it is asked for again.
     ///
     /// The choice is made in a materialized CTE: without that fence the planner may run the locking subquery more than
     /// once and claim more rows than one.
@@ -125,12 +130,13 @@ impl Store {
     /// A crash of the database may forget the claim: then the row is queued again, as if the worker had been lost. The next
     /// claim may have the same number, but not the same worker; if it has, either run may finish it, and only one does.
     pub async fn claim(&self, model: &str, worker_id: Uuid, lease: Duration) -> Result<Option<Claim>> {
-        loop {
+        for _ in 0..MOST_LEFT {
             let Some(row) = self.claim_next(model, worker_id, lease).await? else { return Ok(None) };
             if let Some(claim) = self.claimed(&row, worker_id).await {
                 return Ok(Some(claim));
             }
         }
+        Ok(None)
     }
 
     async fn claim_next(&self, model: &str, worker_id: Uuid, lease: Duration) -> Result<Option<PgRow>> {

@@ -400,6 +400,20 @@ async fn a_cancel_asked_of_a_worker_that_died_ends_the_prediction_without_anothe
 
 /// While a site is upgraded, newer servers make predictions that older workers find.
 #[sqlx::test]
+async fn a_worker_leaves_a_few_that_it_cannot_read_at_a_time(pool: PgPool) {
+    let queue = Queue::new(pool).await;
+    for _ in 0..9 {
+        queue.create().await;
+    }
+    let newer = "update predictions set input = input || '{\"scheduler\": \"of a newer version\"}'";
+    sqlx::query(newer).execute(&queue.pool).await.unwrap();
+    let readable = queue.create().await.id;
+    let claim = async || queue.store.claim(MODEL, Uuid::new_v4(), LEASE).await.unwrap();
+    assert!(claim().await.is_none(), "others may have the ninth");
+    assert_eq!(claim().await.map(|claim| claim.id), Some(readable));
+}
+
+#[sqlx::test]
 async fn what_a_worker_cannot_read_is_left_to_another_and_keeps_it_from_nothing_else(pool: PgPool) {
     let queue = Queue::new(pool).await;
     let worker = queue.live_worker().await;
