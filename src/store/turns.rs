@@ -25,7 +25,12 @@ impl Store {
         let under_way = self.creates.count(&new.account_id).saturating_sub(count);
         let count = count as i64;
         let last: i64 = sqlx::query_scalar(
-            "insert into turns as known (model, account_id, turn)
+            "with behind as (
+                 select (select turn from predictions
+                         where account_id = $2 and status = 'queued' and model = $1 and priority = $4
+                         order by created_at desc, turn desc limit 1) as turn
+             )
+             insert into turns as known (model, account_id, turn)
              select $1, $2, $3 - 1 + coalesce(
                  -- Whose turn it is. Turns are compared only where the priority is the same.
                  (select turn from predictions where model = $1 and status = 'queued' and priority = $4
@@ -35,15 +40,17 @@ impl Store {
                  -- Nobody is served: everything that was given out is over.
                  (select max(turn) from turns where model = $1),
                  0)
-             on conflict (model, account_id) do update set turn = greatest(excluded.turn, case
-                 when known.turn + $3 <= excluded.turn + 1 then known.turn + $3
-                 -- It goes on behind its last one in the queue: what it took beyond that was refused, canceled or served.
-                 else least(known.turn + $3, $3 + $5 + coalesce(
-                     (select turn from predictions
-                      where account_id = $2 and status = 'queued' and model = $1 and priority = $4
-                      order by created_at desc, id desc limit 1),
-                     excluded.turn - $3))
-             end)
+             on conflict (model, account_id) do update set given_at = now(), turn = greatest(
+                 excluded.turn,
+                 -- Behind its last one in the queue.
+                 $3 + (select turn from behind),
+                 case
+                     -- What was given a moment ago may be on its way into the queue, in another process.
+                     when known.given_at > now() - interval '1 s' then known.turn + $3
+                     -- Beyond its last one in the queue, and those on their way in this process, are only those that were
+                     -- refused, canceled or served.
+                     else least(known.turn + $3, $3 + $5 + coalesce((select turn from behind), excluded.turn - $3))
+                 end)
              returning turn",
         )
         .bind(&new.model)

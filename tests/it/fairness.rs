@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fourstep::{
     domain::{AccountMode, ApiKey, Caller, NanoUsd, NewPrediction, PredictionId},
-    store::Error,
+    store::{Error, Store},
 };
 use futures_util::{StreamExt, stream};
 use reqwest::StatusCode;
@@ -32,6 +32,11 @@ async fn create(queue: &Queue, caller: Caller) -> PredictionId {
         ..queue.new_prediction()
     };
     queue.store.create(&new).await.unwrap().unwrap().id
+}
+
+/// As if what was given out had been given out a moment earlier.
+async fn a_moment_later(queue: &Queue) {
+    sqlx::query("update turns set given_at = given_at - interval '2 s'").execute(&queue.pool).await.unwrap();
 }
 
 /// Claims so many and says whose they are.
@@ -66,10 +71,16 @@ async fn five_thousand_of_one_account_delay_another_by_one_job_for_each_worker(p
 }
 
 #[sqlx::test]
-async fn creates_that_come_together_have_a_turn_each(pool: PgPool) {
+async fn creates_that_come_together_have_a_turn_each_in_whatever_process(pool: PgPool) {
     let queue = Queue::new(pool).await;
     let caller = account(&queue, "many").await;
-    stream::iter(0..200).map(|_| create(&queue, caller)).buffer_unordered(50).for_each(async |_| ()).await;
+    let elsewhere = Store::with_pool(queue.pool.clone());
+    let processes = [&queue.store, &elsewhere].into_iter().cycle().take(200);
+    let create = async |process: &Store| {
+        let new = NewPrediction { id: PredictionId::generate(), key_id: caller.key_id, ..queue.new_prediction() };
+        process.create(&NewPrediction { account_id: caller.account_id, ..new }).await.unwrap().unwrap();
+    };
+    stream::iter(processes).map(create).buffer_unordered(50).for_each(async |()| ()).await;
     let given: (i64, i64) = sqlx::query_as("select count(distinct turn), max(turn) - min(turn) from predictions")
         .fetch_one(&queue.pool)
         .await
@@ -117,6 +128,7 @@ async fn what_was_refused_is_not_held_against_an_account(pool: PgPool) {
         assert!(matches!(refused, Err(Error::Refused(_))), "{refused:?}");
     }
     assert!(queue.store.credit("poor", NanoUsd::new(1_000_000_000_000), None).await.unwrap());
+    a_moment_later(&queue).await;
     let first = create(&queue, poor).await;
     for _ in 0..20 {
         create(&queue, poor).await;
@@ -139,6 +151,7 @@ async fn what_was_canceled_is_not_held_against_an_account(pool: PgPool) {
     for id in regretted {
         queue.store.request_cancel(hasty.account_id, id).await.unwrap();
     }
+    a_moment_later(&queue).await;
     let wanted = create(&queue, hasty).await;
     assert_eq!(claimed_before(&queue, wanted).await, 1, "one of the other account");
 }
