@@ -26,7 +26,7 @@ pub fn current_request() -> Option<String> {
     REQUEST.try_with(|request| request.id.clone()).ok().flatten()
 }
 
-/// Keeps what the request's body takes of what there is for bodies, until the request is answered or [`body_is_done`].
+/// Keeps what the request's body takes of what there is for bodies, until the request is answered or `body_is_done`.
 pub fn keep_for_body(share: OwnedSemaphorePermit) {
     // Without a request it is given back at once.
     let _ = REQUEST.try_with(|request| put(request, Some(share)));

@@ -52,7 +52,7 @@ impl Entry {
 pub(super) type Created = Option<PgRow>;
 
 /// What a statement is told of each prediction: parameter, column, type and value, in the order of the parameters. Both the
-/// table ([`unnest`]) and what is bound ([`bind`]) come from this one list, so that no column gets another's values.
+/// table (`unnest!`) and what is bound (`bind!`) come from this one list, so that no column gets another's values.
 macro_rules! told {
     ($use:ident $($argument:ident)*) => {
         $use! {
