@@ -47,6 +47,16 @@ async fn claim(store: &Store, worker: Uuid) -> Claim {
     store.claim(MODEL, worker, LEASE).await.unwrap().expect("something to claim")
 }
 
+/// So many claims of the queue's own account, all of one worker.
+async fn claims(queue: &Queue, count: usize) -> Vec<Claim> {
+    let (worker, mut claims) = (Uuid::new_v4(), Vec::new());
+    for _ in 0..count {
+        create(queue, queue.caller).await;
+        claims.push(claim(&queue.store, worker).await);
+    }
+    claims
+}
+
 async fn assert_clean(store: &Store) {
     let audit = store.audit().await.unwrap();
     assert!(audit.is_clean(), "{audit:#?}");
@@ -92,12 +102,7 @@ async fn of_many_that_end_at_once_each_is_charged_for_once_and_those_that_were_t
 #[sqlx::test]
 async fn one_that_the_database_refuses_takes_no_other_with_it(pool: PgPool) {
     let queue = Queue::new(pool).await;
-    let worker = Uuid::new_v4();
-    let mut claims = Vec::new();
-    for _ in 0..20 {
-        create(&queue, queue.caller).await;
-        claims.push(claim(&queue.store, worker).await);
-    }
+    let claims = claims(&queue, 20).await;
     let store = &queue.store;
     let ended = join_all(claims.iter().enumerate().map(async |(index, claim)| {
         // No text of Postgres' can hold this.
@@ -117,12 +122,7 @@ async fn one_that_the_database_refuses_takes_no_other_with_it(pool: PgPool) {
 async fn a_deadlock_of_one_takes_no_other_with_it(pool: PgPool) {
     let queue = Queue::new(pool.clone()).await;
     deadlock_when(&pool, "predictions", "new.logs = 'victim'").await;
-    let worker = Uuid::new_v4();
-    let mut claims = Vec::new();
-    for _ in 0..20 {
-        create(&queue, queue.caller).await;
-        claims.push(claim(&queue.store, worker).await);
-    }
+    let claims = claims(&queue, 20).await;
     let store = &queue.store;
     let ended = join_all(claims.iter().enumerate().map(async |(index, claim)| {
         let logs = if index == 13 { "victim" } else { "" };
